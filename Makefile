@@ -1,0 +1,70 @@
+# Two commands do everything on a fresh machine with Python 3.10 or later, a C++ compiler and make:
+# `make demo` and `make test`. What they install goes into .venv, at the versions of constraints.txt.
+
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+BUILT := $(VENV)/.built
+BENCH_BUILT := $(VENV)/.bench-built
+
+CORE := $(wildcard trt_rt/_core/*.pyx trt_rt/_core/*.pxd)
+BENCH_CORE := bench/setup.py $(wildcard bench/*.pyx bench/*/*.pyx)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint count bench gpu clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(BUILT) ## run a trained network on real images with the best backend of this machine
+	$(BIN)/trt-rt demo
+
+test: $(BUILT) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(BUILT) $(BENCH_BUILT) ## check style, types, and that the stubs match the compiled modules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint trt_rt bench
+	$(BIN)/mypy
+	$(BIN)/stubtest --mypy-config-file pyproject.toml trt_rt._core
+	$(BIN)/pre-commit validate-config
+
+count: $(BUILT) $(BENCH_BUILT) ## count the instructions of a call, and check them against bench/budgets.json
+	$(BIN)/python bench/count.py
+
+bench: $(BUILT) $(BENCH_BUILT) ## time a call next to its floors
+	$(BIN)/python -m pytest bench -m "not gpu"
+
+gpu: ## with an NVIDIA GPU: build with PYTHON (no venv, no network), run the GPU tests and benches
+	@$(PYTHON) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make gpu: torch sees no NVIDIA GPU here")'
+	$(PYTHON) setup.py build_ext --inplace
+	$(PYTHON) bench/setup.py build_ext --inplace
+	$(PYTHON) -m pytest -m gpu
+	$(PYTHON) -m pytest bench -m gpu
+
+clean: ## remove what was built and installed here
+	rm -rf $(VENV) build dist *.egg-info bench/build .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find trt_rt bench -name '*.so' -delete
+	find trt_rt bench tests -name __pycache__ -prune -exec rm -r {} +
+
+# The build tools are in the venv too, so that a rebuild takes seconds and uses the same versions.
+$(INSTALLED): constraints.txt pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("trt_rt needs Python 3.10 or later, and \
+	this is %s. Name a newer one: make PYTHON=python3.12" % sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt setuptools cython cuda-bindings nvidia-cuda-runtime
+	TRT_RT_SKIP_CORE=1 $(PIP) install -c constraints.txt --no-build-isolation --check-build-dependencies \
+	    --editable '.[demo,dev,lean,rtx]'
+	touch $@
+
+$(BUILT): $(INSTALLED) $(CORE)
+	$(BIN)/python setup.py build_ext --inplace
+	touch $@
+
+$(BENCH_BUILT): $(INSTALLED) $(BENCH_CORE)
+	$(BIN)/python bench/setup.py build_ext --inplace
+	touch $@

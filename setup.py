@@ -1,0 +1,152 @@
+"""Builds the Cython core, trt_rt._core; everything else about the package is in pyproject.toml."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import Cython
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, PlatformError
+
+CORE = Path("trt_rt/_core")
+DEBUG = os.environ.get("TRT_RT_DEBUG", "") not in ("", "0")
+# `make` sets this while it installs, because it compiles in place itself, and only what has changed.
+SKIP_CORE = os.environ.get("TRT_RT_SKIP_CORE", "") not in ("", "0")
+COMPILE_FLAGS = ["-std=c++17", "-O0", "-g"] if DEBUG else ["-std=c++17", "-O2", "-g0"]
+DIRECTIVES = {
+    "language_level": 3,
+    "freethreading_compatible": True,
+    "embedsignature": True,
+    # An annotation is documentation for people and mypy; only a cdef declaration types a variable.
+    "annotation_typing": False,
+}
+# Two Cython jobs and two compiler jobs: a job needs up to 1 GB, and small machines must build too.
+JOBS = 2
+
+# The smallest module that uses cydriver.pxd. C++ then needs every type that the .pxd names to be in cuda.h.
+PROBE = "from cuda.bindings cimport cydriver\ndef probe():\n    return <int>cydriver.cuInit(0)\n"
+
+
+class BuildCore(build_ext):
+    """build_ext that translates trt_rt/_core/*.pyx and finds a cuda.h that fits cuda-bindings."""
+
+    def build_extensions(self) -> None:
+        bindings = cuda_bindings_version()
+        generated = Path("build") / f"cython-{Cython.__version__}-cuda-bindings-{bindings}"
+        include = self.find_cuda_include(generated, bindings)
+        options = {
+            "build_dir": str(generated),
+            "compiler_directives": DIRECTIVES,
+            "include_path": pxd_search_path(),
+            "nthreads": JOBS,
+        }
+        translated = {ext.name: ext for ext in cythonize(self.extensions, **options)}
+        # setuptools keeps its own notes on these objects, so they are filled in and not replaced.
+        for ext in self.extensions:
+            ext.sources = translated[ext.name].sources
+            ext.depends = translated[ext.name].depends
+            ext.include_dirs.append(str(include))
+        self.parallel = self.parallel or JOBS
+        super().build_extensions()
+
+    def find_cuda_include(self, generated: Path, bindings: str) -> Path:
+        """The first directory with a cuda.h that the installed cuda-bindings compile against.
+
+        A cydriver.pxd newer than the header usually does not compile, and whether an older one does
+        depends on which structures it declares and whether it asks for cudaProfiler.h (which the
+        nvidia-cuda-runtime wheel lacks). So nothing is guessed from version numbers: it is tried.
+        """
+        generated.mkdir(parents=True, exist_ok=True)
+        source = generated / "cuda_probe.pyx"
+        if not source.exists():
+            source.write_text(PROBE)
+        [probe] = cythonize(
+            [Extension("cuda_probe", [str(source)], language="c++")],
+            include_path=pxd_search_path(),
+            compiler_directives=DIRECTIVES,
+            quiet=True,
+        )
+        compiler = self.compiler.compiler_cxx
+        if shutil.which(compiler[0]) is None:
+            raise PlatformError(
+                f"trt_rt needs a C++ compiler to build, and {compiler[0]!r} is not installed."
+            )
+        refusals = []
+        for include in cuda_include_candidates():
+            directories = [f"-I{directory}" for directory in (include, *self.include_dirs)]
+            command = [*compiler, "-std=c++17", "-fsyntax-only", *directories, probe.sources[0]]
+            result = subprocess.run(command, capture_output=True, text=True)
+            if result.returncode == 0:
+                print(f"trt_rt: cuda-bindings {bindings} with {describe_header(include)}")
+                return include
+            refusals.append(f"  {describe_header(include)}: {first_error(result.stderr)}")
+        minor = ".".join(bindings.split(".")[:2])
+        found = "\n".join(["It does not compile with:", *refusals]) if refusals else "No cuda.h was found."
+        raise CompileError(
+            f"trt_rt needs a cuda.h that cuda-bindings {bindings} compiles with. {found}\n"
+            f"Install the headers of the same CUDA version (pip install 'nvidia-cuda-runtime=={minor}.*'), "
+            "or cuda-bindings no newer than your CUDA toolkit, or set CUDA_HOME to a toolkit that fits."
+        )
+
+
+def cuda_bindings_version() -> str:
+    try:
+        return importlib.metadata.version("cuda-bindings")
+    except importlib.metadata.PackageNotFoundError:
+        raise PlatformError(
+            "cuda-bindings is not installed, and building trt_rt needs its .pxd files. "
+            "Build with 'pip install .', which fetches it, or first run 'pip install cuda-bindings'."
+        ) from None
+
+
+def pxd_search_path() -> list[str]:
+    """Real directories for Cython's cimport: this source tree, and where cuda.bindings is installed."""
+    spec = importlib.util.find_spec("cuda.bindings")
+    locations = spec.submodule_search_locations if spec else None
+    return [".", *(str(Path(location).parents[1]) for location in locations or [])]
+
+
+def cuda_include_candidates() -> list[Path]:
+    """Directories that hold a cuda.h: a toolkit's first, then the nvidia-cuda-runtime wheel's."""
+    toolkits = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    candidates = [Path(toolkit) / "include" for toolkit in toolkits if toolkit]
+    for entry in sys.path:
+        candidates += sorted(Path(entry).glob("nvidia/cu*/include"))
+    return [include for include in dict.fromkeys(candidates) if (include / "cuda.h").is_file()]
+
+
+def describe_header(include: Path) -> str:
+    header = (include / "cuda.h").read_text(encoding="utf-8", errors="replace")
+    match = re.search(r"^#define CUDA_VERSION (\d+)", header, flags=re.MULTILINE)
+    version = f"CUDA {int(match[1]) // 1000}.{int(match[1]) % 1000 // 10}" if match else "unknown version"
+    return f"{include}/cuda.h ({version})"
+
+
+def first_error(stderr: str) -> str:
+    return next((line for line in stderr.splitlines() if "error" in line), "the compiler failed").strip()
+
+
+def core_extensions() -> list[Extension]:
+    return [
+        Extension(
+            f"trt_rt._core.{source.stem}",
+            [source.as_posix()],
+            language="c++",
+            extra_compile_args=COMPILE_FLAGS,
+            define_macros=[("TRT_RT_DEBUG", "1")] if DEBUG else [],
+        )
+        for source in sorted(CORE.glob("*.pyx"))
+    ]
+
+
+if __name__ == "__main__":
+    setup(ext_modules=[] if SKIP_CORE else core_extensions(), cmdclass={"build_ext": BuildCore})
