@@ -1,0 +1,172 @@
+"""The careful route of an argument: everything that is not a plain, contiguous tensor of the right kind.
+
+Nothing here runs in the steady state. A function either returns a tensor that can be bound, or raises
+an `InputError` that names the I/O tensor, what came and what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+
+from trt_rt._core.io_tensor import IOTensor
+from trt_rt.errors import InputTypeError, InputValueError
+
+__all__ = ["as_plain_tensor", "choose_profile", "describe", "refuse_kind"]
+
+_PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+
+
+def describe(value: object) -> str:
+    """A tensor's dtype, shape and device, or another object's type, in a few words."""
+    if not isinstance(value, torch.Tensor):
+        return f"a {type(value).__name__}"
+    try:
+        return f"{value.dtype}{list(value.shape)} on {value.device}"
+    except Exception:  # a tensor subclass can fail at anything
+        return f"a {type(value).__name__}"
+
+
+def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
+    """The argument as a strided ``torch.Tensor`` over the same memory where that is possible.
+
+    Parameters
+    ----------
+    value : object
+        A tensor, a subclass of it, or an object with ``__dlpack__`` (NumPy, CuPy, JAX).
+    target : IOTensor
+        The I/O tensor it is meant for.
+
+    Returns
+    -------
+    torch.Tensor
+        Without conjugate or negative bit; negation is computed where it was pending.
+
+    Raises
+    ------
+    InputTypeError
+        If it is not a tensor, or one that has no memory of its own (fake, batched, distributed, sparse).
+    """
+    tensor = value if isinstance(value, torch.Tensor) else _from_other_library(value, target)
+    if type(tensor) not in _PLAIN_TYPES:
+        tensor = _without_subclass(tensor, target)
+    if tensor.layout is not torch.strided:
+        raise InputTypeError(
+            f"{_names(target)} needs a dense tensor; got one of layout {tensor.layout}. Call .to_dense()."
+        )
+    with torch.no_grad():
+        return tensor.resolve_conj().resolve_neg()
+
+
+def _names(target: IOTensor) -> str:
+    return f"{target.mode} {target}"
+
+
+def _from_other_library(value: Any, target: IOTensor) -> torch.Tensor:
+    if not hasattr(value, "__dlpack__"):
+        raise InputTypeError(
+            f"{_names(target)} needs a torch.Tensor, or an object with __dlpack__; got {describe(value)}."
+        )
+    try:
+        return torch.from_dlpack(value)
+    except Exception as error:
+        if hasattr(value, "__array_interface__") and target.aliased_input is None:
+            # NumPy refuses to share read-only arrays; inputs are only read, so a copy is as good.
+            return torch.tensor(value)
+        raise InputTypeError(f"{_names(target)}: {describe(value)} gave no tensor: {error}") from error
+
+
+def _without_subclass(tensor: torch.Tensor, target: IOTensor) -> torch.Tensor:
+    if "__torch_dispatch__" in vars(type(tensor)) or hasattr(tensor, "__tensor_flatten__"):
+        raise InputTypeError(
+            f"{_names(target)} needs a tensor with memory of its own; a {type(tensor).__name__} has none "
+            "that an engine could read. Convert it to a plain torch.Tensor first."
+        )
+    return tensor.as_subclass(torch.Tensor)
+
+
+def refuse_kind(value: object, target: IOTensor, device: torch.device) -> NoReturn:
+    """Raise for a tensor whose dtype, device or memory an engine on `device` cannot take.
+
+    Raises
+    ------
+    InputTypeError
+        If the dtype is not the engine's.
+    InputValueError
+        If the device is not the engine's, there are more than 8 dimensions, or there is no memory.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise InputTypeError(f"{_names(target)} needs a torch.Tensor; got {describe(value)}.")
+    if value.dtype != target.dtype:
+        raise InputTypeError(
+            f"{_names(target)} needs {target.dtype}; got {describe(value)}. trt_rt casts nothing silently: "
+            f"call .to({target.dtype})."
+        )
+    wanted = torch.device("cpu") if target.is_shape_tensor else device
+    if value.device != wanted:
+        why = ", because TensorRT reads a shape tensor's values in host memory" if target.is_shape_tensor else ""
+        raise InputValueError(
+            f"{_names(target)} needs a tensor on {wanted}{why}; got {describe(value)}. trt_rt moves nothing "
+            f"silently: call .to({str(wanted)!r})."
+        )
+    if value.dim() > 8:
+        raise InputValueError(f"{_names(target)}: TensorRT has at most 8 dimensions; got {describe(value)}.")
+    raise InputValueError(f"{_names(target)}: {describe(value)} has no memory that an engine could use.")
+
+
+def choose_profile(
+    inputs: Sequence[IOTensor],
+    shapes: Sequence[tuple[int, ...]],
+    values: Sequence[tuple[int, ...] | None],
+    current: int,
+) -> int:
+    """The optimization profile to run given shapes with: the current one if it admits them, else the first.
+
+    Parameters
+    ----------
+    inputs : sequence of IOTensor
+        The engine's inputs.
+    shapes : sequence of tuple of int
+        The shape of each.
+    values : sequence of tuple of int or None
+        The values of each shape tensor, None for the others.
+    current : int
+        The profile in use.
+
+    Raises
+    ------
+    InputValueError
+        If no profile admits them; names the first tensor that none admits, and what each profile allows.
+    """
+    for tensor, shape in zip(inputs, shapes, strict=True):
+        _check_static_dimensions(tensor, shape)
+    ranges = [
+        (tensor, shape if value is None else value)
+        for tensor, shape, value in zip(inputs, shapes, values, strict=True)
+        if tensor.profiles
+    ]
+    count = max((len(tensor.profiles) for tensor, _ in ranges), default=1)
+    for index in [current, *range(count)]:
+        if all(tensor.profiles[index].admits(sizes) for tensor, sizes in ranges):
+            return index
+    raise InputValueError(_no_profile(ranges, count))
+
+
+def _check_static_dimensions(tensor: IOTensor, shape: tuple[int, ...]) -> None:
+    fits = len(shape) == len(tensor.shape) and all(
+        wanted in (-1, size) for wanted, size in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits:
+        raise InputValueError(f"{_names(tensor)}: got shape {list(shape)}, which does not fit.")
+
+
+def _no_profile(ranges: Sequence[tuple[IOTensor, tuple[int, ...]]], count: int) -> str:
+    for tensor, sizes in ranges:
+        if not any(profile.admits(sizes) for profile in tensor.profiles):
+            what = "values" if tensor.is_shape_tensor else "shape"
+            allowed = "; ".join(f"profile {i}: {profile}" for i, profile in enumerate(tensor.profiles))
+            return f"{_names(tensor)}: got {what} {list(sizes)}, outside what the engine was built for ({allowed})."
+    got = ", ".join(f"{tensor.name!r} {list(sizes)}" for tensor, sizes in ranges)
+    return f"no single one of the {count} optimization profiles admits these inputs together: {got}."

@@ -1,0 +1,19 @@
+from typing import Any
+
+import torch
+
+from trt_rt._core.io_tensor import IOTensor
+
+class BoundContext:
+    @property
+    def context(self) -> Any: ...
+    @property
+    def inputs(self) -> tuple[IOTensor, ...]: ...
+    @property
+    def outputs(self) -> tuple[IOTensor, ...]: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def profile(self) -> int: ...

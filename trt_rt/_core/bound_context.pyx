@@ -1,0 +1,213 @@
+# cython: boundscheck=False, wraparound=False
+"""An execution context together with what it holds: shapes, addresses, profile, stream.
+
+Every call to TensorRT that a run makes is here, and every return value is checked here.
+"""
+
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.object cimport PyObject
+from cpython.pythread cimport (
+    NOWAIT_LOCK,
+    WAIT_LOCK,
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_get_thread_ident,
+    PyThread_release_lock,
+)
+from cpython.ref cimport Py_DECREF
+from libc.stdint cimport uintptr_t
+
+from trt_rt._core.dlpack cimport DL_CPU, DL_CUDA, dtype_code, pack_device, torch_exchange_api
+from trt_rt._core.io_slot cimport IOSlot
+
+import sys
+
+import torch
+
+from trt_rt.errors import ExecutionError
+
+cdef extern from "Python.h":
+    PyObject* Py_True
+    const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+    PyObject* PyObject_Vectorcall(object, PyObject* const*, size_t, PyObject*) except NULL
+
+
+cdef class BoundContext:
+    def __cinit__(self, context, tuple inputs, tuple outputs, *args, **kwargs):
+        self.lock = PyThread_allocate_lock()
+        self.input_count = len(inputs)
+        self.output_count = len(outputs)
+        self.slots = <IOSlot*> PyMem_Calloc(max(self.input_count + self.output_count, 1), sizeof(IOSlot))
+        if self.lock == NULL or self.slots == NULL:
+            raise MemoryError()
+        self.profile = -1
+        self.previous_device = -1
+
+    def __init__(self, context, tuple inputs, tuple outputs, *, device, name, take_error, owner):
+        cdef Py_ssize_t index
+        self.api = torch_exchange_api()
+        self.context = context
+        self.execute = context.execute_async_v3
+        self.set_address = context.set_tensor_address
+        self.set_shape = context.set_input_shape
+        self.inputs = inputs
+        self.outputs = outputs
+        self.names = tuple(tensor.name for tensor in (*inputs, *outputs))
+        self.context_shapes = [None] * self.input_count
+        self.allocators = [None] * self.output_count
+        self.name = name
+        self.take_error = take_error
+        self.owner = owner
+        self.device = device
+        self.on_cuda = device.type == "cuda"
+        self.device_index = device.index or 0
+        self.stream_handle = 0
+        if self.on_cuda:
+            self.order = StreamOrder(self.device_index)
+            self.check_device = torch.cuda.device_count() > 1
+        for index, tensor in enumerate((*inputs, *outputs)):
+            self._describe(&self.slots[index], tensor)
+
+    cdef int _describe(self, IOSlot* slot, tensor) except -1:
+        slot.layout.dtype = dtype_code(tensor.dtype)
+        slot.layout.ndim = -1
+        slot.is_shape_tensor = tensor.is_shape_tensor
+        slot.is_dynamic = tensor.is_dynamic
+        if self.on_cuda and not tensor.is_shape_tensor:
+            slot.layout.device = pack_device(DL_CUDA, self.device_index)
+        else:
+            slot.layout.device = pack_device(DL_CPU, 0)
+        return 0
+
+    def __dealloc__(self):
+        cdef Py_ssize_t index
+        # Whatever the context owns is freed with it, so its last work must be done; when the interpreter
+        # is going away, the driver may be too, and the process frees everything.
+        if self.order is not None and self.has_stream and sys is not None and not sys.is_finalizing():
+            try:
+                self.order.wait_for(self.stream)
+            except Exception:  # no one is left to tell
+                pass
+        if self.slots != NULL:
+            for index in range(self.input_count):
+                PyMem_Free(self.slots[index].values)
+        PyMem_Free(self.slots)
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    cdef int acquire(self) except -1:
+        """One call at a time: an execution context is not thread-safe, and TensorRT releases the GIL."""
+        cdef unsigned long me = <unsigned long> PyThread_get_thread_ident()
+        if PyThread_acquire_lock(self.lock, NOWAIT_LOCK) == 0:
+            if self.lock_owner == me:
+                raise ExecutionError(
+                    f"engine {self.name!r} was called from within its own call (by a finalizer or a callback)."
+                )
+            with nogil:
+                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        self.lock_owner = me
+        return 0
+
+    cdef void release(self) noexcept:
+        self.lock_owner = 0
+        PyThread_release_lock(self.lock)
+
+    cdef int use_stream(self) except -1:
+        """Enqueue to the caller's current stream from here on."""
+        cdef void* stream = NULL
+        self.api.current_work_stream(DL_CUDA, self.device_index, &stream)
+        if <uintptr_t> stream != self.stream or not self.has_stream:
+            self.change_stream(<uintptr_t> stream)
+        # The default stream belongs to the current context, so it needs the right one even on one GPU.
+        if (self.check_device or self.on_side_stream) and self.order.has_other_context():
+            self.previous_device = torch.cuda._exchange_device(self.device_index)
+        return 0
+
+    cdef int change_stream(self, uintptr_t stream) except -1:
+        # The context's scratch memory is in use until its last work is done, so the new stream follows the
+        # old. The side stream is ordered by events with the default stream, and stands for it here.
+        if self.has_stream:
+            self.order.follow(self.stream, stream)
+        self.stream = stream
+        self.has_stream = True
+        self.on_side_stream = stream == 0
+        self.stream_handle = (
+            <uintptr_t> <void*> self.order.side_stream if self.on_side_stream else stream
+        )
+        return 0
+
+    cdef int restore_device(self) except -1:
+        cdef int previous = self.previous_device
+        self.previous_device = -1
+        torch.cuda._maybe_exchange_device(previous)
+        return 0
+
+    cdef int bind_address(self, Py_ssize_t index) except -1:
+        """Give the context the address that the slot wants next."""
+        cdef IOSlot* slot = &self.slots[index]
+        cdef PyObject* stack[3]
+        cdef PyObject* result
+        cdef object address = slot.next_address
+        cdef object name = self.names[index]
+        stack[1] = <PyObject*> name
+        stack[2] = <PyObject*> address
+        result = PyObject_Vectorcall(self.set_address, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        Py_DECREF(<object> result)
+        if result != Py_True:
+            self.fail(f"set_tensor_address({name!r}, {address:#x})")
+        slot.address = slot.next_address
+        return 0
+
+    cdef int use_shapes(self, tuple shapes, int profile) except -1:
+        """Set the context up for a profile and input shapes; only what differs is told to TensorRT."""
+        cdef Py_ssize_t index
+        if profile != self.profile:
+            if self.context.active_optimization_profile != profile:
+                if self.context.set_optimization_profile_async(profile, self.stream_handle) is not True:
+                    self.fail(f"set_optimization_profile_async({profile})")
+            self.profile = profile
+            self.context_shapes = [None] * self.input_count
+        for index in range(self.input_count):
+            if self.slots[index].is_dynamic and self.context_shapes[index] != shapes[index]:
+                if self.set_shape(self.names[index], shapes[index]) is not True:
+                    self.fail(f"set_input_shape({self.names[index]!r}, {shapes[index]})")
+                self.context_shapes[index] = shapes[index]
+        return 0
+
+    cdef int enqueue(self) except -1:
+        cdef PyObject* stack[2]
+        cdef PyObject* result
+        cdef bint succeeded
+        stack[1] = <PyObject*> self.stream_handle
+        if self.on_side_stream:
+            self.order.enter_side_stream()
+            try:
+                result = PyObject_Vectorcall(
+                    self.execute, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL
+                )
+            finally:
+                self.order.leave_side_stream()
+        else:
+            result = PyObject_Vectorcall(self.execute, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        succeeded = result == Py_True
+        Py_DECREF(<object> result)
+        if not succeeded:
+            self.fail("execute_async_v3")
+        return 0
+
+    cdef int fail(self, str call) except -1:
+        message = self.take_error()
+        says = f"TensorRT says: {message}" if message else "TensorRT logged no reason."
+        raise ExecutionError(f"engine {self.name!r}: {call} failed. {says}")
+
+    cdef void forget(self) noexcept:
+        """After a failure nothing that the context holds is taken for granted."""
+        cdef Py_ssize_t index
+        for index in range(self.input_count + self.output_count):
+            self.slots[index].address = 0
+            self.slots[index].last_object = NULL
+            if index < self.input_count:
+                self.slots[index].layout.ndim = -1
+        self.context_shapes = [None] * self.input_count
+        self.profile = -1

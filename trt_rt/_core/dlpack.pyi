@@ -1,0 +1,11 @@
+from collections.abc import Sequence
+
+import torch
+
+def tensor_from_address(
+    address: int,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    owner: object = None,
+) -> torch.Tensor: ...

@@ -1,0 +1,147 @@
+"""PyTorch's DLPack exchange API, and tensors over memory that trt_rt was handed as an address."""
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
+import torch
+
+from trt_rt.errors import BackendError, InputTypeError
+
+
+cdef DLExchangeAPI* _api = NULL
+
+# DLPack's type codes (DLDataTypeCode) and bits of every dtype that a TensorRT I/O tensor can have.
+cdef dict _CODES = {
+    torch.float32: (2, 32),
+    torch.float16: (2, 16),
+    torch.bfloat16: (4, 16),
+    torch.int8: (0, 8),
+    torch.int32: (0, 32),
+    torch.int64: (0, 64),
+    torch.uint8: (1, 8),
+    torch.bool: (6, 8),
+    torch.float8_e4m3fn: (10, 8),
+}
+
+
+cdef DLExchangeAPI* torch_exchange_api() except NULL:
+    """The API table of torch.Tensor; it lives as long as the process."""
+    global _api
+    cdef DLExchangeHeader* header
+    if _api != NULL:
+        return _api
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if capsule is None:
+        raise BackendError(
+            f"trt_rt reads tensors through DLPack's C exchange API, which PyTorch has since 2.10; "
+            f"this is PyTorch {torch.__version__}. Install torch>=2.10."
+        )
+    header = <DLExchangeHeader*> PyCapsule_GetPointer(capsule, "dlpack_exchange_api")
+    while header != NULL and header.version.major != 1:
+        header = header.prev_api
+    if header == NULL or (<DLExchangeAPI*> header).dltensor_from_py_object_no_sync == NULL:
+        raise BackendError(
+            f"PyTorch {torch.__version__} offers no DLPack exchange API of version 1 with borrowed tensors, "
+            f"the one trt_rt knows. Install a torch release between 2.10 and the newest that trt_rt names."
+        )
+    _api = <DLExchangeAPI*> header
+    return _api
+
+
+cdef uint32_t dtype_code(object dtype) except? 0:
+    """`pack_dtype` of a torch dtype."""
+    cdef DLDataType packed
+    if dtype not in _CODES:
+        raise InputTypeError(f"TensorRT has no I/O tensors of {dtype}; it has {[str(d) for d in _CODES]}.")
+    packed.code, packed.bits = _CODES[dtype]
+    packed.lanes = 1
+    return pack_dtype(packed)
+
+
+cdef struct _Block:
+    DLManagedTensor managed
+    int64_t shape[MAX_DIMS]
+    int64_t strides[MAX_DIMS]
+
+
+cdef void _release(DLManagedTensor* managed) noexcept with gil:
+    # PyTorch may free the tensor on a thread that does not hold the GIL.
+    cdef object owner = <object> managed.manager_ctx
+    Py_DECREF(owner)
+    PyMem_Free(<_Block*> managed)
+
+
+def tensor_from_address(address, shape, dtype, device, owner=None):
+    """A tensor over memory that someone else owns.
+
+    Parameters
+    ----------
+    address : int
+        First byte, in the device's address space. 0 only for a tensor without elements.
+    shape : sequence of int
+        At most 8 dimensions; the layout is contiguous.
+    dtype : torch.dtype
+        One of those that TensorRT has.
+    device : torch.device
+        ``cpu``, or ``cuda`` with an index.
+    owner : object, optional
+        Kept alive as long as the tensor's storage.
+
+    Returns
+    -------
+    torch.Tensor
+        Not resizable, so that nobody can free the memory through it. ``record_stream`` does nothing on it.
+
+    Raises
+    ------
+    InputTypeError
+        If TensorRT has no such dtype.
+    ValueError
+        If there are more than 8 dimensions, a negative one, or a null address for a tensor with elements.
+    """
+    cdef DLExchangeAPI* api = torch_exchange_api()
+    cdef Py_ssize_t ndim = len(shape)
+    cdef uintptr_t data = address
+    cdef int64_t stride = 1
+    cdef int64_t count = 1
+    cdef Py_ssize_t i
+    cdef void* result = NULL
+    cdef _Block* block
+    dtype_code(dtype)
+    if ndim > MAX_DIMS or any(size < 0 for size in shape):
+        raise ValueError(f"shape {tuple(shape)}: TensorRT has at most {MAX_DIMS} dimensions, none negative")
+    block = <_Block*> PyMem_Malloc(sizeof(_Block))
+    if block == NULL:
+        raise MemoryError()
+    for i in range(ndim - 1, -1, -1):
+        block.shape[i] = shape[i]
+        block.strides[i] = stride
+        stride *= max(block.shape[i], 1)
+        count *= block.shape[i]
+    if data == 0 and count != 0:
+        PyMem_Free(block)
+        raise ValueError(f"a tensor of shape {tuple(shape)} cannot lie at address 0")
+    block.managed.version.major = 1
+    block.managed.version.minor = 1
+    block.managed.flags = 0
+    block.managed.deleter = _release
+    block.managed.manager_ctx = <void*> owner
+    block.managed.dl_tensor.data = <void*> data
+    block.managed.dl_tensor.byte_offset = 0
+    block.managed.dl_tensor.ndim = <int32_t> ndim
+    block.managed.dl_tensor.shape = block.shape
+    block.managed.dl_tensor.strides = block.strides
+    block.managed.dl_tensor.dtype.code, block.managed.dl_tensor.dtype.bits = _CODES[dtype]
+    block.managed.dl_tensor.dtype.lanes = 1
+    block.managed.dl_tensor.device.device_type = DL_CUDA if device.type == "cuda" else DL_CPU
+    block.managed.dl_tensor.device.device_id = device.index or 0
+    Py_INCREF(owner)
+    try:
+        api.managed_tensor_to_py_object_no_sync(&block.managed, &result)
+    except BaseException:
+        _release(&block.managed)
+        raise
+    tensor = <object> result
+    Py_DECREF(tensor)  # the API hands over one reference; `tensor` took its own
+    return tensor

@@ -1,0 +1,160 @@
+"""CUDA driver calls, each checked, and the ordering of streams.
+
+Importing this needs no driver; the first call raises if there is none.
+"""
+
+from cuda.bindings cimport cydriver
+from libc.stdint cimport uintptr_t
+
+import sys
+
+from trt_rt.errors import BackendError, ExecutionError
+
+
+cdef object _describe(cydriver.CUresult result):
+    cdef const char* name = NULL
+    cdef const char* text = NULL
+    cydriver.cuGetErrorName(result, &name)
+    cydriver.cuGetErrorString(result, &text)
+    if name == NULL or text == NULL:
+        return f"CUDA error {<int> result}"
+    return f"{(<bytes> name).decode()} ({(<bytes> text).decode()})"
+
+
+cdef int check(cydriver.CUresult result, const char* call) except -1:
+    """Raise for anything but success, naming the call."""
+    if result == cydriver.CUDA_SUCCESS:
+        return 0
+    raise ExecutionError(f"{(<bytes> call).decode()} failed with {_describe(result)}")
+
+
+def device_count():
+    """How many GPUs the CUDA driver shows, and why none.
+
+    Returns
+    -------
+    tuple of (int, str)
+        The number of devices, and if it is 0 the reason in a sentence, else an empty string. Never
+        raises: no driver is an answer.
+    """
+    cdef int count = 0
+    cdef cydriver.CUresult result
+    try:
+        result = cydriver.cuInit(0)
+    except RuntimeError:
+        return 0, "no NVIDIA driver (libcuda.so) is installed"
+    if result == cydriver.CUDA_ERROR_NO_DEVICE:
+        return 0, "the NVIDIA driver finds no GPU"
+    if result != cydriver.CUDA_SUCCESS:
+        return 0, f"the NVIDIA driver does not start: {_describe(result)}"
+    result = cydriver.cuDeviceGetCount(&count)
+    if result != cydriver.CUDA_SUCCESS:
+        return 0, f"the NVIDIA driver does not count its GPUs: {_describe(result)}"
+    return count, "" if count else "the NVIDIA driver finds no GPU"
+
+
+cdef bint _is_capturing(uintptr_t stream) except -1:
+    cdef cydriver.CUstreamCaptureStatus status = cydriver.CU_STREAM_CAPTURE_STATUS_NONE
+    if stream <= 2:  # the legacy and per-thread default streams cannot be captured by their handles
+        return False
+    check(cydriver.cuStreamIsCapturing(<cydriver.CUstream> stream, &status), b"cuStreamIsCapturing")
+    return status != cydriver.CU_STREAM_CAPTURE_STATUS_NONE
+
+
+cdef class StreamOrder:
+    """The stream, events and context that one executor on a GPU needs besides the caller's stream.
+
+    Created once per executor. TensorRT synchronises with the host when it is given the legacy default
+    stream, so work from there goes through a side stream, with an event on either side.
+
+    Parameters
+    ----------
+    device_index : int
+        CUDA ordinal of the engine's device.
+    """
+
+    def __cinit__(self, int device_index):
+        cdef cydriver.CUdevice device
+        try:
+            check(cydriver.cuInit(0), b"cuInit")
+        except RuntimeError as error:
+            raise BackendError(f"CUDA cannot be used: {error}") from None
+        check(cydriver.cuDeviceGet(&device, device_index), b"cuDeviceGet")
+        # PyTorch uses the primary context and keeps it for the life of the process; so it is not released.
+        check(cydriver.cuDevicePrimaryCtxRetain(&self.context, device), b"cuDevicePrimaryCtxRetain")
+        self.push_context()
+        try:
+            self._create()
+        finally:
+            self.pop_context()
+
+    def _create(self):
+        check(
+            cydriver.cuStreamCreate(&self.side_stream, cydriver.CU_STREAM_NON_BLOCKING), b"cuStreamCreate"
+        )
+        check(cydriver.cuEventCreate(&self.entry_event, cydriver.CU_EVENT_DISABLE_TIMING), b"cuEventCreate")
+        check(cydriver.cuEventCreate(&self.exit_event, cydriver.CU_EVENT_DISABLE_TIMING), b"cuEventCreate")
+
+    def __dealloc__(self):
+        # After finalisation has begun the driver may be gone, and the process frees everything anyway.
+        if sys is None or sys.is_finalizing():
+            return
+        with nogil:
+            if self.entry_event != NULL:
+                cydriver.cuEventDestroy(self.entry_event)
+            if self.exit_event != NULL:
+                cydriver.cuEventDestroy(self.exit_event)
+            if self.side_stream != NULL:
+                cydriver.cuStreamDestroy(self.side_stream)
+
+    cdef int enter_side_stream(self) except -1:
+        """Make the side stream wait for all that the legacy default stream has been given."""
+        cdef cydriver.CUstream legacy = <cydriver.CUstream> <uintptr_t> 1  # CU_STREAM_LEGACY
+        check(cydriver.cuEventRecord(self.entry_event, legacy), b"cuEventRecord")
+        return check(cydriver.cuStreamWaitEvent(self.side_stream, self.entry_event, 0), b"cuStreamWaitEvent")
+
+    cdef int leave_side_stream(self) except -1:
+        """Make the legacy default stream wait for all that the side stream has been given."""
+        cdef cydriver.CUstream legacy = <cydriver.CUstream> <uintptr_t> 1
+        check(cydriver.cuEventRecord(self.exit_event, self.side_stream), b"cuEventRecord")
+        return check(cydriver.cuStreamWaitEvent(legacy, self.exit_event, 0), b"cuStreamWaitEvent")
+
+    cdef int follow(self, uintptr_t earlier, uintptr_t later) except -1:
+        """Order `later` after all that `earlier` has been given.
+
+        Nothing is done while either is being captured: an event would tie the capture to work outside
+        of it, which CUDA refuses, and a captured call is ordered by whoever replays the graph.
+        """
+        if _is_capturing(earlier) or _is_capturing(later):
+            return 0
+        check(cydriver.cuEventRecord(self.entry_event, <cydriver.CUstream> earlier), b"cuEventRecord")
+        return check(
+            cydriver.cuStreamWaitEvent(<cydriver.CUstream> later, self.entry_event, 0), b"cuStreamWaitEvent"
+        )
+
+    cdef bint has_other_context(self) except -1:
+        """Whether the thread's current context is not the engine's device's."""
+        cdef cydriver.CUcontext current = NULL
+        check(cydriver.cuCtxGetCurrent(&current), b"cuCtxGetCurrent")
+        return current != self.context
+
+    cdef int push_context(self) except -1:
+        return check(cydriver.cuCtxPushCurrent(self.context), b"cuCtxPushCurrent")
+
+    cdef int pop_context(self) except -1:
+        cdef cydriver.CUcontext popped = NULL
+        return check(cydriver.cuCtxPopCurrent(&popped), b"cuCtxPopCurrent")
+
+    cdef int wait_for(self, uintptr_t stream) except -1:
+        """Block until `stream` has done its work, so that what an executor owns can be freed."""
+        cdef cydriver.CUresult result
+        if _is_capturing(stream):
+            return 0
+        self.push_context()
+        try:
+            check(cydriver.cuEventRecord(self.exit_event, <cydriver.CUstream> stream), b"cuEventRecord")
+            with nogil:
+                result = cydriver.cuEventSynchronize(self.exit_event)
+            return check(result, b"cuEventSynchronize")
+        finally:
+            self.pop_context()

@@ -1,0 +1,3 @@
+from trt_rt._core.bound_context import BoundContext
+
+class InputBinding(BoundContext): ...

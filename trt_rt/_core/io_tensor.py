@@ -1,0 +1,85 @@
+"""What an engine says about one of its I/O tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["IOTensor", "ProfileRange"]
+
+
+@dataclass(frozen=True)
+class ProfileRange:
+    """What one optimization profile allows for one input.
+
+    Attributes
+    ----------
+    min, opt, max : tuple of int
+        Dimensions; for a shape tensor, its values.
+    """
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+    def admits(self, sizes: tuple[int, ...]) -> bool:
+        """Whether `sizes` has as many entries as the range, each within it."""
+        return len(sizes) == len(self.min) and all(
+            low <= size <= high for low, size, high in zip(self.min, sizes, self.max, strict=True)
+        )
+
+    def __str__(self) -> str:
+        return f"{list(self.min)} to {list(self.max)}"
+
+
+@dataclass(frozen=True)
+class IOTensor:
+    """One I/O tensor of an engine.
+
+    Attributes
+    ----------
+    name : str
+        As in the engine; any characters.
+    mode : {"input", "output"}
+        Direction.
+    dtype : torch.dtype
+        Element type.
+    shape : tuple of int
+        -1 for a dimension that is known at run time only.
+    location : {"device", "host"}
+        "host" for a shape tensor, whose values the engine reads (or writes) in host memory.
+    format : str
+        TensorRT's name of the memory layout; "LINEAR" is contiguous, row-major.
+    profiles : tuple of ProfileRange
+        For an input, one a profile: allowed shapes, or for a shape tensor allowed values. Empty for an
+        output, and for an input that no profile restricts.
+    aliased_input : str or None
+        For an output that lies in the memory of an input: that input's name.
+    """
+
+    name: str
+    mode: Literal["input", "output"]
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    location: Literal["device", "host"] = "device"
+    format: str = "LINEAR"
+    profiles: tuple[ProfileRange, ...] = field(default=())
+    aliased_input: str | None = None
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether a dimension is known at run time only."""
+        return -1 in self.shape
+
+    @property
+    def is_shape_tensor(self) -> bool:
+        """Whether the values lie in host memory."""
+        return self.location == "host"
+
+    def __str__(self) -> str:
+        dimensions = ", ".join("?" if size == -1 else str(size) for size in self.shape)
+        place = " in host memory" if self.is_shape_tensor else ""
+        return f"{self.name!r}: {self.dtype}[{dimensions}]{place}"

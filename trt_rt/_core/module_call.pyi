@@ -1,0 +1,9 @@
+from typing import Any
+
+from trt_rt._core.executor import Executor
+
+class ModuleCallBase:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def _connect(self, executor: Executor, is_direct: bool, hooks: tuple[dict[Any, Any], ...]) -> None: ...
+    @property
+    def executor(self) -> Executor: ...
