@@ -1,0 +1,185 @@
+"""One backend: a module that honours TensorRT's Python API, and how it differs from the others."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from trt_rt._core.driver import device_count
+from trt_rt._core.io_tensor import IOTensor, ProfileRange
+from trt_rt.errors import BackendError, PlanError
+from trt_rt.tensorrt_log import TensorRTLog
+
+__all__ = ["Backend"]
+
+# By TensorRT's name of the member, since the numbers differ between versions.
+_DTYPES = {
+    "FLOAT": torch.float32,
+    "HALF": torch.float16,
+    "BF16": torch.bfloat16,
+    "INT8": torch.int8,
+    "INT32": torch.int32,
+    "INT64": torch.int64,
+    "BOOL": torch.bool,
+    "UINT8": torch.uint8,
+    "FP8": torch.float8_e4m3fn,
+}
+
+
+class Backend:
+    """A TensorRT, by whatever name it is installed.
+
+    Parameters
+    ----------
+    name : str
+        For messages; one of `trt_rt.backend.NAMES`, or any for a module of one's own.
+    api : module
+        A module that honours TensorRT's Python API: ``Runtime``, ``ILogger``, the enums.
+    runs_on_cpu : bool, optional
+        Whether its engines can run with no GPU.
+    """
+
+    def __init__(self, name: str, api: ModuleType, *, runs_on_cpu: bool = False) -> None:
+        self.name = name
+        self.api: Any = api
+        self.runs_on_cpu = runs_on_cpu
+        self.log = TensorRTLog(api)
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.name} {self.version}>"
+
+    @property
+    def logger(self) -> Any:
+        """The ``ILogger`` for whatever of the backend is given one."""
+        return self.log.ilogger
+
+    @property
+    def version(self) -> str:
+        """Of the module."""
+        return str(self.api.__version__)
+
+    @property
+    def has_builder(self) -> bool:
+        """Whether it can make plans, on a machine that fits."""
+        return hasattr(self.api, "Builder") or hasattr(self.api, "build")
+
+    def runtime(self, device: torch.device) -> Any:
+        """A new ``Runtime`` for engines on `device`.
+
+        Raises
+        ------
+        BackendError
+            If `device` cannot be used. Found out beforehand, because with no driver TensorRT returns an
+            object whose first use ends the process.
+        """
+        if device.type != "cpu" or not self.runs_on_cpu:
+            self._require_gpu(device)
+        runtime = self.api.Runtime(self.logger)
+        if runtime is None:
+            raise BackendError(f"backend {self.name!r} made no Runtime. {self._says()}")
+        return runtime
+
+    def _require_gpu(self, device: torch.device) -> None:
+        count, why = device_count()
+        if count == 0:
+            raise BackendError(f"backend {self.name!r} runs engines on a GPU, and {why}.")
+        if device.type != "cuda" or not torch.cuda.is_available():
+            raise BackendError(
+                f"backend {self.name!r} runs engines on CUDA devices, not on {device}, and PyTorch "
+                f"{torch.__version__} {'sees' if torch.cuda.is_available() else 'is built without'} CUDA."
+            )
+
+    def deserialize(self, runtime: Any, plan: Any, name: str) -> Any:
+        """An ``ICudaEngine`` from a plan (any object with the buffer protocol).
+
+        Raises
+        ------
+        PlanError
+            If the backend refuses the plan; with its own last message.
+        """
+        try:
+            engine = runtime.deserialize_cuda_engine(plan)
+        except Exception as error:
+            raise PlanError(f"engine {name!r}: {self.name} {self.version} cannot read the plan: {error}") from error
+        if engine is None:
+            raise PlanError(f"engine {name!r}: {self.name} {self.version} refuses the plan. {self._says()}")
+        return engine
+
+    def _says(self) -> str:
+        message = self.log.take_error()
+        return f"It says: {message}" if message else "It logged no reason."
+
+    def create_context(self, engine: Any, name: str) -> Any:
+        """A new ``IExecutionContext``.
+
+        Raises
+        ------
+        BackendError
+            If TensorRT makes none, mostly for lack of memory.
+        """
+        context = engine.create_execution_context()
+        if context is None:
+            raise BackendError(f"engine {name!r}: {self.name} made no execution context. {self._says()}")
+        return context
+
+    def io_tensors(self, engine: Any) -> tuple[IOTensor, ...]:
+        """The engine's I/O tensors, in its order.
+
+        Raises
+        ------
+        PlanError
+            If one has a dtype or a memory layout that no PyTorch tensor has.
+        """
+        return tuple(self._io_tensor(engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
+
+    def _io_tensor(self, engine: Any, name: str) -> IOTensor:
+        is_input = engine.get_tensor_mode(name) == self.api.TensorIOMode.INPUT
+        is_host = engine.get_tensor_location(name) == self.api.TensorLocation.HOST
+        member = engine.get_tensor_dtype(name).name
+        if member not in _DTYPES:
+            raise PlanError(f"I/O tensor {name!r} is {member}, which PyTorch has no dtype for that DLPack can name.")
+        tensor_format = self._format(engine, name)
+        if tensor_format not in ("LINEAR", "DLA_LINEAR"):
+            raise PlanError(
+                f"I/O tensor {name!r} has TensorRT's memory layout {tensor_format}; PyTorch's tensors are LINEAR. "
+                "Build the engine with linear inputs and outputs."
+            )
+        return IOTensor(
+            name=name,
+            mode="input" if is_input else "output",
+            dtype=_DTYPES[member],
+            shape=tuple(engine.get_tensor_shape(name)),
+            location="host" if is_host else "device",
+            format=tensor_format,
+            profiles=self._profiles(engine, name, is_host) if is_input else (),
+            aliased_input=None if is_input else self._aliased_input(engine, name),
+        )
+
+    def _format(self, engine: Any, name: str) -> str:
+        try:
+            return str(engine.get_tensor_format(name).name)
+        except TypeError:  # the lean bindings lack the enum and so cannot return it
+            return "LINEAR"
+
+    def _profiles(self, engine: Any, name: str, is_host: bool) -> tuple[ProfileRange, ...]:
+        ranges = []
+        for index in range(engine.num_optimization_profiles):
+            if is_host:
+                # Its docstring calls the arguments (name, profile_index); they are the other way round.
+                limits = engine.get_tensor_profile_values(index, name)
+            else:
+                limits = engine.get_tensor_profile_shape(name, index)
+            if len(limits) == 3:  # empty where no profile restricts the tensor
+                ranges.append(ProfileRange(*(tuple(int(size) for size in limit) for limit in limits)))
+        return tuple(ranges)
+
+    def _aliased_input(self, engine: Any, name: str) -> str | None:
+        lookup = getattr(engine, "get_aliased_input_tensor", None)  # since TensorRT 10.15
+        return (lookup(name) or None) if lookup else None
+
+    def inspect(self, engine: Any) -> str:
+        """TensorRT's engine inspector: layers, as JSON text."""
+        inspector = engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self.api.LayerInformationFormat.JSON))

@@ -1,0 +1,281 @@
+"""An engine as a PyTorch module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.modules.module as _torch_module
+
+from trt_rt._core.executor import BoundCall, Executor
+from trt_rt._core.io_tensor import IOTensor
+from trt_rt._core.module_call import ModuleCallBase
+from trt_rt.backend import Backend
+from trt_rt.engine import Engine
+from trt_rt.errors import InputValueError
+
+__all__ = ["PythonTorchTensorRTModule", "TRTModule"]
+
+Outputs = torch.Tensor | tuple[torch.Tensor, ...]
+
+# Where nn.Module keeps hooks: those of one module, and those of all modules.
+_INSTANCE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
+# Set on an instance, any of these changes what a call does.
+_CALL_ATTRIBUTES = frozenset({*_INSTANCE_HOOKS, "forward", "_compiled_call_impl"})
+
+
+class TRTModule(ModuleCallBase, torch.nn.Module):
+    """A TensorRT engine that is called like any other module.
+
+    Parameters
+    ----------
+    serialized_engine : bytes-like, path-like or Engine
+        A plan, a file that holds one, or a loaded engine (which other modules may share).
+    input_binding_names, output_binding_names : sequence of str, optional
+        The engine's inputs and outputs in the order of a call's arguments and results. Default: the engine's
+        order.
+    name : str, optional
+        For messages. Default: the engine's.
+    settings : object, optional
+        Kept as `settings`; the compilation settings that Torch-TensorRT passes.
+    weight_name_map : mapping, optional
+        Kept as `weight_name_map`.
+    requires_output_allocator : bool, optional
+        TensorRT allocates every output. Outputs whose size depends on data always are.
+    backend : str or Backend, optional
+        As for `Engine.from_bytes`.
+    device : torch.device, str or int, optional
+        As for `Engine.from_bytes`.
+
+    Attributes
+    ----------
+    engine : Engine
+        What runs.
+    executor : Executor
+        The call without a module around it; same arguments, no keywords.
+
+    Raises
+    ------
+    ValueError
+        If a name is not in the engine, of the other direction, missing or there twice.
+    PlanError, BackendError
+        As for `Engine.from_bytes`.
+
+    Notes
+    -----
+    Outputs never require grad; an engine has no backward.
+    """
+
+    def __init__(
+        self,
+        serialized_engine: bytes | bytearray | memoryview | str | os.PathLike[str] | Engine,
+        input_binding_names: Sequence[str] | None = None,
+        output_binding_names: Sequence[str] | None = None,
+        *,
+        name: str = "",
+        settings: Any = None,
+        weight_name_map: Mapping[str, Any] | None = None,
+        requires_output_allocator: bool = False,
+        backend: str | Backend = "auto",
+        device: torch.device | str | int | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.settings = settings
+        self.weight_name_map = weight_name_map
+        self.requires_output_allocator = requires_output_allocator
+        self.engine = _as_engine(serialized_engine, name, backend, device)
+        self._inputs = _in_order(self.engine, "input", input_binding_names)
+        self._outputs = _in_order(self.engine, "output", output_binding_names)
+        self.input_binding_names = [tensor.name for tensor in self._inputs]
+        self.output_binding_names = [tensor.name for tensor in self._outputs]
+        self._connect_call(self.engine.new_executor(self._inputs, self._outputs, allocate_all=requires_output_allocator))
+
+    def _connect_call(self, executor: Executor) -> None:
+        is_plain = type(self).forward is TRTModule.forward and "forward" not in vars(self)
+        hooks = [vars(self)[hook] for hook in _INSTANCE_HOOKS]
+        hooks += [vars(_torch_module)[hook] for hook in _GLOBAL_HOOKS]
+        self._connect(executor, is_plain and self._compiled_call_impl is None, tuple(hooks))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _CALL_ATTRIBUTES and self.executor is not None:
+            self._connect_call(self.executor)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name in _CALL_ATTRIBUTES and self.executor is not None:
+            self._connect_call(self.executor)
+
+    def forward(self, *inputs: Any, out: Any = None, **named_inputs: Any) -> Outputs:
+        """Run the engine on the caller's current stream.
+
+        Parameters
+        ----------
+        *inputs : torch.Tensor
+            In the order of `input_binding_names`, on the engine's device (shape tensors: on the CPU), with the
+            engine's dtypes, within an optimization profile. Non-contiguous or unaligned ones are copied.
+            Objects with ``__dlpack__`` are taken as they are.
+        out : torch.Tensor or sequence of torch.Tensor, optional
+            Where to write the outputs, in the order of `output_binding_names`: contiguous, of the exact shape,
+            starting at a multiple of 256 bytes (64 on a CPU).
+        **named_inputs : torch.Tensor
+            Inputs by name, after the positional ones.
+
+        Returns
+        -------
+        torch.Tensor or tuple of torch.Tensor
+            A tensor, a tuple for several outputs, ``()`` for none; valid in the order of the stream. `out`, if it
+            was given. With pre-allocated outputs, valid until the next call.
+
+        Raises
+        ------
+        InputError
+            Also a ValueError or a TypeError: names the tensor, what came and what is allowed. Nothing is cast or
+            moved silently.
+        ExecutionError
+            If TensorRT or CUDA refuses, with TensorRT's last message.
+        torch.OutOfMemoryError
+            If there is no memory for an output.
+        ClosedError
+            If the engine was closed.
+        """
+        args = self._arrange(inputs, named_inputs) if named_inputs else inputs
+        result: Outputs = self.executor(*args) if out is None else self.executor.run_into(args, out)
+        return result
+
+    def bind(self, *inputs: Any, out: Any = None, **named_inputs: Any) -> BoundCall:
+        """Bind inputs and outputs once, for a loop that calls with the same tensors again and again.
+
+        Parameters
+        ----------
+        *inputs, **named_inputs : torch.Tensor
+            As for a call, but contiguous and aligned. Write new data into them in place. A shape tensor's values
+            are read now.
+        out : torch.Tensor or sequence of torch.Tensor, optional
+            As for a call. Default: new ones, which every call overwrites.
+
+        Returns
+        -------
+        BoundCall
+            ``bound()`` enqueues on the caller's current stream and returns the outputs.
+
+        Raises
+        ------
+        InputError
+            As for a call; also if an input would have to be copied.
+        """
+        args = self._arrange(inputs, named_inputs) if named_inputs else inputs
+        return self.executor.bind(*args, out=out)
+
+    def set_pre_allocated_outputs(self, enable: bool, *, buffers: int = 1) -> None:
+        """Reuse output memory: a result is then valid until the next call only.
+
+        Parameters
+        ----------
+        enable : bool
+            False for fresh outputs, the default.
+        buffers : int, optional
+            How many sets of outputs are used in turn, for a loop that holds several results: a result is then
+            valid until `buffers` calls later.
+
+        Notes
+        -----
+        Outputs that TensorRT allocates, and those that lie in an input's memory, are not affected.
+
+        Raises
+        ------
+        ValueError
+            If `buffers` is less than 1.
+        """
+        if enable and buffers < 1:
+            raise ValueError(f"buffers={buffers}: at least one set of outputs is needed.")
+        self.executor.set_pre_allocated_outputs(buffers if enable else 0)
+
+    def extra_repr(self) -> str:
+        """What ``print(module)`` shows of it."""
+        inputs = ", ".join(str(tensor) for tensor in self._inputs)
+        outputs = ", ".join(str(tensor) for tensor in self._outputs)
+        return f"{self.engine.name!r}, ({inputs}) -> ({outputs}), backend={self.engine.backend!r}"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TRTModule:
+        """A module of its own over the same engine, which is immutable."""
+        copy = type(self)(self.engine, **self._arguments())
+        memo[id(self)] = copy
+        copy.training = self.training
+        return copy
+
+    def __reduce__(self) -> tuple[Callable[..., TRTModule], tuple[Any, ...]]:
+        """Pickled as the plan and the constructor's arguments."""
+        arguments = {**self._arguments(), "backend": self.engine.backend, "device": str(self.engine.device)}
+        return _rebuild, (type(self), self.engine.serialize(), arguments)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "input_binding_names": self.input_binding_names,
+            "output_binding_names": self.output_binding_names,
+            "name": self.name,
+            "settings": self.settings,
+            "weight_name_map": self.weight_name_map,
+            "requires_output_allocator": self.requires_output_allocator,
+        }
+
+    def _arrange(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        expected = self.input_binding_names[len(inputs) :]
+        unknown = sorted(set(named) - set(expected))
+        missing = [name for name in expected if name not in named]
+        if unknown or missing:
+            problem = f"unexpected {unknown}" if unknown else f"missing {missing}"
+            raise InputValueError(
+                f"engine {self.engine.name!r} takes the inputs {self.input_binding_names}, of which "
+                f"{len(inputs)} came by position; by name: {problem}."
+            )
+        return (*inputs, *(named[name] for name in expected))
+
+
+PythonTorchTensorRTModule = TRTModule
+
+
+def _rebuild(kind: type[TRTModule], plan: bytes, arguments: dict[str, Any]) -> TRTModule:
+    return kind(plan, **arguments)
+
+
+def _as_engine(
+    source: bytes | bytearray | memoryview | str | os.PathLike[str] | Engine,
+    name: str,
+    backend: str | Backend,
+    device: torch.device | str | int | None,
+) -> Engine:
+    if isinstance(source, Engine):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return Engine.load(source, backend=backend, device=device, name=name)
+    return Engine.from_bytes(source, backend=backend, device=device, name=name)
+
+
+def _in_order(engine: Engine, mode: str, names: Sequence[str] | None) -> tuple[IOTensor, ...]:
+    available = {tensor.name: tensor for tensor in (engine.inputs if mode == "input" else engine.outputs)}
+    if names is None:
+        return tuple(available.values())
+    for wanted in names:
+        if wanted not in available:
+            other = engine.outputs if mode == "input" else engine.inputs
+            fact = f"which is an {other[0].mode}" if wanted in {t.name for t in other} else "which it does not have"
+            raise ValueError(
+                f"{mode}_binding_names names {wanted!r}, {fact}: engine {engine.name!r} has the {mode}s "
+                f"{list(available)}."
+            )
+    if sorted(names) != sorted(available):
+        raise ValueError(
+            f"{mode}_binding_names {list(names)} must name each of the {mode}s of engine {engine.name!r} once: "
+            f"{list(available)}."
+        )
+    return tuple(available[wanted] for wanted in names)

@@ -1,0 +1,68 @@
+"""TensorRT's log, handed to Python's logging."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+__all__ = ["TensorRTLog"]
+
+logger = logging.getLogger("trt_rt.tensorrt")
+logger.addHandler(logging.NullHandler())  # a program that configures no logging sees nothing printed
+
+_LEVELS = {
+    "INTERNAL_ERROR": logging.CRITICAL,
+    "ERROR": logging.ERROR,
+    "WARNING": logging.WARNING,
+    "INFO": logging.INFO,
+    "VERBOSE": logging.DEBUG,
+}
+
+
+class TensorRTLog:
+    """One backend's log: forwards to the logger ``trt_rt.tensorrt`` and remembers the last error.
+
+    Parameters
+    ----------
+    api : module
+        A module that honours TensorRT's Python API.
+
+    Attributes
+    ----------
+    ilogger : ILogger
+        What the backend's ``Runtime`` and ``Builder`` are given. TensorRT keeps a raw pointer to it and
+        wants a single one per process, so it lives as long as the backend.
+    """
+
+    def __init__(self, api: ModuleType) -> None:
+        self._last_error: dict[int, str] = {}
+        self.ilogger = _make_ilogger(api, self._log)
+
+    def _log(self, level: int, message: str) -> None:
+        if level >= logging.ERROR:
+            self._last_error[threading.get_ident()] = message
+        logger.log(level, "%s", message)
+
+    def take_error(self) -> str:
+        """The last error that TensorRT logged on this thread, or ""; forgotten once taken."""
+        return self._last_error.pop(threading.get_ident(), "")
+
+
+def _make_ilogger(api: Any, log: Callable[[int, str], None]) -> Any:
+    severities = {getattr(api.ILogger.Severity, name): level for name, level in _LEVELS.items()}
+
+    class Logger(api.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            # pybind11 wants its own initialiser called by name.
+            api.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            try:
+                log(severities.get(severity, logging.ERROR), message)
+            except Exception:  # an exception must not travel through TensorRT
+                logger.exception("a handler of the log failed")
+
+    return Logger()
