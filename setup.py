@@ -21,7 +21,7 @@ CORE = Path("trt_rt/_core")
 DEBUG = os.environ.get("TRT_RT_DEBUG", "") not in ("", "0")
 # `make` sets this while it installs, because it compiles in place itself, and only what has changed.
 SKIP_CORE = os.environ.get("TRT_RT_SKIP_CORE", "") not in ("", "0")
-COMPILE_FLAGS = ["-std=c++17", "-O0", "-g"] if DEBUG else ["-std=c++17", "-O2", "-g0"]
+COMPILE_FLAGS = ["-std=c++17", "-O0", "-g"] if DEBUG else ["-std=c++17", "-O3", "-fno-plt", "-g0"]
 DIRECTIVES = {
     "language_level": 3,
     "freethreading_compatible": True,
