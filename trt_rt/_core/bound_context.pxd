@@ -1,7 +1,9 @@
 """An execution context together with what it holds: shapes, addresses, profile, stream."""
 
-from cpython.pythread cimport PyThread_type_lock
+from cpython.object cimport PyObject
+from cpython.pystate cimport PyThreadState, PyThreadState_Get
 from libc.stdint cimport int32_t, uintptr_t
+from libcpp.mutex cimport mutex
 
 from trt_rt._core.dlpack cimport DLExchangeAPI
 from trt_rt._core.driver cimport StreamOrder
@@ -42,17 +44,31 @@ cdef class BoundContext:
     cdef bint on_side_stream     # the caller is on the legacy default stream
     cdef object stream_handle    # what execute_async_v3 is given
 
-    cdef PyThread_type_lock lock
-    cdef unsigned long lock_owner
+    # Not a PyThread lock: up to Python 3.12 taking one reads the clock, even without waiting.
+    cdef mutex lock
+    cdef PyThreadState* lock_owner  # identity only; NULL while free
 
     cdef int _describe(self, IOSlot* slot, tensor) except -1
-    cdef int acquire(self) except -1
-    cdef void release(self) noexcept
+    cdef int wait_for_lock(self) except -1
     cdef int use_stream(self) except -1
     cdef int change_stream(self, uintptr_t stream) except -1
     cdef int restore_device(self) except -1
     cdef int bind_address(self, Py_ssize_t index) except -1
     cdef int use_shapes(self, tuple shapes, int profile) except -1
     cdef int enqueue(self) except -1
+    cdef PyObject* enqueue_on_side_stream(self, PyObject** stack) except NULL
     cdef int fail(self, str call) except -1
     cdef void forget(self) noexcept
+
+
+cdef inline int acquire(BoundContext self) except -1:
+    """One call at a time: an execution context is not thread-safe, and TensorRT releases the GIL."""
+    if not self.lock.try_lock():
+        self.wait_for_lock()
+    self.lock_owner = PyThreadState_Get()
+    return 0
+
+
+cdef inline void release(BoundContext self) noexcept:
+    self.lock_owner = NULL
+    self.lock.unlock()

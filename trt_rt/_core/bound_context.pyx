@@ -6,15 +6,7 @@ Every call to TensorRT that a run makes is here, and every return value is check
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
-from cpython.pythread cimport (
-    NOWAIT_LOCK,
-    WAIT_LOCK,
-    PyThread_acquire_lock,
-    PyThread_allocate_lock,
-    PyThread_free_lock,
-    PyThread_get_thread_ident,
-    PyThread_release_lock,
-)
+from cpython.pystate cimport PyThreadState_Get
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uintptr_t
 
@@ -35,11 +27,10 @@ cdef extern from "Python.h":
 
 cdef class BoundContext:
     def __cinit__(self, context, tuple inputs, tuple outputs, *args, **kwargs):
-        self.lock = PyThread_allocate_lock()
         self.input_count = len(inputs)
         self.output_count = len(outputs)
         self.slots = <IOSlot*> PyMem_Calloc(max(self.input_count + self.output_count, 1), sizeof(IOSlot))
-        if self.lock == NULL or self.slots == NULL:
+        if self.slots == NULL:
             raise MemoryError()
         self.profile = -1
         self.previous_device = -1
@@ -93,25 +84,15 @@ cdef class BoundContext:
             for index in range(self.input_count):
                 PyMem_Free(self.slots[index].values)
         PyMem_Free(self.slots)
-        if self.lock != NULL:
-            PyThread_free_lock(self.lock)
 
-    cdef int acquire(self) except -1:
-        """One call at a time: an execution context is not thread-safe, and TensorRT releases the GIL."""
-        cdef unsigned long me = <unsigned long> PyThread_get_thread_ident()
-        if PyThread_acquire_lock(self.lock, NOWAIT_LOCK) == 0:
-            if self.lock_owner == me:
-                raise ExecutionError(
-                    f"engine {self.name!r} was called from within its own call (by a finalizer or a callback)."
-                )
-            with nogil:
-                PyThread_acquire_lock(self.lock, WAIT_LOCK)
-        self.lock_owner = me
+    cdef int wait_for_lock(self) except -1:
+        if self.lock_owner == PyThreadState_Get():
+            raise ExecutionError(
+                f"engine {self.name!r} was called from within its own call (by a finalizer or a callback)."
+            )
+        with nogil:
+            self.lock.lock()
         return 0
-
-    cdef void release(self) noexcept:
-        self.lock_owner = 0
-        PyThread_release_lock(self.lock)
 
     cdef int use_stream(self) except -1:
         """Enqueue to the caller's current stream from here on."""
@@ -178,23 +159,22 @@ cdef class BoundContext:
     cdef int enqueue(self) except -1:
         cdef PyObject* stack[2]
         cdef PyObject* result
-        cdef bint succeeded
         stack[1] = <PyObject*> self.stream_handle
         if self.on_side_stream:
-            self.order.enter_side_stream()
-            try:
-                result = PyObject_Vectorcall(
-                    self.execute, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL
-                )
-            finally:
-                self.order.leave_side_stream()
+            result = self.enqueue_on_side_stream(stack)
         else:
             result = PyObject_Vectorcall(self.execute, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
-        succeeded = result == Py_True
         Py_DECREF(<object> result)
-        if not succeeded:
+        if result != Py_True:
             self.fail("execute_async_v3")
         return 0
+
+    cdef PyObject* enqueue_on_side_stream(self, PyObject** stack) except NULL:
+        self.order.enter_side_stream()
+        try:
+            return PyObject_Vectorcall(self.execute, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        finally:
+            self.order.leave_side_stream()
 
     cdef int fail(self, str call) except -1:
         message = self.take_error()

@@ -27,16 +27,19 @@ cdef class Executor(InputBinding):
     cdef uint64_t bound_calls    # made so far
     cdef Py_ssize_t ring_size    # sets of pre-allocated outputs; 0 for fresh ones
     cdef uint64_t ring_generation  # changes with ring_size: rings of before are not used
+    cdef OutputBuffers buffers   # the set that the next call with these shapes uses, or None
 
     cdef object run(self, PyObject** args, Py_ssize_t count, object out)
     cdef object run_bound(self, BoundCall call)
 
     cdef int _begin(self, Py_ssize_t count) except -1
-    cdef object _call(self, PyObject** args, Py_ssize_t count, object out)
-    cdef int _end(self) except -1
+    cdef int _end(self, bint succeeded) except -1
+    cdef void _forget_all(self) noexcept
+    cdef int _tidy(self, bint succeeded) except -1
     cdef int _restore(self, BoundCall call) except -1
     cdef object _bind_outputs(self, PyObject** args, object out)
-    cdef object _bind_preallocated(self, PyObject** args)
+    cdef object _bind_preallocated(self)
+    cdef int _choose_buffers(self) except -1
     cdef OutputBuffers _new_buffers(self)
     cdef object _bind_fresh(self, PyObject** args)
     cdef object _bind_callers(self, PyObject** args, object out)

@@ -13,9 +13,18 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport uintptr_t
 
+from trt_rt._core.bound_context cimport acquire, release
 from trt_rt._core.dlpack cimport DLTensor
 from trt_rt._core.input_binding cimport InputBinding
-from trt_rt._core.io_slot cimport IOSlot, TensorLayout, is_contiguous, layout_bytes, same_kind, same_shape
+from trt_rt._core.io_slot cimport (
+    IOSlot,
+    TensorLayout,
+    is_bindable_as,
+    is_contiguous,
+    layout_bytes,
+    same_kind,
+    same_shape,
+)
 from trt_rt._core.shape_record cimport OutputBuffers, ShapeRecord
 
 import torch
@@ -29,6 +38,8 @@ cdef extern from "Python.h":
     ctypedef struct PyTupleObject:
         PyObject* ob_item[1]
 
+    PyObject* PyList_GET_ITEM(object, Py_ssize_t)  # borrowed
+    Py_ssize_t PyList_GET_SIZE(object)
     PyObject* PyObject_Vectorcall(object, PyObject* const*, size_t, PyObject*) except NULL
 
 
@@ -174,31 +185,31 @@ cdef class Executor(InputBinding):
         """Reuse `buffers` sets of outputs per set of input shapes in turn; 0 for fresh outputs."""
         if buffers < 0:
             raise ValueError(f"buffers={buffers}: the number of output sets cannot be negative")
-        self.acquire()
+        acquire(self)
         try:
             self.ring_size = buffers
             self.ring_generation += 1
+            self.buffers = None
             self.records.drop_buffers()
         finally:
-            self.release()
+            release(self)
 
     def close(self):
         """Wait for the last call's work and let go of the context. Calls raise ClosedError from now on."""
-        self.acquire()
+        acquire(self)
         try:
             if self.accepted < 0:
                 return
             self.accepted = -1
             if self.has_stream:
                 self.order.wait_for(self.stream)
-            self.forget()
-            self.record = None
+            self._forget_all()
             self.records.clear()
             self.execute = self.set_address = self.set_shape = self.context = None
             self.allocators = [None] * self.output_count
             self.owner = None
         finally:
-            self.release()
+            release(self)
 
     def bind(self, *args, out=None):
         """Bind everything once; see `TRTModule.bind`.
@@ -209,7 +220,8 @@ cdef class Executor(InputBinding):
         """
         cdef Py_ssize_t index
         cdef BoundCall call = BoundCall(self, args)
-        self.acquire()
+        cdef bint succeeded = False
+        acquire(self)
         try:
             self._begin(len(args))
             self.take_inputs(_items(args), len(args))
@@ -221,12 +233,9 @@ cdef class Executor(InputBinding):
                 call.addresses[index] = self.slots[index].next_address
             self.bound_calls += 1
             self.bound = call.identity = self.bound_calls
-        except:
-            self.forget()
-            self.record = None
-            raise
+            succeeded = True
         finally:
-            self._end()
+            self._end(succeeded)
         return call
 
     def _refuse_copies(self, tuple args):
@@ -241,27 +250,26 @@ cdef class Executor(InputBinding):
                 )
 
     cdef object run(self, PyObject** args, Py_ssize_t count, object out):
-        """One call. After any failure nothing is taken for granted, so the next call binds everything."""
-        self.acquire()
+        """One call."""
+        cdef bint succeeded = False
+        acquire(self)
         try:
-            return self._call(args, count, out)
-        except:
-            self.forget()
-            self.record = None
-            raise
+            self._begin(count)
+            self.take_inputs(args, count)
+            if self.shapes_changed or self.buffers is None or out is not None:
+                result = self._bind_outputs(args, out)
+            else:
+                result = self._bind_preallocated()
+            if self.record.is_data_dependent:
+                result = self._collect(result)
+            else:
+                self.enqueue()
+            succeeded = True
+            return result
         finally:
-            self._end()
+            self._end(succeeded)
 
-    cdef object _call(self, PyObject** args, Py_ssize_t count, object out):
-        self._begin(count)
-        self.take_inputs(args, count)
-        result = self._bind_outputs(args, out)
-        if self.record.is_data_dependent:
-            return self._collect(result)
-        self.enqueue()
-        return result
-
-    cdef int _begin(self, Py_ssize_t count) except -1:
+    cdef inline int _begin(self, Py_ssize_t count) except -1:
         if count != self.accepted:
             self._refuse_count(count)
         self.bound = 0
@@ -277,18 +285,34 @@ cdef class Executor(InputBinding):
             f"engine {self.name!r} takes {self.input_count} input(s), got {count}. Its inputs: {expected}."
         )
 
-    cdef int _end(self) except -1:
-        if self.temporaries:
-            self.temporaries.clear()
+    cdef inline int _end(self, bint succeeded) except -1:
+        # try/finally with a flag: `except` would save the thread's exception state on every call.
+        if succeeded and self.previous_device < 0 and PyList_GET_SIZE(self.temporaries) == 0:
+            release(self)
+            return 0
+        return self._tidy(succeeded)
+
+    cdef int _tidy(self, bint succeeded) except -1:
         try:
+            if not succeeded:
+                self._forget_all()
+            self.temporaries.clear()
             if self.previous_device >= 0:
                 self.restore_device()
+            return 0
         finally:
-            self.release()
-        return 0
+            release(self)
+
+    cdef void _forget_all(self) noexcept:
+        """After a failure nothing is taken for granted, so that the next call binds everything."""
+        self.bound = 0
+        self.record = None
+        self.buffers = None
+        self.forget()
 
     cdef object run_bound(self, BoundCall call):
-        self.acquire()
+        cdef bint succeeded = False
+        acquire(self)
         try:
             if self.accepted < 0:
                 self._refuse_count(0)
@@ -297,21 +321,20 @@ cdef class Executor(InputBinding):
             if call.identity != self.bound:
                 self._restore(call)
             if call.outputs is None:
-                return self._collect([None] * self.output_count)
-            self.enqueue()
-            return call.outputs
-        except:
-            self.bound = 0
-            self.forget()
-            self.record = None
-            raise
+                result = self._collect([None] * self.output_count)
+            else:
+                result = call.outputs
+                self.enqueue()
+            succeeded = True
+            return result
         finally:
-            self._end()
+            self._end(succeeded)
 
     cdef int _restore(self, BoundCall call) except -1:
         """Bind a BoundCall's addresses again, after other calls of this executor."""
         cdef Py_ssize_t index
         self.bound = 0
+        self.buffers = None
         if self.record is not call.record or any([tensor.is_shape_tensor for tensor in self.inputs]):
             self.use_record(call.record)
         for index in range(self.input_count + self.output_count):
@@ -327,7 +350,8 @@ cdef class Executor(InputBinding):
         if out is not None:
             return self._bind_callers(args, out)
         if self.ring_size != 0 and not self.has_aliases and not self.record.is_data_dependent:
-            return self._bind_preallocated(args)
+            self._choose_buffers()
+            return self._bind_preallocated()
         return self._bind_fresh(args)
 
     cdef object _bind_fresh(self, PyObject** args):
@@ -375,45 +399,51 @@ cdef class Executor(InputBinding):
             self.bind_address(self.input_count + output)
         return 0
 
-    cdef object _bind_preallocated(self, PyObject** args):
+    cdef object _bind_preallocated(self):
         """The next set of the ring; a view that the caller has altered in place is made anew."""
-        cdef ShapeRecord record = self.record
-        cdef OutputBuffers buffers
         cdef Py_ssize_t output
         cdef IOSlot* slot
+        cdef OutputBuffers buffers = self.buffers
         cdef DLTensor tensor
-        if record.ring_generation != self.ring_generation:
-            record.ring.clear()
-            record.turn = 0
-            record.ring_generation = self.ring_generation
-        if record.turn == len(record.ring):
-            record.ring.append(self._new_buffers())
-        buffers = <OutputBuffers> record.ring[record.turn]
-        record.turn = record.turn + 1 if record.turn + 1 < self.ring_size else 0
         for output in range(self.output_count):
             slot = &self.slots[self.input_count + output]
             if (
-                self.api.dltensor_from_py_object_no_sync(<PyObject*> buffers.views[output], &tensor) != 0
+                self.api.dltensor_from_py_object_no_sync(PyList_GET_ITEM(buffers.views, output), &tensor) != 0
                 or <uintptr_t> tensor.data != buffers.addresses[output]
-                or not same_kind(&record.outputs[output], &tensor)
-                or not same_shape(&record.outputs[output], &tensor)
-                or not is_contiguous(&tensor)
+                or not is_bindable_as(&tensor, &buffers.layouts[output])
             ):
                 PyErr_Clear()
                 buffers.renew_view(output)
             slot.next_address = buffers.addresses[output] or self.placeholder_address
             if slot.next_address != slot.address:
                 self.bind_address(self.input_count + output)
+        if self.ring_size != 1:
+            self.buffers = None
         return buffers.result
+
+    cdef int _choose_buffers(self) except -1:
+        cdef ShapeRecord record = self.record
+        if record.ring_generation != self.ring_generation:
+            record.ring.clear()
+            record.turn = 0
+            record.ring_generation = self.ring_generation
+        if record.turn == len(record.ring):
+            record.ring.append(self._new_buffers())
+        self.buffers = record.ring[record.turn]
+        record.turn = (record.turn + 1) % self.ring_size
+        return 0
 
     cdef OutputBuffers _new_buffers(self):
         cdef Py_ssize_t output
+        cdef OutputBuffers buffers
         owners = []
         for output in range(self.output_count):
             is_host = self.slots[self.input_count + output].is_shape_tensor
             allocate = self.allocate_on_host if is_host else self.allocate
             owners.append(allocate(*self.record.allocations[output]))
-        return OutputBuffers(tuple(owners))
+        buffers = OutputBuffers(tuple(owners))
+        buffers.set_layouts(self.record.outputs)
+        return buffers
 
     cdef object _bind_callers(self, PyObject** args, object out):
         """The tensors that the caller passed as ``out=``."""

@@ -19,6 +19,7 @@ cdef class InputBinding(BoundContext):
     cdef ShapeCache records
     cdef ShapeRecord record      # what the context is set up for; None while unknown
     cdef bint shapes_changed
+    cdef bint addresses_changed
     cdef int64_t* key
     cdef Py_ssize_t key_capacity
     cdef object new_allocator

@@ -8,14 +8,22 @@ then shapes and addresses that differ are told to TensorRT.
 cimport cython
 from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from cpython.object cimport Py_TYPE, PyObject, PyTypeObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
 from trt_rt._core.bound_context cimport BoundContext
 from trt_rt._core.dlpack cimport MAX_DIMS, DLTensor, element_count
-from trt_rt._core.io_slot cimport IOSlot, copy_shape, is_contiguous, layout_bytes, same_kind, same_shape
+from trt_rt._core.io_slot cimport (
+    IOSlot,
+    copy_shape,
+    is_bindable_as,
+    is_contiguous,
+    layout_bytes,
+    same_kind,
+    same_shape,
+)
 from trt_rt._core.shape_record cimport ShapeCache, ShapeRecord
 
 import torch
@@ -57,20 +65,22 @@ cdef class InputBinding(BoundContext):
         """Read and check the arguments, then tell TensorRT what differs from what it holds."""
         cdef Py_ssize_t index
         self.shapes_changed = self.record is None
+        self.addresses_changed = self.shapes_changed
         for index in range(count):
             self._take_input(index, args[index])
         if self.shapes_changed:
             self._find_record()
-        for index in range(count):
-            if self.slots[index].next_address != self.slots[index].address:
-                self.bind_address(index)
+        if self.addresses_changed:
+            for index in range(count):
+                if self.slots[index].next_address != self.slots[index].address:
+                    self.bind_address(index)
         return 0
 
     @cython.final
     cdef int _take_input(self, Py_ssize_t index, PyObject* value) except -1:
         cdef IOSlot* slot = &self.slots[index]
         cdef DLTensor tensor
-        if Py_TYPE(<object> value) != self.tensor_type:
+        if value.ob_type != self.tensor_type:
             return self._take_carefully(index, value)
         if self.api.dltensor_from_py_object_no_sync(value, &tensor) != 0:
             PyErr_Clear()
@@ -78,12 +88,9 @@ cdef class InputBinding(BoundContext):
         if (
             <uintptr_t> tensor.data == slot.address
             and value == slot.last_object
-            and same_kind(&slot.layout, &tensor)
-            and same_shape(&slot.layout, &tensor)
-            and is_contiguous(&tensor)
+            and is_bindable_as(&tensor, &slot.layout)
         ):
-            slot.next_address = slot.address
-            return 0
+            return 0  # next_address is still the address
         return self._take_decoded(index, value, &tensor)
 
     @cython.final
@@ -111,6 +118,7 @@ cdef class InputBinding(BoundContext):
             self.shapes_changed = True
         slot.next_address = address
         slot.last_object = value
+        self.addresses_changed = True
         return 0
 
     @cython.final
@@ -162,6 +170,7 @@ cdef class InputBinding(BoundContext):
             copy_shape(&slot.layout, tensor)
             self.shapes_changed = True
         slot.next_address = <uintptr_t> slot.values
+        self.addresses_changed = True
         return 0
 
     cdef bint is_negative(self, PyObject* value) except -1:

@@ -49,6 +49,28 @@ cdef inline bint is_contiguous(const DLTensor* tensor) noexcept nogil:
     return True
 
 
+cdef inline bint is_bindable_as(const DLTensor* tensor, const TensorLayout* layout) noexcept nogil:
+    """Whether the tensor has this very layout: the steady state, in one pass.
+
+    May say False of a tensor that is as good (page-locked, or without elements): the careful functions
+    below decide then.
+    """
+    cdef int64_t expected = 1
+    cdef int32_t i
+    if (
+        pack_dtype(tensor.dtype) != layout.dtype
+        or ((<uint64_t> tensor.device.device_type << 32) | <uint32_t> tensor.device.device_id) != layout.device
+        or tensor.ndim != layout.ndim
+        or tensor.strides == NULL
+    ):
+        return False
+    for i in range(tensor.ndim - 1, -1, -1):
+        if tensor.shape[i] != layout.shape[i] or (tensor.strides[i] != expected and tensor.shape[i] != 1):
+            return False
+        expected *= tensor.shape[i]
+    return True
+
+
 cdef inline bint same_kind(const TensorLayout* layout, const DLTensor* tensor) noexcept nogil:
     """Whether dtype and device are those of `layout`."""
     return (

@@ -11,6 +11,9 @@ cdef class OutputBuffers:
     cdef object result           # the view, or a tuple of them
     cdef uintptr_t* addresses    # 0 for an output without elements
 
+    cdef TensorLayout* layouts   # of the views, as callers should find them
+
+    cdef int set_layouts(self, const TensorLayout* layouts) except -1
     cdef int renew_view(self, Py_ssize_t output) except -1
 
 

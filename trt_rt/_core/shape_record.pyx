@@ -19,11 +19,16 @@ cdef class OutputBuffers:
         self.buffers = buffers
         self.views = [None] * len(buffers)
         self.addresses = <uintptr_t*> PyMem_Malloc(max(len(buffers), 1) * sizeof(uintptr_t))
-        if self.addresses == NULL:
+        self.layouts = <TensorLayout*> PyMem_Malloc(max(len(buffers), 1) * sizeof(TensorLayout))
+        if self.addresses == NULL or self.layouts == NULL:
             raise MemoryError()
         for output in range(len(buffers)):
             self.addresses[output] = buffers[output].data_ptr()
             self.renew_view(output)
+
+    cdef int set_layouts(self, const TensorLayout* layouts) except -1:
+        memcpy(self.layouts, layouts, len(self.views) * sizeof(TensorLayout))
+        return 0
 
     cdef int renew_view(self, Py_ssize_t output) except -1:
         owner = self.buffers[output]
@@ -35,6 +40,7 @@ cdef class OutputBuffers:
 
     def __dealloc__(self):
         PyMem_Free(self.addresses)
+        PyMem_Free(self.layouts)
 
 
 cdef class ShapeRecord:
