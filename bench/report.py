@@ -1,0 +1,126 @@
+"""What a call costs, as a Markdown table: python bench/report.py [--device cuda] [--markdown FILE]."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from pathlib import Path
+
+import measure
+import torch
+from measure import Timing
+from scenarios import Scenario, scenarios_for
+
+import trt_rt
+
+BARE = "bare_1x1"
+ALLOCATIONS = ("torch_empty", "torch_empty_like", "empty_strided")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--rounds", type=int, default=101, help="interleaved rounds; the median is reported")
+    parser.add_argument("--markdown", type=Path, help="file to write the tables to, besides printing them")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            print("bench/report.py: PyTorch sees no CUDA device on this machine", file=sys.stderr)
+            return 2
+        device = torch.device("cuda", device.index or 0)
+    measure.use_own_stream(device)
+    scenarios = scenarios_for(device.type)
+    timings = measure.time_interleaved(scenarios, device, options.rounds)
+    text = markdown(device, scenarios, timings, options.rounds)
+    print(text)
+    if options.markdown:
+        options.markdown.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def markdown(device: torch.device, scenarios: list[Scenario], timings: dict[str, Timing], rounds: int) -> str:
+    """All the tables of a run, one a group, and the differences that trt_rt's targets speak of."""
+    parts = [describe_run(device, rounds)]
+    for group in dict.fromkeys(scenario.group for scenario in scenarios):
+        members = [scenario.name for scenario in scenarios if scenario.group == group]
+        parts.append(group_table(group, members, timings))
+    parts.append(difference_table(timings, on_gpu=device.type == "cuda"))
+    return "\n\n".join(parts)
+
+
+def describe_run(device: torch.device, rounds: int) -> str:
+    if device.type == "cuda":
+        engine = "an enqueue launches one empty kernel"
+        name = torch.cuda.get_device_name(device)
+    else:
+        engine = "an enqueue does nothing"
+        name = "no GPU"
+    return (
+        f"Device: {name}; processor: {processor_name()}; Python {platform.python_version()}, "
+        f"PyTorch {torch.__version__}, trt_rt {trt_rt.__version__}.\n"
+        f"Null engine: {engine}. Median of {rounds} interleaved rounds of "
+        f"{measure.CALLS_PER_ROUND[device.type]} calls, made from a loop in C; the ratio is to `{BARE}`, the "
+        "bound `execute_async_v3` alone, in the same round."
+    )
+
+
+def processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def group_table(group: str, names: list[str], timings: dict[str, Timing]) -> str:
+    lines = [
+        f"### {group}",
+        "",
+        "| call | µs | 10 to 90 % of rounds | to bare call |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name in names:
+        low, high = timings[name].spread
+        ratio = timings[name].ratio(timings[BARE])
+        lines.append(f"| `{name}` | {timings[name].median:.3f} | {low:.3f} to {high:.3f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def difference_table(timings: dict[str, Timing], *, on_gpu: bool) -> str:
+    """What trt_rt adds, with the target where there is one (targets are for a GPU)."""
+    bare = timings[BARE]
+    cheapest = min(ALLOCATIONS, key=lambda name: timings[name].median)
+    fresh_floor = bare + timings[cheapest] + timings["set_tensor_address"]
+    rows: list[tuple[str, float, float | None]] = [
+        ("`bind` over the bare call", timings["bind_1x1"].over(bare), 0.3),
+        ("executor, pre-allocated, over the bare call", timings["executor_prealloc_1x1"].over(bare), 0.8),
+        ("module, pre-allocated, over the bare call", timings["module_prealloc_1x1"].over(bare), 0.8),
+        (
+            f"module, fresh, over bare call + `{cheapest}` + `set_tensor_address`",
+            timings["module_fresh_1x1"].over(fresh_floor),
+            1.0,
+        ),
+        (
+            "hand-written loop over the bare call",
+            timings["hand_written_1x1"].over(bare),
+            None,
+        ),
+    ]
+    lines = [
+        "### What is added, 1 input and 1 output",
+        "",
+        "| | µs | target on a GPU | |",
+        "| --- | ---: | ---: | --- |",
+    ]
+    for label, added, target in rows:
+        wanted = "" if target is None else f"≤ {target}"
+        verdict = "" if target is None or not on_gpu else ("met" if added <= target else "**missed**")
+        lines.append(f"| {label} | {added:.3f} | {wanted} | {verdict} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""What the benches call: the ways into trt_rt over a null engine, and the floors beside them.
+
+One table serves pytest-benchmark, ``report.py`` and ``count.py``, so that all three speak of the same
+calls by the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import null_engine
+import torch
+from hand_written import HandWrittenLoop
+from prepared_call import PreparedCall
+
+import trt_rt
+from trt_rt.backend import Backend
+
+SHAPE = (4, 16)
+OTHER_SHAPE = (8, 16)
+DYNAMIC = (-1, 16)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One row of the tables.
+
+    Attributes
+    ----------
+    name : str
+        As in ``budgets.json``.
+    group : str
+        Rows of one group are compared with one another.
+    make : callable
+        Given a device, builds everything anew and returns the call to measure.
+    devices : tuple of str
+        Device types that it makes sense on.
+    legacy_default_stream : bool
+        Whether the caller is on CUDA's legacy default stream, where trt_rt must use a stream of its own.
+    counted : bool
+        Whether ``count.py`` keeps a budget for it.
+    """
+
+    name: str
+    group: str
+    make: Callable[[torch.device], PreparedCall]
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    legacy_default_stream: bool = False
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to call an engine, from its TRTModule, its inputs and the caller's own outputs."""
+
+    name: str
+    prepare: Callable[[trt_rt.TRTModule, tuple[torch.Tensor, ...], Any], PreparedCall]
+
+
+def prepare_bind(module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any) -> PreparedCall:
+    return PreparedCall(module.bind(*inputs))
+
+
+def prepare_pre_allocated_executor(
+    module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any
+) -> PreparedCall:
+    module.set_pre_allocated_outputs(True)
+    return PreparedCall(module.executor, inputs)
+
+
+def prepare_pre_allocated_module(
+    module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any
+) -> PreparedCall:
+    module.set_pre_allocated_outputs(True)
+    return PreparedCall(module, inputs)
+
+
+def prepare_fresh_executor(
+    module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any
+) -> PreparedCall:
+    return PreparedCall(module.executor, inputs)
+
+
+def prepare_fresh_module(
+    module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any
+) -> PreparedCall:
+    return PreparedCall(module, inputs)
+
+
+def prepare_module_into_out(
+    module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], outputs: Any
+) -> PreparedCall:
+    return PreparedCall(module, inputs, keywords={"out": outputs})
+
+
+BIND = Way("bind", prepare_bind)
+EXECUTOR_PRE_ALLOCATED = Way("executor_prealloc", prepare_pre_allocated_executor)
+MODULE_PRE_ALLOCATED = Way("module_prealloc", prepare_pre_allocated_module)
+EXECUTOR_FRESH = Way("executor_fresh", prepare_fresh_executor)
+MODULE_FRESH = Way("module_fresh", prepare_fresh_module)
+MODULE_OUT = Way("module_out", prepare_module_into_out)
+
+
+def null_plan(device: torch.device, inputs: int, outputs: int) -> bytes:
+    return null_engine.plan(
+        inputs=inputs, outputs=outputs, shape=DYNAMIC, launches_kernel=device.type == "cuda"
+    )
+
+
+def null_module(device: torch.device, inputs: int, outputs: int) -> trt_rt.TRTModule:
+    backend = Backend("null", null_engine, runs_on_cpu=True)
+    engine = trt_rt.Engine.from_bytes(null_plan(device, inputs, outputs), backend=backend, device=device)
+    return trt_rt.TRTModule(engine)
+
+
+def null_context(device: torch.device, inputs: int, outputs: int) -> null_engine.IExecutionContext:
+    runtime = null_engine.Runtime(null_engine.ILogger())
+    engine = runtime.deserialize_cuda_engine(null_plan(device, inputs, outputs))
+    assert engine is not None
+    return engine.create_execution_context()
+
+
+def tensors(device: torch.device, count: int, shape: tuple[int, ...] = SHAPE) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.ones(shape, device=device) for _ in range(count))
+
+
+def current_stream(device: torch.device) -> int:
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+
+
+def engine_call(way: Way, inputs: int, outputs: int) -> Callable[[torch.device], PreparedCall]:
+    """Calls with the same tensors each time: the steady state."""
+
+    def make(device: torch.device) -> PreparedCall:
+        results = tensors(device, outputs)
+        module = null_module(device, inputs, outputs)
+        return way.prepare(module, tensors(device, inputs), results[0] if outputs == 1 else results)
+
+    return make
+
+
+def alternating(way: Way, *shapes: tuple[int, ...]) -> Callable[[torch.device], PreparedCall]:
+    """Calls of a one-input module with a tensor of each shape in turn."""
+
+    def make(device: torch.device) -> PreparedCall:
+        batches = [tensors(device, 1, shape) for shape in shapes]
+        prepared = way.prepare(null_module(device, 1, 1), batches[0], None)
+        return PreparedCall(prepared.function, *batches)
+
+    return make
+
+
+def bare_call(inputs: int, outputs: int) -> Callable[[torch.device], PreparedCall]:
+    """The bound ``execute_async_v3`` and nothing else: what no runtime can be faster than."""
+
+    def make(device: torch.device) -> PreparedCall:
+        context = null_context(device, inputs, outputs)
+        return PreparedCall(context.execute_async_v3, (current_stream(device),))
+
+    return make
+
+
+def hand_written(
+    inputs: int, outputs: int, *shapes: tuple[int, ...]
+) -> Callable[[torch.device], PreparedCall]:
+    def make(device: torch.device) -> PreparedCall:
+        loop = HandWrittenLoop(null_context(device, inputs, outputs), device)
+        return PreparedCall(loop, *(tensors(device, inputs, shape) for shape in shapes or (SHAPE,)))
+
+    return make
+
+
+class NoOpModule(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def noop_module(device: torch.device) -> PreparedCall:
+    return PreparedCall(NoOpModule(), tensors(device, 1))
+
+
+def data_ptr(device: torch.device) -> PreparedCall:
+    return PreparedCall(tensors(device, 1)[0].data_ptr)
+
+
+def set_tensor_address(device: torch.device) -> PreparedCall:
+    context = null_context(device, 1, 1)
+    address = tensors(device, 1)[0].data_ptr()
+    return PreparedCall(context.set_tensor_address, ("out0", address))
+
+
+def torch_empty(device: torch.device) -> PreparedCall:
+    return PreparedCall(torch.empty, (SHAPE,), keywords={"dtype": torch.float32, "device": device})
+
+
+def torch_empty_like(device: torch.device) -> PreparedCall:
+    return PreparedCall(torch.empty_like, tensors(device, 1))
+
+
+def empty_strided(device: torch.device) -> PreparedCall:
+    """What code generated by torch.compile allocates with: no dispatcher, no argument parser."""
+    guards: Any = torch._C._dynamo.guards
+    allocate = guards._empty_strided_cuda if device.type == "cuda" else guards._empty_strided_cpu
+    return PreparedCall(allocate, (SHAPE, (SHAPE[1], 1), torch.float32))
+
+
+def engine_scenarios(size: int) -> list[Scenario]:
+    """Every way to call an engine with `size` inputs and as many outputs."""
+    suffix = f"{size}x{size}"
+    pre_allocated, fresh = f"{suffix} pre-allocated outputs", f"{suffix} fresh outputs"
+    grouped = [
+        (pre_allocated, BIND),
+        (pre_allocated, EXECUTOR_PRE_ALLOCATED),
+        (pre_allocated, MODULE_PRE_ALLOCATED),
+        (pre_allocated, MODULE_OUT),
+        (fresh, EXECUTOR_FRESH),
+        (fresh, MODULE_FRESH),
+    ]
+    return [
+        Scenario(f"bare_{suffix}", pre_allocated, bare_call(size, size), counted=size == 1),
+        *(Scenario(f"{way.name}_{suffix}", group, engine_call(way, size, size)) for group, way in grouped),
+        Scenario(f"hand_written_{suffix}", fresh, hand_written(size, size), counted=False),
+    ]
+
+
+def all_scenarios() -> list[Scenario]:
+    floors, several, changing, legacy = "floors", "more inputs", "changing inputs", "legacy default stream"
+    return [
+        Scenario("noop_module", floors, noop_module, counted=False),
+        Scenario("data_ptr", floors, data_ptr, counted=False),
+        Scenario("set_tensor_address", floors, set_tensor_address),
+        Scenario("torch_empty", floors, torch_empty, counted=False),
+        Scenario("torch_empty_like", floors, torch_empty_like, counted=False),
+        Scenario("empty_strided", floors, empty_strided),
+        *engine_scenarios(1),
+        *engine_scenarios(4),
+        Scenario("executor_prealloc_2x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 2, 1)),
+        Scenario("executor_prealloc_4x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 4, 1)),
+        Scenario("executor_prealloc_new_input", changing, alternating(EXECUTOR_PRE_ALLOCATED, SHAPE, SHAPE)),
+        Scenario(
+            "module_prealloc_two_shapes", changing, alternating(MODULE_PRE_ALLOCATED, SHAPE, OTHER_SHAPE)
+        ),
+        Scenario("module_fresh_two_shapes", changing, alternating(MODULE_FRESH, SHAPE, OTHER_SHAPE)),
+        Scenario("hand_written_two_shapes", changing, hand_written(1, 1, SHAPE, OTHER_SHAPE), counted=False),
+        Scenario(
+            "module_prealloc_1x1_default_stream",
+            legacy,
+            engine_call(MODULE_PRE_ALLOCATED, 1, 1),
+            devices=("cuda",),
+            legacy_default_stream=True,
+        ),
+        Scenario(
+            "bind_1x1_default_stream",
+            legacy,
+            engine_call(BIND, 1, 1),
+            devices=("cuda",),
+            legacy_default_stream=True,
+        ),
+    ]
+
+
+def scenarios_for(device_type: str) -> list[Scenario]:
+    """The rows that make sense on a kind of device, in the order of the tables."""
+    return [scenario for scenario in all_scenarios() if device_type in scenario.devices]
