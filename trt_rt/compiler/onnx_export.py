@@ -1,0 +1,119 @@
+"""PyTorch to ONNX, in memory, through ``torch.export``."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from trt_rt.errors import CompileError
+
+__all__ = ["export_onnx"]
+
+_PROTOBUF_LIMIT_BYTES = 2**31 - 1
+"""A protobuf message, and so an ONNX model with its weights inside, cannot be larger."""
+
+
+def export_onnx(
+    model: torch.nn.Module | ExportedProgram,
+    arg_inputs: tuple[Any, ...] = (),
+    *,
+    dynamic_shapes: dict[str, Any] | tuple[Any, ...] | list[Any] | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+) -> bytes:
+    """Export a model to ONNX and return the serialized model, weights included; no file is written.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or torch.export.ExportedProgram
+        What to export. Put a module in evaluation mode first: its mode is not changed here.
+    arg_inputs : tuple
+        Example inputs of a module: their dtypes, ranks and static dimensions become the model's. An
+        exported program brings its own.
+    dynamic_shapes : dict, tuple or list, optional
+        Which dimensions of a module's inputs vary, as ``torch.export.export`` takes it. Default: none.
+    input_names, output_names : sequence of str, optional
+        Names of the I/O tensors. Default: the names in the exported program.
+
+    Returns
+    -------
+    bytes
+        A serialized ONNX ``ModelProto``.
+
+    Raises
+    ------
+    CompileError
+        The packages onnx and onnxscript are missing, PyTorch cannot export the model, or its weights
+        are over the 2 GiB that an ONNX model in memory can hold. PyTorch's own exception is the cause.
+    """
+    name = type(model).__name__
+    if isinstance(model, torch.nn.Module):
+        model = _export_program(model, arg_inputs, dynamic_shapes)
+    weight_bytes = sum(tensor.nbytes for tensor in model.state_dict.values())
+    if weight_bytes > _PROTOBUF_LIMIT_BYTES:
+        raise CompileError(
+            f"the weights of {name} take {weight_bytes:,} bytes, and an ONNX model in memory holds at most "
+            f"{_PROTOBUF_LIMIT_BYTES:,}; export it with fewer or smaller weights (float16, for one)"
+        )
+    try:
+        with _without_exporter_noise():
+            onnx_program: Any = torch.onnx.export(
+                model, dynamo=True, verbose=False, input_names=input_names, output_names=output_names
+            )
+    except ImportError as error:
+        raise CompileError(
+            f"exporting {name} to ONNX needs the packages onnx and onnxscript ({error}); "
+            "install them with: pip install 'trt_rt[onnx]'"
+        ) from error
+    except torch.onnx.OnnxExporterError as error:
+        raise CompileError(f"PyTorch cannot express {name} in ONNX: {_root_cause(error)}") from error
+    serialized: bytes = onnx_program.model_proto.SerializeToString()
+    return serialized
+
+
+def _export_program(
+    module: torch.nn.Module,
+    arg_inputs: tuple[Any, ...],
+    dynamic_shapes: dict[str, Any] | tuple[Any, ...] | list[Any] | None,
+) -> ExportedProgram:
+    try:
+        return torch.export.export(module, arg_inputs, dynamic_shapes=dynamic_shapes)
+    except Exception as error:  # the module's own forward runs here and may raise anything
+        raise CompileError(
+            f"torch.export cannot export {type(module).__name__}: {_root_cause(error)}"
+        ) from error
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return type and first line of the exception that `error` was first raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def _without_exporter_noise() -> Iterator[None]:
+    """Silence two messages of PyTorch's exporter that its user can do nothing about.
+
+    It logs a warning for each operator of torchvision where that is not installed, and it triggers a
+    deprecation warning of PyTorch's own pytree module.
+    """
+    registration_log = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+    def says_something_else(record: logging.LogRecord) -> bool:
+        return "torchvision is not installed" not in record.getMessage()
+
+    registration_log.addFilter(says_something_else)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
+            yield
+    finally:
+        registration_log.removeFilter(says_something_else)

@@ -1,0 +1,122 @@
+"""Choose a backend for the demonstration, and build its engine and its TensorRT-RTX plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from trt_rt import reference
+from trt_rt.backend import BackendStatus, load
+from trt_rt.compiler import Profile, build_from_onnx, export_onnx
+from trt_rt.demo.network import IMAGE_SHAPE
+from trt_rt.errors import BackendError
+
+__all__ = ["LARGEST_BATCH", "BuiltPlan", "Choice", "build_plan", "choose_backend", "export_program"]
+
+LARGEST_BATCH = 64
+
+_INPUT_NAMES = ["images"]
+_OUTPUT_NAMES = ["scores"]
+
+_PREFERENCE = ("tensorrt", "tensorrt_rtx", "reference")
+"""Backends that can build, the best first; lean and dispatch only run what another has built."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend that runs the demonstration.
+
+    Attributes
+    ----------
+    backend : str
+        Its name.
+    reason : str
+        In sentences, why it and none that would be better.
+    """
+
+    backend: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A plan and how it came about.
+
+    Attributes
+    ----------
+    backend : str
+        The backend that built it.
+    plan : bytes
+        The serialized engine.
+    build_seconds : float
+        Time the builder took, without the export from PyTorch.
+    """
+
+    backend: str
+    plan: bytes
+    build_seconds: float
+
+
+def choose_backend(statuses: Mapping[str, BackendStatus]) -> Choice:
+    """Return the best backend that can both build and run here, and why.
+
+    Raises
+    ------
+    BackendError
+        There is none; the message has each one's reason.
+    """
+    passed_over: list[str] = []
+    for name in _PREFERENCE:
+        status = statuses[name]
+        if status.can_build and status.can_run:
+            return Choice(name, " ".join(["It is the best that can build and run here.", *passed_over]))
+        passed_over.append(f"Not {name}: {status.reason}")
+    raise BackendError("no backend can build and run an engine on this machine. " + " ".join(passed_over))
+
+
+def export_program(network: torch.nn.Module) -> ExportedProgram:
+    """Export the network with a batch dimension that varies from 1 to :data:`LARGEST_BATCH`."""
+    images = torch.zeros(2, *IMAGE_SHAPE)
+    return torch.export.export(
+        network, (images,), dynamic_shapes={"images": {0: Dim("batch", min=1, max=LARGEST_BATCH)}}
+    )
+
+
+def build_plan(backend: str, program: ExportedProgram, device_type: str = "cuda") -> BuiltPlan:
+    """Build the exported network.
+
+    Parameters
+    ----------
+    backend : str
+        The backend that builds it.
+    program : torch.export.ExportedProgram
+        What :func:`export_program` returned.
+    device_type : str
+        "cuda", or "cpu", where only the reference backend runs.
+
+    Raises
+    ------
+    CompileError
+        The backend cannot build it.
+    """
+    largest = (LARGEST_BATCH, *IMAGE_SHAPE)
+    profile: Profile = {"images": ((1, *IMAGE_SHAPE), largest, largest)}
+    if backend == "reference":
+        started = perf_counter()
+        plan = reference.build(
+            program,
+            profiles=[profile],
+            input_names=_INPUT_NAMES,
+            output_names=_OUTPUT_NAMES,
+            device=device_type,
+        )
+    else:
+        onnx_model = export_onnx(program, input_names=_INPUT_NAMES, output_names=_OUTPUT_NAMES)
+        builder = load(backend)
+        started = perf_counter()
+        plan = build_from_onnx(onnx_model, builder, profiles=[profile])
+    return BuiltPlan(backend, plan, perf_counter() - started)

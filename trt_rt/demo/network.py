@@ -1,0 +1,85 @@
+"""The network of the demonstration, and its trained weights, which are part of the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+__all__ = ["IMAGE_SHAPE", "NUM_CLASSES", "WEIGHTS_PATH", "DigitsNet", "load_trained_network", "save_weights"]
+
+IMAGE_SHAPE = (1, 8, 8)
+"""Channels, height and width of one image, in pixels."""
+
+NUM_CLASSES = 10
+
+WEIGHTS_PATH = Path(__file__).with_name("digits.npz")
+"""What ``python -m trt_rt.demo.train`` wrote: one float32 array per parameter, under its PyTorch name."""
+
+
+class DigitsNet(nn.Module):
+    """A small convolutional network that reads one handwritten digit per image.
+
+    Three 3x3 convolutions with ReLU, a 2x2 max-pooling after the second and after the third, one linear
+    layer: 15,338 parameters.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 32, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.classifier = nn.Linear(32 * 2 * 2, NUM_CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Score images.
+
+        Parameters
+        ----------
+        images : torch.Tensor, float32, shape (N, 1, 8, 8)
+            Grey values between 0 (paper) and 1 (ink).
+
+        Returns
+        -------
+        torch.Tensor, float32, shape (N, 10)
+            Logits, one per digit.
+        """
+        scores: torch.Tensor = self.classifier(self.features(images).flatten(1))
+        return scores
+
+
+def save_weights(network: DigitsNet, path: Path) -> None:
+    """Write the parameters of `network` to `path` as a compressed ``.npz`` without pickled objects."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def load_trained_network(path: Path = WEIGHTS_PATH) -> DigitsNet:
+    """Return the trained network on the CPU, in evaluation mode, with gradients switched off.
+
+    Parameters
+    ----------
+    path : Path
+        A file that :func:`save_weights` wrote. No code in it is ever run (``allow_pickle=False``).
+
+    Raises
+    ------
+    OSError
+        The file is not there or cannot be read.
+    ValueError, TypeError, RuntimeError
+        It is not such a file, or holds the parameters of another network.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    network = DigitsNet()
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
