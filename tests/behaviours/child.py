@@ -1,0 +1,66 @@
+"""Programs that run in a process of their own, because what is tested is how the process ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.behaviours.case import Case
+
+__all__ = ["assert_ends_quietly"]
+
+_SECONDS_UNTIL_DEADLOCK = 120
+
+_PRELUDE = """\
+import importlib, torch, trt_rt
+backend = {backend!r}
+if backend is None:
+    module, _, name = {factory!r}.partition(":")
+    backend = getattr(importlib.import_module(module), name)({kind!r})["backend"]
+inputs = tuple(torch.load({inputs!r}))
+def new_engine():
+    return trt_rt.Engine.load({plan!r}, backend=backend, device={device!r})
+"""
+
+
+def assert_ends_quietly(case: Case, folder: Path, program: str, n: int = 3) -> None:
+    """Run `program`, and check that it ends with status 0 and writes nothing to stderr.
+
+    Parameters
+    ----------
+    case : Case
+        The program finds ``new_engine()`` and ``inputs`` of this case, ``torch`` and ``trt_rt``.
+    folder : Path
+        For files.
+    program : str
+        Python source.
+    n : int
+        Batch of the inputs.
+    """
+    plan, inputs = folder / "engine.plan", folder / "inputs.pt"
+    plan.write_bytes(case.plan)
+    torch.save(list(case.example(n)), inputs)
+    named = case.backend_argument
+    prelude = _PRELUDE.format(
+        backend=named if isinstance(named, str) else None,
+        factory=case.factory.path,
+        kind=case.kind,
+        plan=str(plan),
+        inputs=str(inputs),
+        device=str(case.device),
+    )
+    ended = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", prelude + program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS_UNTIL_DEADLOCK,
+        check=False,
+    )
+    if ended.returncode or ended.stderr:
+        pytest.fail(f"the process ended with status {ended.returncode}, stderr:\n{ended.stderr}")

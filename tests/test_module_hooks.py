@@ -1,0 +1,164 @@
+"""A TRTModule is an nn.Module: hooks, overridden and compiled calls work as anywhere."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+from tests.reference import plans
+from trt_rt import InputError, TRTModule
+
+
+def eager(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x) * 2 + 1
+
+
+@pytest.fixture
+def module() -> TRTModule:
+    return TRTModule(plans.affine())
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(3, 7)
+
+
+@pytest.fixture
+def log() -> list[str]:
+    return []
+
+
+def test_forward_hooks(module: TRTModule, x: torch.Tensor, log: list[str]) -> None:
+    module(x)
+    handles = [
+        module.register_forward_pre_hook(lambda m, args: log.append("pre")),
+        module.register_forward_hook(lambda m, args, result: log.append("post")),
+    ]
+    torch.testing.assert_close(module(x), eager(x))
+    torch.testing.assert_close(module(x=x), eager(x))
+    assert log == ["pre", "post", "pre", "post"]
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(module(x), eager(x))
+    assert len(log) == 4
+
+
+def test_hooks_change_arguments_and_results(module: TRTModule, x: torch.Tensor) -> None:
+    with_kwargs = module.register_forward_pre_hook(
+        lambda m, args, kwargs: ((args[0] + 1,), kwargs), with_kwargs=True
+    )
+    post = module.register_forward_hook(lambda m, args, result: result * 10)
+    torch.testing.assert_close(module(x), eager(x + 1) * 10)
+    post.remove()
+    torch.testing.assert_close(module(x), eager(x + 1))
+    with_kwargs.remove()
+    torch.testing.assert_close(module(x), eager(x))
+
+
+def test_a_hook_that_runs_always(module: TRTModule, x: torch.Tensor, log: list[str]) -> None:
+    module.register_forward_hook(lambda m, args, result: log.append("always"), always_call=True)
+    with pytest.raises(InputError):
+        module(x[:, :3])
+    assert log == ["always"]
+    torch.testing.assert_close(module(x), eager(x))
+
+
+GLOBAL_HOOKS = [
+    torch_module.register_module_forward_pre_hook,
+    torch_module.register_module_forward_hook,
+]
+
+
+@pytest.mark.parametrize("register", GLOBAL_HOOKS, ids=lambda register: register.__name__)
+def test_global_hooks(module: TRTModule, x: torch.Tensor, log: list[str], register: Any) -> None:
+    handle = register(lambda m, *args: log.append(type(m).__name__))
+    try:
+        torch.testing.assert_close(module(x), eager(x))
+        assert log == ["TRTModule"]
+    finally:
+        handle.remove()
+    torch.testing.assert_close(module(x), eager(x))
+    assert log == ["TRTModule"]
+
+
+def test_hook_dicts_that_are_replaced(module: TRTModule, x: torch.Tensor, log: list[str]) -> None:
+    from collections import OrderedDict
+
+    module._forward_hooks = OrderedDict({0: lambda m, args, result: log.append("replaced")})
+    torch.testing.assert_close(module(x), eager(x))
+    assert log == ["replaced"]
+
+
+def test_backward_hooks_do_no_harm(module: TRTModule, x: torch.Tensor) -> None:
+    handle = module.register_full_backward_hook(lambda m, grad_in, grad_out: None)
+    torch.testing.assert_close(module(x), eager(x))
+    handle.remove()
+    torch.testing.assert_close(module(x), eager(x))
+
+
+def test_a_subclass_overrides_forward(x: torch.Tensor) -> None:
+    class Scaled(TRTModule):
+        def forward(self, x: torch.Tensor, *, scale: float = 10.0) -> torch.Tensor:
+            return super().forward(x) * scale
+
+    scaled = Scaled(plans.affine())
+    torch.testing.assert_close(scaled(x), eager(x) * 10)
+    torch.testing.assert_close(scaled(x, scale=2.0), eager(x) * 2)
+    torch.testing.assert_close(copy.deepcopy(scaled)(x), eager(x) * 10)
+
+
+def test_a_subclass_that_does_not_override_forward(x: torch.Tensor) -> None:
+    class Named(TRTModule):
+        def __init__(self, label: str) -> None:
+            super().__init__(plans.affine())
+            self.label = label
+
+    torch.testing.assert_close(Named("a")(x), eager(x))
+
+
+def test_forward_is_replaced_on_the_instance(
+    module: TRTModule, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "forward", lambda x: x - 1)
+        torch.testing.assert_close(module(x), x - 1)
+    torch.testing.assert_close(module(x), eager(x))
+
+
+def test_compiled_call_impl_is_honoured(module: TRTModule, x: torch.Tensor) -> None:
+    module._compiled_call_impl = lambda *args: "compiled"
+    assert module(x) == "compiled"
+    module._compiled_call_impl = None
+    torch.testing.assert_close(module(x), eager(x))
+
+
+@pytest.fixture
+def fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace the builtin")
+def test_torch_compile_around_it(module: TRTModule) -> None:
+    # PyTorch says once that it leaves the call alone.
+    network = torch.compile(nn.Sequential(nn.Softplus(), module, nn.Softplus()), backend="eager")
+    softplus = nn.Softplus()
+    for batch in (3, 3, 5, 1):
+        x = torch.randn(batch, 7)
+        torch.testing.assert_close(network(x), softplus(eager(softplus(x))))
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_module_compile(module: TRTModule) -> None:
+    module.compile(backend="eager")
+    for batch in (3, 3, 5, 1):
+        x = torch.randn(batch, 7)
+        torch.testing.assert_close(module(x), eager(x))

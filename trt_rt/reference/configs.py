@@ -1,0 +1,54 @@
+"""Options of serialization and of execution contexts."""
+
+from __future__ import annotations
+
+from trt_rt.reference.enums import ExecutionContextAllocationStrategy, SerializationFlag
+
+__all__ = ["IRuntimeConfig", "ISerializationConfig"]
+
+
+class ISerializationConfig:
+    """What to leave out of, or put into, a serialized engine; made by an engine."""
+
+    def __init__(self) -> None:
+        self._flags = 0
+
+    @property
+    def flags(self) -> int:
+        """The flags that are set, as bits numbered by :class:`SerializationFlag`."""
+        return self._flags
+
+    @flags.setter
+    def flags(self, bits: int) -> None:
+        self._flags = bits
+
+    def set_flag(self, flag: SerializationFlag) -> bool:
+        """Set a flag; return True."""
+        self._flags |= 1 << int(flag)
+        return True
+
+    def clear_flag(self, flag: SerializationFlag) -> bool:
+        """Clear a flag; return True."""
+        self._flags &= ~(1 << int(flag))
+        return True
+
+    def get_flag(self, flag: SerializationFlag) -> bool:
+        """Whether a flag is set."""
+        return bool(self._flags >> int(flag) & 1)
+
+
+class IRuntimeConfig:
+    """How an execution context is made; made by an engine."""
+
+    def __init__(self) -> None:
+        self._strategy = ExecutionContextAllocationStrategy.STATIC
+
+    def get_execution_context_allocation_strategy(self) -> ExecutionContextAllocationStrategy:
+        """Who owns the context's scratch memory, and when it is allocated."""
+        return self._strategy
+
+    def set_execution_context_allocation_strategy(
+        self, strategy: ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC
+    ) -> None:
+        """Choose who owns the context's scratch memory, and when it is allocated."""
+        self._strategy = strategy

@@ -1,0 +1,101 @@
+"""A plan that has been loaded: what an engine and its contexts share."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+import torch
+
+from trt_rt.errors import PlanError
+from trt_rt.reference.logger import Reporter
+from trt_rt.reference.plan import Plan, address_alignment, unpack_plan
+from trt_rt.reference.plan_container import aligned_copy
+from trt_rt.reference.program import Program
+from trt_rt.reference.shape_inference import InferredShapes, infer_shapes
+from trt_rt.reference.weights import WeightStore
+
+if TYPE_CHECKING:
+    from trt_rt.reference.execution_context import IExecutionContext
+
+__all__ = ["LoadedEngine", "load"]
+
+
+class LoadedEngine:
+    """A plan, its network and its weights on one device.
+
+    Attributes
+    ----------
+    plan, program, weights, device
+        What it runs, and where.
+    serialized : memoryview
+        The plan's bytes; weights on the CPU lie in them.
+    reporter : Reporter
+        Where it reports.
+    contexts : weakref.WeakSet
+        The execution contexts that exist.
+    input_numbers, output_numbers : dict
+        Position of each input and output, by name.
+    """
+
+    def __init__(self, plan: Plan, content: memoryview, serialized: memoryview, reporter: Reporter) -> None:
+        self.plan = plan
+        self.serialized = serialized
+        self.reporter = reporter
+        self.device = _device(plan)
+        self.program = Program(plan)
+        self.weights = WeightStore(plan, content, self.device, on_device=self.program.weights_on_device)
+        self.contexts: weakref.WeakSet[IExecutionContext] = weakref.WeakSet()
+        self.input_numbers = {tensor.name: number for number, tensor in enumerate(plan.inputs)}
+        self.output_numbers = {tensor.name: number for number, tensor in enumerate(plan.outputs)}
+
+    @property
+    def alignment(self) -> int:
+        """Bytes to which addresses of device tensors must be aligned."""
+        return address_alignment(self.plan.device)
+
+    @property
+    def has_aliases(self) -> bool:
+        """Whether an output is written into the memory of an input."""
+        return any(tensor.aliased_input is not None for tensor in self.plan.outputs)
+
+    def infer(
+        self, shapes: tuple[tuple[int, ...], ...], shape_tensors: dict[int, torch.Tensor]
+    ) -> InferredShapes:
+        """Infer what follows from input shapes and the values of shape tensors."""
+        return infer_shapes(self.plan, self.program, self.weights, shapes, shape_tensors)
+
+    def scratch_bytes(self, profile: int) -> int:
+        """Bytes that a context needs at the largest shapes of a profile."""
+        return self.plan.profiles[profile].scratch_bytes + self.weights.scratch_size
+
+
+def load(serialized: memoryview, reporter: Reporter) -> LoadedEngine:
+    """Load a plan on its device: the CPU, or the current CUDA device.
+
+    Parameters
+    ----------
+    serialized : memoryview
+        The plan; copied.
+    reporter : Reporter
+        Where the engine reports.
+
+    Raises
+    ------
+    PlanError
+        The plan is refused, or this machine lacks its device.
+    """
+    copy = aligned_copy(serialized)
+    plan, content = unpack_plan(copy)
+    return LoadedEngine(plan, content, copy, reporter)
+
+
+def _device(plan: Plan) -> torch.device:
+    if plan.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise PlanError(
+            "the plan was built with device='cuda' and PyTorch sees no CUDA device here: "
+            "build it with device='cpu', or load it where there is a GPU"
+        )
+    return torch.device("cuda", torch.cuda.current_device())

@@ -1,0 +1,175 @@
+"""Finds the shapes of a network's outputs without running it on data.
+
+The network is run on PyTorch's meta device, where tensors have shapes and no values. Shape tensors, and what
+is computed from them, are real, so that sizes taken from them are known. What depends on values in device
+memory becomes unknown, and so does all that depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trt_rt.errors import ExecutionError
+from trt_rt.reference.interpreter import plain_execution
+from trt_rt.reference.plan import Plan
+from trt_rt.reference.program import CPU, Program, Step
+from trt_rt.reference.weights import WeightStore
+
+__all__ = ["InferredShapes", "infer_shapes"]
+
+_META = torch.device("meta")
+
+
+class _Unknown:
+    """A value that depends on values in device memory."""
+
+
+_UNKNOWN = _Unknown()
+
+
+@dataclass(frozen=True)
+class InferredShapes:
+    """What one set of input shapes leads to.
+
+    Attributes
+    ----------
+    outputs : tuple of tuple of int
+        Shapes in the plan's order; -1 for a dimension that is known only when the network has run.
+    layers : tuple of (tuple of int or None)
+        Shape of each layer's result; None where it is unknown, or no tensor.
+    scratch_bytes : int
+        Largest sum of the sizes of the intermediate results that are needed at one time.
+    """
+
+    outputs: tuple[tuple[int, ...], ...]
+    layers: tuple[tuple[int, ...] | None, ...]
+    scratch_bytes: int
+
+
+def infer_shapes(
+    plan: Plan,
+    program: Program,
+    weights: WeightStore,
+    shapes: Sequence[tuple[int, ...]],
+    shape_tensors: dict[int, torch.Tensor],
+) -> InferredShapes:
+    """Infer shapes.
+
+    Parameters
+    ----------
+    plan, program, weights
+        The network.
+    shapes : sequence of tuple of int
+        Of the inputs.
+    shape_tensors : dict
+        The inputs in host memory, by number, with their values.
+
+    Returns
+    -------
+    InferredShapes
+        What follows.
+
+    Raises
+    ------
+    ExecutionError
+        The inputs do not fit together, or a layer refuses their shapes.
+    """
+    _check_relations(plan, shapes)
+    values: list[Any] = [
+        shape_tensors[index] if index in shape_tensors else _without_values(tensor.dtype, shape)
+        for index, (tensor, shape) in enumerate(zip(plan.inputs, shapes, strict=True))
+    ]
+    values += [_without_values(weight.dtype, weight.shape) for weight in plan.weights]
+    sizes = [0] * (len(values) + len(program.steps))
+    layers: list[tuple[int, ...] | None] = []
+    live = peak = 0
+    with plain_execution(CPU):
+        for step in program.steps:
+            operands = {index: _operand(program, weights, step, index, values) for index in step.reads}
+            result = _result(step, operands)
+            values.append(result)
+            layers.append(tuple(result.shape) if isinstance(result, torch.Tensor) else None)
+            sizes[step.result] = _new_bytes(result, operands.values())
+            live += sizes[step.result]
+            peak = max(peak, live)
+            live -= sum(sizes[index] for index in step.last_uses)
+    outputs = tuple(
+        tuple(values[index].shape)
+        if isinstance(values[index], torch.Tensor)
+        else tuple(_known_dim(dim, shapes) for dim in tensor.known_dims)
+        for index, tensor in zip(program.outputs, plan.outputs, strict=True)
+    )
+    return InferredShapes(outputs, tuple(layers), peak)
+
+
+def _without_values(dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    try:
+        return torch.empty(shape, dtype=dtype, device=_META)
+    except RuntimeError as error:
+        # The dimensions are each within bounds, but not their product.
+        raise ExecutionError(f"a tensor of shape {list(shape)} is too large: {error}") from error
+
+
+def _check_relations(plan: Plan, shapes: Sequence[tuple[int, ...]]) -> None:
+    for relation in plan.relations:
+        size = shapes[relation.input][relation.axis]
+        other = shapes[relation.of_input][relation.of_axis]
+        needed = relation.scale * other + relation.offset
+        if size != needed:
+            raise ExecutionError(
+                f"dimension {relation.axis} of {plan.inputs[relation.input].name!r} is {size} and must be "
+                f"{needed}, because dimension {relation.of_axis} of "
+                f"{plan.inputs[relation.of_input].name!r} is {other}"
+            )
+
+
+def _operand(program: Program, weights: WeightStore, step: Step, index: int, values: list[Any]) -> Any:
+    if step.on_host and program.is_weight(index):
+        return weights.host(index - program.first_weight)
+    value = values[index]
+    if program.is_upload(step, index) and isinstance(value, torch.Tensor):
+        return value.to(_META)
+    return value
+
+
+def _result(step: Step, operands: dict[int, Any]) -> Any:
+    if step.needs_values or any(operand is _UNKNOWN for operand in operands.values()):
+        return _UNKNOWN
+    if step.on_host and any(
+        isinstance(operand, torch.Tensor) and operand.device == _META for operand in operands.values()
+    ):
+        return _UNKNOWN
+    try:
+        return step.call(operands, _META)
+    except NotImplementedError:
+        # PyTorch cannot tell this operator's result without running it.
+        return _UNKNOWN
+    except Exception as error:
+        raise ExecutionError(
+            f"layer {step.node.name!r} ({step.node.operator.name}): {type(error).__name__}: {error}"
+        ) from error
+
+
+def _new_bytes(result: Any, operands: Iterable[Any]) -> int:
+    """Bytes that a result needs beyond those of what it was made from."""
+    results = result if isinstance(result, (list, tuple)) else [result]
+    operands = [operand for operand in operands if isinstance(operand, torch.Tensor)]
+    shared = {operand.untyped_storage()._cdata for operand in operands}
+    return sum(
+        tensor.untyped_storage().nbytes()
+        for tensor in results
+        if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in shared
+    )
+
+
+def _known_dim(dim: int | tuple[int, int] | None, shapes: Sequence[tuple[int, ...]]) -> int:
+    if dim is None:
+        return -1
+    if isinstance(dim, int):
+        return dim
+    index, axis = dim
+    return shapes[index][axis]
