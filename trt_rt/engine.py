@@ -36,10 +36,12 @@ class Engine:
         self._device = device
         self._lock = threading.Lock()
         self._executors: weakref.WeakSet[Executor] = weakref.WeakSet()
-        self._runtime: Any = None
+        # In this order, in which they are also released: TensorRT wants a runtime destroyed after its engines.
         self._engine: Any = None
+        self._runtime: Any = None
+        backend.require(device)
         with _current_device(device):
-            self._runtime = backend.runtime(device)
+            self._runtime = backend.runtime()
             self._engine = backend.deserialize(self._runtime, plan, name)
         self._io = backend.io_tensors(self._engine)
 
@@ -108,8 +110,9 @@ class Engine:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise PlanError(f"{path} is empty. Check that the file was written completely.")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan, memoryview(plan) as view:
-                return cls.from_bytes(view, backend=backend, device=device, name=name or path.name)
+            # Unmapped when nothing refers to it any more; closing it would fail while an exception does.
+            plan = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls.from_bytes(plan, backend=backend, device=device, name=name or path.name)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"on {self.device}"
@@ -227,7 +230,7 @@ class Engine:
                 name=self._name,
                 take_error=backend.log.take_error,
                 new_allocator=output_allocator_class(backend.api),
-                owner=(engine, self._runtime, backend),
+                owner=(backend, self._runtime, engine),  # a tuple lets go of its last item first
                 allocate_all=allocate_all,
             )
             self._executors.add(executor)
@@ -265,19 +268,24 @@ def _first_installed(names: Sequence[str], description: str, engine: str) -> Bac
             return load(name)
         except BackendError as error:
             problems.append(str(error))
-    raise BackendError(f"engine {engine!r} is {description}, and none of its backends is here: {' '.join(problems)}")
+    raise BackendError(
+        f"engine {engine!r} is {description}, and none of its backends is here: {' '.join(problems)}"
+    )
 
 
 def _resolve_device(device: torch.device | str | int | None, backend: Backend) -> torch.device:
     if device is None:
         device = "cpu" if backend.runs_on_cpu and not torch.cuda.is_available() else "cuda"
-    elif isinstance(device, int):
-        device = f"cuda:{device}"
-    resolved = torch.device(device)
+    try:
+        resolved = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BackendError(f"device={device!r} is no device: {str(error).splitlines()[0]}") from None
+    if resolved.type not in ("cpu", "cuda") or (resolved.index or 0) < 0:
+        raise BackendError(
+            f"engines run on CUDA devices (and the reference backend on the CPU), not on {resolved}."
+        )
     if resolved.type == "cpu":
         return torch.device("cpu")
-    if resolved.type != "cuda":
-        raise BackendError(f"engines run on CUDA devices (and the reference backend on the CPU), not on {resolved}.")
     if resolved.index is None and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cuda", resolved.index or 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -27,6 +28,21 @@ _GLOBAL_HOOKS = (
     "_global_forward_pre_hooks",
     "_global_backward_hooks",
     "_global_backward_pre_hooks",
+)
+# Made anew by the constructor of a copy; all else in a module's dict is copied with it.
+_SET_BY_CONSTRUCTOR = frozenset(
+    {
+        "engine",
+        "name",
+        "settings",
+        "weight_name_map",
+        "requires_output_allocator",
+        "input_binding_names",
+        "output_binding_names",
+        "_inputs",
+        "_outputs",
+        "_compiled_call_impl",
+    }
 )
 # Set on an instance, any of these changes what a call does.
 _CALL_ATTRIBUTES = frozenset({*_INSTANCE_HOOKS, "forward", "_compiled_call_impl"})
@@ -88,16 +104,18 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         device: torch.device | str | int | None = None,
     ) -> None:
         super().__init__()
-        self.name = name
         self.settings = settings
         self.weight_name_map = weight_name_map
         self.requires_output_allocator = requires_output_allocator
         self.engine = _as_engine(serialized_engine, name, backend, device)
+        self.name = name or self.engine.name
         self._inputs = _in_order(self.engine, "input", input_binding_names)
         self._outputs = _in_order(self.engine, "output", output_binding_names)
         self.input_binding_names = [tensor.name for tensor in self._inputs]
         self.output_binding_names = [tensor.name for tensor in self._outputs]
-        self._connect_call(self.engine.new_executor(self._inputs, self._outputs, allocate_all=requires_output_allocator))
+        self._connect_call(
+            self.engine.new_executor(self._inputs, self._outputs, allocate_all=requires_output_allocator)
+        )
 
     def _connect_call(self, executor: Executor) -> None:
         is_plain = type(self).forward is TRTModule.forward and "forward" not in vars(self)
@@ -210,13 +228,21 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         """A module of its own over the same engine, which is immutable."""
         copy = type(self)(self.engine, **self._arguments())
         memo[id(self)] = copy
-        copy.training = self.training
+        copy.__setstate__(deepcopy(self._own_state(), memo))
         return copy
 
-    def __reduce__(self) -> tuple[Callable[..., TRTModule], tuple[Any, ...]]:
-        """Pickled as the plan and the constructor's arguments."""
+    def __reduce__(self) -> tuple[Callable[..., TRTModule], tuple[Any, ...], dict[str, Any]]:
+        """Pickled as the plan, the constructor's arguments and what users have set since."""
         arguments = {**self._arguments(), "backend": self.engine.backend, "device": str(self.engine.device)}
-        return _rebuild, (type(self), self.engine.serialize(), arguments)
+        return _rebuild, (type(self), self.engine.serialize(), arguments), self._own_state()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what `_own_state` gave; the constructor has set the rest."""
+        vars(self).update(state)
+        self._connect_call(self.executor)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _SET_BY_CONSTRUCTOR}
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -268,7 +294,11 @@ def _in_order(engine: Engine, mode: str, names: Sequence[str] | None) -> tuple[I
     for wanted in names:
         if wanted not in available:
             other = engine.outputs if mode == "input" else engine.inputs
-            fact = f"which is an {other[0].mode}" if wanted in {t.name for t in other} else "which it does not have"
+            fact = (
+                f"which is an {other[0].mode}"
+                if wanted in {t.name for t in other}
+                else "which it does not have"
+            )
             raise ValueError(
                 f"{mode}_binding_names names {wanted!r}, {fact}: engine {engine.name!r} has the {mode}s "
                 f"{list(available)}."

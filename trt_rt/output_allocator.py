@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from trt_rt._core.io_tensor import IOTensor
+from trt_rt.errors import ExecutionError
 
 __all__ = ["output_allocator_class"]
 
@@ -54,7 +55,9 @@ def output_allocator_class(api: ModuleType) -> type:
             buffer, shape = self._buffer, self._shape
             self.start()
             if shape is None:
-                raise RuntimeError(f"TensorRT gave no shape for output {self._name!r}")
+                raise ExecutionError(
+                    f"TensorRT claims to have run, but gave no shape for output {self._name!r}."
+                )
             tensor = torch.empty(0, dtype=self._dtype, device=self._device)
             if 0 in shape or buffer is None:
                 return tensor.reshape(shape)

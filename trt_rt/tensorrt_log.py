@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -60,9 +61,8 @@ def _make_ilogger(api: Any, log: Callable[[int, str], None]) -> Any:
             api.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            try:
+            # A handler's exception must not travel through TensorRT's C++.
+            with contextlib.suppress(Exception):
                 log(severities.get(severity, logging.ERROR), message)
-            except Exception:  # an exception must not travel through TensorRT
-                logger.exception("a handler of the log failed")
 
     return Logger()

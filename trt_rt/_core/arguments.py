@@ -6,22 +6,24 @@ an `InputError` that names the I/O tensor, what came and what is allowed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
 
+from trt_rt._core.dispatch_modes import without_dispatch_modes
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.errors import InputTypeError, InputValueError
 
-__all__ = ["as_plain_tensor", "choose_profile", "describe", "refuse_kind"]
+__all__ = ["as_plain_tensor", "choose_profile", "contiguous_copy", "describe", "refuse_kind"]
 
 _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
-def describe(value: object) -> str:
+def describe(value: Any) -> str:
     """A tensor's dtype, shape and device, or another object's type, in a few words."""
-    if not isinstance(value, torch.Tensor):
+    if not issubclass(type(value), torch.Tensor):
         return f"a {type(value).__name__}"
     try:
         return f"{value.dtype}{list(value.shape)} on {value.device}"
@@ -49,14 +51,15 @@ def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
     InputTypeError
         If it is not a tensor, or one that has no memory of its own (fake, batched, distributed, sparse).
     """
-    tensor = value if isinstance(value, torch.Tensor) else _from_other_library(value, target)
+    is_tensor = issubclass(type(value), torch.Tensor)  # a mock's __class__ may say anything
+    tensor = value if is_tensor else _from_other_library(value, target)
     if type(tensor) not in _PLAIN_TYPES:
         tensor = _without_subclass(tensor, target)
     if tensor.layout is not torch.strided:
         raise InputTypeError(
             f"{_names(target)} needs a dense tensor; got one of layout {tensor.layout}. Call .to_dense()."
         )
-    with torch.no_grad():
+    with torch.no_grad(), without_dispatch_modes():
         return tensor.resolve_conj().resolve_neg()
 
 
@@ -65,29 +68,63 @@ def _names(target: IOTensor) -> str:
 
 
 def _from_other_library(value: Any, target: IOTensor) -> torch.Tensor:
-    if not hasattr(value, "__dlpack__"):
-        raise InputTypeError(
-            f"{_names(target)} needs a torch.Tensor, or an object with __dlpack__; got {describe(value)}."
-        )
+    numpy = sys.modules.get("numpy")
     try:
-        return torch.from_dlpack(value)
+        if numpy is not None and isinstance(value, numpy.ndarray):
+            return _from_numpy(value)
+        if hasattr(value, "__dlpack__"):
+            return torch.from_dlpack(value)
     except Exception as error:
-        if hasattr(value, "__array_interface__") and target.aliased_input is None:
-            # NumPy refuses to share read-only arrays; inputs are only read, so a copy is as good.
-            return torch.tensor(value)
         raise InputTypeError(f"{_names(target)}: {describe(value)} gave no tensor: {error}") from error
+    raise InputTypeError(
+        f"{_names(target)} needs a torch.Tensor, or an object with __dlpack__; got {describe(value)}."
+    )
+
+
+def _from_numpy(array: Any) -> torch.Tensor:
+    # torch.from_dlpack ends the process where a stride is negative, and refuses read-only arrays. Inputs
+    # from NumPy are only read, so a copy is as good.
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array)
 
 
 def _without_subclass(tensor: torch.Tensor, target: IOTensor) -> torch.Tensor:
-    if "__torch_dispatch__" in vars(type(tensor)) or hasattr(tensor, "__tensor_flatten__"):
+    interprets = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    if interprets or hasattr(tensor, "__tensor_flatten__"):
         raise InputTypeError(
             f"{_names(target)} needs a tensor with memory of its own; a {type(tensor).__name__} has none "
-            "that an engine could read. Convert it to a plain torch.Tensor first."
+            "that an engine could read as it is. Convert it to a plain torch.Tensor first."
         )
     return tensor.as_subclass(torch.Tensor)
 
 
-def refuse_kind(value: object, target: IOTensor, device: torch.device) -> NoReturn:
+def contiguous_copy(tensor: torch.Tensor, target: IOTensor) -> torch.Tensor:
+    """A contiguous copy of an input, once it is certain that some profile admits it.
+
+    Raises
+    ------
+    InputValueError
+        If no profile admits its shape: an expanded view can ask for any amount of memory.
+    MemoryError, torch.OutOfMemoryError
+        If there is no memory for it.
+    """
+    shape = tuple(tensor.shape)
+    _check_static_dimensions(target, shape)
+    if target.profiles and not target.is_shape_tensor:
+        choose_profile([target], [shape], [None], 0)
+    try:
+        with without_dispatch_modes():
+            return tensor.detach().clone(memory_format=torch.contiguous_format)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # what PyTorch raises on a CPU
+        raise MemoryError(
+            f"{_names(target)}: no memory for a contiguous copy of {describe(tensor)}: {error}"
+        ) from None
+
+
+def refuse_kind(value: Any, target: IOTensor, device: torch.device) -> NoReturn:
     """Raise for a tensor whose dtype, device or memory an engine on `device` cannot take.
 
     Raises
@@ -106,7 +143,11 @@ def refuse_kind(value: object, target: IOTensor, device: torch.device) -> NoRetu
         )
     wanted = torch.device("cpu") if target.is_shape_tensor else device
     if value.device != wanted:
-        why = ", because TensorRT reads a shape tensor's values in host memory" if target.is_shape_tensor else ""
+        why = (
+            ", because TensorRT reads a shape tensor's values in host memory"
+            if target.is_shape_tensor
+            else ""
+        )
         raise InputValueError(
             f"{_names(target)} needs a tensor on {wanted}{why}; got {describe(value)}. trt_rt moves nothing "
             f"silently: call .to({str(wanted)!r})."

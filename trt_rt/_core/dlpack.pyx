@@ -145,3 +145,20 @@ def tensor_from_address(address, shape, dtype, device, owner=None):
     tensor = <object> result
     Py_DECREF(tensor)  # the API hands over one reference; `tensor` took its own
     return tensor
+
+
+def view_of(owner):
+    """A tensor over another's memory through which that memory cannot be freed, moved or resized.
+
+    Parameters
+    ----------
+    owner : torch.Tensor
+        Contiguous. Kept alive, and from now on used by nobody else.
+
+    Returns
+    -------
+    torch.Tensor
+        Same shape, dtype and device; an ordinary tensor, also when made under ``torch.inference_mode``.
+    """
+    with torch.inference_mode(False):
+        return tensor_from_address(owner.data_ptr(), owner.shape, owner.dtype, owner.device, owner)

@@ -12,7 +12,9 @@ cdef class BoundCall:
     cdef Executor executor
     cdef uint64_t identity       # the executor's `bound` while the context holds these addresses
     cdef ShapeRecord record
-    cdef readonly tuple inputs   # kept alive, with the outputs: their addresses are what is bound
+    cdef readonly tuple inputs   # kept alive, with `results`: their addresses are what is bound
+    cdef object owners           # of the memory of `results`: ``set_`` on one lets go of it
+    cdef tuple results           # one per output; None where TensorRT allocates
     cdef readonly object outputs # what a call returns; None if TensorRT allocates an output
     cdef uintptr_t* addresses    # inputs, then outputs
 
@@ -43,6 +45,7 @@ cdef class Executor(InputBinding):
     cdef OutputBuffers _new_buffers(self)
     cdef object _bind_fresh(self, PyObject** args)
     cdef object _bind_callers(self, PyObject** args, object out)
+    cdef object _fail_allocation(self, Py_ssize_t output)
     cdef object _fresh_output(self, PyObject** args, Py_ssize_t output)
     cdef object _aliased_output(self, PyObject** args, Py_ssize_t output)
     cdef int _take_output(self, PyObject** args, Py_ssize_t output, object value) except -1

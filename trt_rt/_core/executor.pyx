@@ -31,7 +31,7 @@ import torch
 
 from trt_rt._core.allocation import empty_function
 from trt_rt._core.arguments import as_plain_tensor, describe, refuse_kind
-from trt_rt._core.dlpack import tensor_from_address
+from trt_rt._core.dlpack import view_of
 from trt_rt.errors import ClosedError, ExecutionError, InputTypeError, InputValueError
 
 cdef extern from "Python.h":
@@ -40,7 +40,13 @@ cdef extern from "Python.h":
 
     PyObject* PyList_GET_ITEM(object, Py_ssize_t)  # borrowed
     Py_ssize_t PyList_GET_SIZE(object)
-    PyObject* PyObject_Vectorcall(object, PyObject* const*, size_t, PyObject*) except NULL
+    PyObject* PyObject_Vectorcall(object, PyObject* const*, size_t, PyObject*) noexcept  # NULL: raised
+
+cdef extern from *:
+    """
+    static int trt_rt_raise_pending(void) { return -1; }
+    """
+    int raise_pending "trt_rt_raise_pending" () except -1  # lets Cython see the exception that C code set
 
 
 cdef inline PyObject** _items(tuple items) noexcept:
@@ -68,6 +74,9 @@ cdef class BoundCall:
         self.addresses = <uintptr_t*> PyMem_Calloc(max(count, 1), sizeof(uintptr_t))
         if self.addresses == NULL:
             raise MemoryError()
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("bound calls are made by TRTModule.bind")
 
     def __dealloc__(self):
         PyMem_Free(self.addresses)
@@ -219,15 +228,22 @@ cdef class Executor(InputBinding):
         BoundCall
         """
         cdef Py_ssize_t index
-        cdef BoundCall call = BoundCall(self, args)
+        cdef BoundCall call = BoundCall.__new__(BoundCall, self, args)
         cdef bint succeeded = False
         acquire(self)
         try:
             self._begin(len(args))
             self.take_inputs(_items(args), len(args))
             self._refuse_copies(args)
-            result = self._bind_outputs(_items(args), out)
-            call.outputs = None if self.record.is_data_dependent else result
+            self.buffers = None
+            if out is not None:
+                result = self._bind_callers(_items(args), out)
+            else:
+                result = self._bind_fresh(_items(args))
+            call.owners = result
+            call.results = self._kept(result, out is None)
+            if not self.record.is_data_dependent:
+                call.outputs = call.results[0] if self.output_count == 1 else call.results
             call.record = self.record
             for index in range(self.input_count + self.output_count):
                 call.addresses[index] = self.slots[index].next_address
@@ -237,6 +253,16 @@ cdef class Executor(InputBinding):
         finally:
             self._end(succeeded)
         return call
+
+    def _kept(self, result, bint is_fresh):
+        """The outputs of a BoundCall; nobody can free the memory of those that are its own."""
+        values = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+        if not is_fresh:
+            return values
+        return tuple([
+            value if value is None or self.aliased[index] >= 0 else view_of(value)
+            for index, value in enumerate(values)
+        ])
 
     def _refuse_copies(self, tuple args):
         cdef Py_ssize_t index
@@ -321,7 +347,7 @@ cdef class Executor(InputBinding):
             if call.identity != self.bound:
                 self._restore(call)
             if call.outputs is None:
-                result = self._collect([None] * self.output_count)
+                result = self._collect(call.results)
             else:
                 result = call.outputs
                 self.enqueue()
@@ -347,6 +373,7 @@ cdef class Executor(InputBinding):
         return 0
 
     cdef object _bind_outputs(self, PyObject** args, object out):
+        self.buffers = None  # those of other shapes must not be taken for this call's, or a later one's
         if out is not None:
             return self._bind_callers(args, out)
         if self.ring_size != 0 and not self.has_aliases and not self.record.is_data_dependent:
@@ -370,17 +397,31 @@ cdef class Executor(InputBinding):
     cdef object _fresh_output(self, PyObject** args, Py_ssize_t output):
         cdef DLTensor tensor
         cdef object allocation
+        cdef PyObject* allocated
         if self.aliased[output] >= 0:
             return self._aliased_output(args, output)
         allocation = self.record.allocations[output]
         if allocation is None:  # TensorRT allocates it
             return None
         allocate = self.allocate_on_host if self.slots[self.input_count + output].is_shape_tensor else self.allocate
-        value = <object> PyObject_Vectorcall(allocate, _items(<tuple> allocation), 3, NULL)
+        allocated = PyObject_Vectorcall(allocate, _items(<tuple> allocation), 3, NULL)
+        if allocated == NULL:
+            self._fail_allocation(output)
+        value = <object> allocated
         Py_DECREF(value)  # the call's reference; `value` holds its own
-        self.api.dltensor_from_py_object_no_sync(<PyObject*> value, &tensor)
+        if self.api.dltensor_from_py_object_no_sync(<PyObject*> value, &tensor) != 0:
+            raise_pending()
         self._bind_output(output, &tensor)
         return value
+
+    cdef object _fail_allocation(self, Py_ssize_t output):
+        try:
+            raise_pending()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # what PyTorch raises on a CPU, and for sizes beyond any machine
+            shape = self.record.allocations[output][0]
+            raise MemoryError(f"output {self.outputs[output]}: no memory for shape {list(shape)}: {error}") from None
 
     cdef object _aliased_output(self, PyObject** args, Py_ssize_t output):
         """The caller's own tensor: the engine writes into it."""
@@ -438,9 +479,7 @@ cdef class Executor(InputBinding):
         cdef OutputBuffers buffers
         owners = []
         for output in range(self.output_count):
-            is_host = self.slots[self.input_count + output].is_shape_tensor
-            allocate = self.allocate_on_host if is_host else self.allocate
-            owners.append(allocate(*self.record.allocations[output]))
+            owners.append(self._fresh_output(NULL, output))
         buffers = OutputBuffers(tuple(owners))
         buffers.set_layouts(self.record.outputs)
         return buffers
@@ -448,7 +487,7 @@ cdef class Executor(InputBinding):
     cdef object _bind_callers(self, PyObject** args, object out):
         """The tensors that the caller passed as ``out=``."""
         cdef Py_ssize_t output
-        values = (out,) if isinstance(out, torch.Tensor) else tuple(out)
+        values = self._listed(out)
         if len(values) != self.output_count:
             raise InputValueError(
                 f"engine {self.name!r} has {self.output_count} output(s), but out= holds {len(values)}."
@@ -469,7 +508,17 @@ cdef class Executor(InputBinding):
         for output in range(self.output_count):
             if self.slots[self.input_count + output].next_address != self.slots[self.input_count + output].address:
                 self.bind_address(self.input_count + output)
-        return out
+        return out if isinstance(out, (torch.Tensor, tuple, list)) else values
+
+    def _listed(self, out):
+        if isinstance(out, torch.Tensor):
+            return (out,)
+        try:
+            return tuple(out)
+        except TypeError:
+            raise InputTypeError(
+                f"engine {self.name!r}: out= takes a torch.Tensor or a sequence of them; got {describe(out)}."
+            ) from None
 
     cdef int _take_output(self, PyObject** args, Py_ssize_t output, object value) except -1:
         cdef IOSlot* slot = &self.slots[self.input_count + output]

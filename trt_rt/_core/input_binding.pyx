@@ -28,9 +28,15 @@ from trt_rt._core.shape_record cimport ShapeCache, ShapeRecord
 
 import torch
 
-from trt_rt._core.arguments import as_plain_tensor, choose_profile, describe, refuse_kind
+from trt_rt._core.arguments import (
+    as_plain_tensor,
+    choose_profile,
+    contiguous_copy,
+    describe,
+    refuse_kind,
+)
 from trt_rt._core.dlpack import tensor_from_address
-from trt_rt.errors import InputValueError
+from trt_rt.errors import ExecutionError, InputValueError
 
 cdef extern from "Python.h":
     PyObject* Py_True
@@ -88,6 +94,7 @@ cdef class InputBinding(BoundContext):
         if (
             <uintptr_t> tensor.data == slot.address
             and value == slot.last_object
+            and not slot.may_be_negative
             and is_bindable_as(&tensor, &slot.layout)
         ):
             return 0  # next_address is still the address
@@ -116,6 +123,7 @@ cdef class InputBinding(BoundContext):
         if not same_shape(&slot.layout, tensor):
             copy_shape(&slot.layout, tensor)
             self.shapes_changed = True
+        slot.may_be_negative = element_count(tensor) == 1
         slot.next_address = address
         slot.last_object = value
         self.addresses_changed = True
@@ -136,9 +144,11 @@ cdef class InputBinding(BoundContext):
         if not is_contiguous(&tensor) or (
             <uintptr_t> tensor.data & (self.alignment - 1) and not slot.is_shape_tensor
         ):
-            # The copy is made on the caller's stream, and its memory is reused in that stream's order.
-            plain = plain.detach().clone(memory_format=torch.contiguous_format)
-            self.api.dltensor_from_py_object_no_sync(<PyObject*> plain, &tensor)
+            # On the caller's stream; the copy's memory is reused in that stream's order.
+            plain = contiguous_copy(plain, target)
+            if self.api.dltensor_from_py_object_no_sync(<PyObject*> plain, &tensor) != 0:
+                PyErr_Clear()
+                refuse_kind(plain, target, self.device)
         if slot.is_written and not _is_same_memory(plain, <object> value):
             raise InputValueError(
                 f"input {target}: the engine writes into it, so it must be a torch.Tensor, contiguous, and start "
@@ -259,7 +269,10 @@ cdef class InputBinding(BoundContext):
         for index in range(self.input_count):
             if self.slots[index].is_shape_tensor and self.slots[index].next_address != self.slots[index].address:
                 self.bind_address(index)
-        missing = self.context.infer_shapes()
+        try:
+            missing = self.context.infer_shapes()
+        except RuntimeError as error:
+            raise ExecutionError(f"engine {self.name!r}: {error}") from error
         if missing:
             self.fail(f"infer_shapes(), which lacks {list(missing)},")
         record.allocations = [None] * self.output_count

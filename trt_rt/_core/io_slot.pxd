@@ -21,6 +21,7 @@ cdef struct IOSlot:
     PyObject* last_object     # identity of the tensor last checked; borrowed, never dereferenced
     bint is_dynamic           # its shape is told to TensorRT
     bint is_shape_tensor      # host memory, read by value
+    bint may_be_negative      # one element: contiguous even in z.conj().imag, which still waits to be negated
     bint is_written           # an output aliases it: the engine writes into the caller's memory
     int64_t* values           # shape tensor: our copy, at an address that never changes
     size_t value_capacity     # bytes at `values`

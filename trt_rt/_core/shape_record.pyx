@@ -8,7 +8,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
-from trt_rt._core.dlpack import tensor_from_address
+from trt_rt._core.dlpack import view_of
 
 
 cdef class OutputBuffers:
@@ -17,6 +17,7 @@ cdef class OutputBuffers:
     def __cinit__(self, tuple buffers):
         cdef Py_ssize_t output
         self.buffers = buffers
+        self.result = ()
         self.views = [None] * len(buffers)
         self.addresses = <uintptr_t*> PyMem_Malloc(max(len(buffers), 1) * sizeof(uintptr_t))
         self.layouts = <TensorLayout*> PyMem_Malloc(max(len(buffers), 1) * sizeof(TensorLayout))
@@ -31,10 +32,7 @@ cdef class OutputBuffers:
         return 0
 
     cdef int renew_view(self, Py_ssize_t output) except -1:
-        owner = self.buffers[output]
-        self.views[output] = tensor_from_address(
-            self.addresses[output], owner.shape, owner.dtype, owner.device, owner
-        )
+        self.views[output] = view_of(self.buffers[output])
         self.result = self.views[0] if len(self.views) == 1 else tuple(self.views)
         return 0
 

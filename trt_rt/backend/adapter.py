@@ -65,31 +65,35 @@ class Backend:
         """Whether it can make plans, on a machine that fits."""
         return hasattr(self.api, "Builder") or hasattr(self.api, "build")
 
-    def runtime(self, device: torch.device) -> Any:
-        """A new ``Runtime`` for engines on `device`.
+    def require(self, device: torch.device) -> None:
+        """Make sure that engines can run on `device`.
 
         Raises
         ------
         BackendError
-            If `device` cannot be used. Found out beforehand, because with no driver TensorRT returns an
-            object whose first use ends the process.
+            If not. Found out before a Runtime is made, because with no driver TensorRT returns an object
+            whose first use ends the process.
         """
-        if device.type != "cpu" or not self.runs_on_cpu:
-            self._require_gpu(device)
+        if device.type == "cpu" and self.runs_on_cpu:
+            return
+        count, why = device_count()
+        if count == 0:
+            raise BackendError(f"backend {self.name!r} cannot run engines on {device}: {why}.")
+        if device.type != "cuda":
+            raise BackendError(f"backend {self.name!r} runs engines on CUDA devices, not on {device}.")
+        if not torch.cuda.is_available():
+            raise BackendError(
+                f"backend {self.name!r} cannot run engines on {device}: PyTorch {torch.__version__} does not see CUDA."
+            )
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise BackendError(f"there is no {device}; PyTorch sees {torch.cuda.device_count()} GPU(s).")
+
+    def runtime(self) -> Any:
+        """A new ``Runtime``. Only after `require`."""
         runtime = self.api.Runtime(self.logger)
         if runtime is None:
             raise BackendError(f"backend {self.name!r} made no Runtime. {self._says()}")
         return runtime
-
-    def _require_gpu(self, device: torch.device) -> None:
-        count, why = device_count()
-        if count == 0:
-            raise BackendError(f"backend {self.name!r} runs engines on a GPU, and {why}.")
-        if device.type != "cuda" or not torch.cuda.is_available():
-            raise BackendError(
-                f"backend {self.name!r} runs engines on CUDA devices, not on {device}, and PyTorch "
-                f"{torch.__version__} {'sees' if torch.cuda.is_available() else 'is built without'} CUDA."
-            )
 
     def deserialize(self, runtime: Any, plan: Any, name: str) -> Any:
         """An ``ICudaEngine`` from a plan (any object with the buffer protocol).
@@ -102,7 +106,9 @@ class Backend:
         try:
             engine = runtime.deserialize_cuda_engine(plan)
         except Exception as error:
-            raise PlanError(f"engine {name!r}: {self.name} {self.version} cannot read the plan: {error}") from error
+            raise PlanError(
+                f"engine {name!r}: {self.name} {self.version} cannot read the plan: {error}"
+            ) from error
         if engine is None:
             raise PlanError(f"engine {name!r}: {self.name} {self.version} refuses the plan. {self._says()}")
         return engine
@@ -139,7 +145,9 @@ class Backend:
         is_host = engine.get_tensor_location(name) == self.api.TensorLocation.HOST
         member = engine.get_tensor_dtype(name).name
         if member not in _DTYPES:
-            raise PlanError(f"I/O tensor {name!r} is {member}, which PyTorch has no dtype for that DLPack can name.")
+            raise PlanError(
+                f"I/O tensor {name!r} is {member}, which PyTorch has no dtype for that DLPack can name."
+            )
         tensor_format = self._format(engine, name)
         if tensor_format not in ("LINEAR", "DLA_LINEAR"):
             raise PlanError(
@@ -160,7 +168,7 @@ class Backend:
     def _format(self, engine: Any, name: str) -> str:
         try:
             return str(engine.get_tensor_format(name).name)
-        except TypeError:  # the lean bindings lack the enum and so cannot return it
+        except TypeError:  # the lean bindings lack the enum, so they cannot return it
             return "LINEAR"
 
     def _profiles(self, engine: Any, name: str, is_host: bool) -> tuple[ProfileRange, ...]:
@@ -180,6 +188,15 @@ class Backend:
         return (lookup(name) or None) if lookup else None
 
     def inspect(self, engine: Any) -> str:
-        """TensorRT's engine inspector: layers, as JSON text."""
-        inspector = engine.create_engine_inspector()
+        """TensorRT's engine inspector: layers, as JSON text.
+
+        Raises
+        ------
+        BackendError
+            If the backend has none (the lean and dispatch runtimes).
+        """
+        try:
+            inspector = engine.create_engine_inspector()
+        except TypeError:
+            raise BackendError(f"{self.name} {self.version} has no engine inspector.") from None
         return str(inspector.get_engine_information(self.api.LayerInformationFormat.JSON))

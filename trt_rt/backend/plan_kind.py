@@ -64,7 +64,9 @@ def identify_plan(plan: bytes | memoryview) -> PlanKind:
     if head.startswith(_RTX_MAGIC):
         number = head[_RTX_VERSION_OFFSET : _RTX_VERSION_OFFSET + 4]
         version = ".".join(str(part) for part in number) if len(number) == 4 else ""
-        return PlanKind(("tensorrt_rtx",), f"a TensorRT-RTX plan{version and f' of version {version}'}", version)
+        return PlanKind(
+            ("tensorrt_rtx",), f"a TensorRT-RTX plan{version and f' of version {version}'}", version
+        )
     if head.startswith(REFERENCE_MAGIC):
         return PlanKind(("reference",), "a plan of trt_rt's reference backend")
     return PlanKind((), f"of an unknown kind (it begins with {head[:8]!r})")
