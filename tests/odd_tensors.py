@@ -16,15 +16,6 @@ __all__ = [
     "of_kind",
     "shifted",
 ]
-    "DerivedMeaning",
-    "DerivedWrapper",
-    "Function",
-    "Meaning",
-    "Plain",
-    "Wrapper",
-    "of_kind",
-    "shifted",
-]
 
 
 def shifted(*shape: int) -> torch.Tensor:

@@ -36,7 +36,7 @@ class Engine:
         self._device = device
         self._lock = threading.Lock()
         self._executors: weakref.WeakSet[Executor] = weakref.WeakSet()
-        # In this order, in which they are also released: TensorRT wants a runtime destroyed after its engines.
+        # In the order in which they are released: TensorRT wants a runtime destroyed after its engines.
         self._engine: Any = None
         self._runtime: Any = None
         backend.require(device)
@@ -69,6 +69,10 @@ class Engine:
         name : str, optional
             For messages. Default: "engine".
 
+        Returns
+        -------
+        Engine
+
         Raises
         ------
         PlanError
@@ -99,10 +103,14 @@ class Engine:
         backend, device, name
             As for `from_bytes`; the name's default is the file's.
 
+        Returns
+        -------
+        Engine
+
         Raises
         ------
-        FileNotFoundError, PermissionError
-            If the file cannot be read.
+        OSError
+            If the file cannot be read: FileNotFoundError, PermissionError, IsADirectoryError.
         PlanError, BackendError
             As for `from_bytes`.
         """
@@ -159,7 +167,13 @@ class Engine:
 
     @property
     def num_optimization_profiles(self) -> int:
-        """How many optimization profiles it was built with."""
+        """How many optimization profiles it was built with.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
         return int(self._open_engine().num_optimization_profiles)
 
     @property
@@ -170,10 +184,17 @@ class Engine:
     def inspect(self) -> dict[str, Any]:
         """What TensorRT's engine inspector says: the layers, as far as the plan kept their names.
 
+        Returns
+        -------
+        dict
+            The inspector's JSON, parsed; what it holds differs between backends.
+
         Raises
         ------
         ClosedError
             If the engine was closed.
+        BackendError
+            If the backend has no inspector.
         """
         text = self._backend.inspect(self._open_engine())
         information: dict[str, Any] = json.loads(text)
@@ -190,11 +211,17 @@ class Engine:
         return bytes(self._open_engine().serialize())
 
     def close(self) -> None:
-        """Wait for work in flight, close every module over this engine, and free its memory. Idempotent."""
+        """Wait for work in flight, close every module over this engine, and free its memory. Idempotent.
+
+        Raises
+        ------
+        ExecutionError
+            If CUDA reports that work in flight has failed.
+        """
         with self._lock:
             for executor in list(self._executors):
                 executor.close()
-            # In this order: TensorRT wants an engine destroyed after its contexts, a runtime after its engines.
+            # TensorRT wants an engine destroyed after its contexts, and a runtime after its engines.
             self._engine = None
             self._runtime = None
 
@@ -209,6 +236,10 @@ class Engine:
             All of the engine's, in the order that calls use.
         allocate_all : bool, optional
             TensorRT allocates every output.
+
+        Returns
+        -------
+        Executor
 
         Raises
         ------
@@ -249,8 +280,8 @@ def _choose_backend(plan: memoryview, backend: str | Backend, name: str) -> Back
     if backend == "auto":
         if not kind.backends:
             raise PlanError(
-                f"engine {name!r} is {kind.description}, so no backend can be chosen for it. Check that this is a "
-                "serialized engine; if it is, name its backend with backend=."
+                f"engine {name!r} is {kind.description}, so no backend can be chosen for it. Check that this "
+                "is a serialized engine; if it is, name its backend with backend=."
             )
         return _first_installed(kind.backends, kind.description, name)
     if kind.backends and backend not in kind.backends:

@@ -84,6 +84,10 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         If a name is not in the engine, of the other direction, missing or there twice.
     PlanError, BackendError
         As for `Engine.from_bytes`.
+    OSError
+        If the file cannot be read.
+    ClosedError
+        If the engine was closed.
 
     Notes
     -----
@@ -139,30 +143,30 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         Parameters
         ----------
         *inputs : torch.Tensor
-            In the order of `input_binding_names`, on the engine's device (shape tensors: on the CPU), with the
-            engine's dtypes, within an optimization profile. Non-contiguous or unaligned ones are copied.
+            In the order of `input_binding_names`, on the engine's device (shape tensors: on the CPU), with
+            the engine's dtypes, within an optimization profile. Non-contiguous or unaligned ones are copied.
             Objects with ``__dlpack__`` are taken as they are.
         out : torch.Tensor or sequence of torch.Tensor, optional
-            Where to write the outputs, in the order of `output_binding_names`: contiguous, of the exact shape,
-            starting at a multiple of 256 bytes (64 on a CPU).
+            Where to write the outputs, in the order of `output_binding_names`: contiguous, of the exact
+            shape, starting at a multiple of 256 bytes (64 on a CPU).
         **named_inputs : torch.Tensor
             Inputs by name, after the positional ones.
 
         Returns
         -------
         torch.Tensor or tuple of torch.Tensor
-            A tensor, a tuple for several outputs, ``()`` for none; valid in the order of the stream. `out`, if it
-            was given. With pre-allocated outputs, valid until the next call.
+            A tensor, a tuple for several outputs, ``()`` for none; valid in the order of the stream. `out`,
+            if it was given. With pre-allocated outputs, valid until the next call.
 
         Raises
         ------
         InputError
-            Also a ValueError or a TypeError: names the tensor, what came and what is allowed. Nothing is cast or
-            moved silently.
+            Also a ValueError or a TypeError: names the tensor, what came and what is allowed. Nothing is
+            cast or moved silently.
         ExecutionError
             If TensorRT or CUDA refuses, with TensorRT's last message.
-        torch.OutOfMemoryError
-            If there is no memory for an output.
+        torch.OutOfMemoryError, MemoryError
+            If there is no memory, on the GPU or the CPU, for an output or for the copy of an input.
         ClosedError
             If the engine was closed.
         """
@@ -176,8 +180,8 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         Parameters
         ----------
         *inputs, **named_inputs : torch.Tensor
-            As for a call, but contiguous and aligned. Write new data into them in place. A shape tensor's values
-            are read now.
+            As for a call, but contiguous and aligned. Write new data into them in place. A shape tensor's
+            values are read now.
         out : torch.Tensor or sequence of torch.Tensor, optional
             As for a call. Default: new ones, which every call overwrites.
 
@@ -190,6 +194,8 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         ------
         InputError
             As for a call; also if an input would have to be copied.
+        ExecutionError, ClosedError, torch.OutOfMemoryError, MemoryError
+            As for a call.
         """
         args = self._arrange(inputs, named_inputs) if named_inputs else inputs
         return self.executor.bind(*args, out=out)
@@ -205,14 +211,14 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
             How many sets of outputs are used in turn, for a loop that holds several results: a result is then
             valid until `buffers` calls later.
 
-        Notes
-        -----
-        Outputs that TensorRT allocates, and those that lie in an input's memory, are not affected.
-
         Raises
         ------
         ValueError
-            If `buffers` is less than 1.
+            If `enable`, and `buffers` is less than 1.
+
+        Notes
+        -----
+        Outputs that TensorRT allocates, and those that lie in an input's memory, are not affected.
         """
         if enable and buffers < 1:
             raise ValueError(f"buffers={buffers}: at least one set of outputs is needed.")
@@ -305,7 +311,7 @@ def _in_order(engine: Engine, mode: str, names: Sequence[str] | None) -> tuple[I
             )
     if sorted(names) != sorted(available):
         raise ValueError(
-            f"{mode}_binding_names {list(names)} must name each of the {mode}s of engine {engine.name!r} once: "
-            f"{list(available)}."
+            f"{mode}_binding_names {list(names)} must name each of the {mode}s of engine {engine.name!r} "
+            f"once: {list(available)}."
         )
     return tuple(available[wanted] for wanted in names)

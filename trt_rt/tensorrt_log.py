@@ -55,7 +55,7 @@ class TensorRTLog:
 def _make_ilogger(api: Any, log: Callable[[int, str], None]) -> Any:
     severities = {getattr(api.ILogger.Severity, name): level for name, level in _LEVELS.items()}
 
-    class Logger(api.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(api.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             # pybind11 wants its own initialiser called by name.
             api.ILogger.__init__(self)

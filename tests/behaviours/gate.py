@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,8 +50,14 @@ def gate(stream: torch.cuda.Stream) -> Iterator[Gate]:
     Notes
     -----
     Whatever is used for the first time behind a gate may wait for the device (memory, kernels), so a test
-    runs the same work once before.
+    runs the same work once before. The garbage collector is off: it could destroy another test's engine,
+    which waits for that engine's work, and if its stream is this one, for the gate.
     """
+    with _no_garbage_collection():
+        yield from _closed_gate(stream)
+
+
+def _closed_gate(stream: torch.cuda.Stream) -> Iterator[Gate]:
     flag = torch.zeros(1, dtype=torch.int32).pin_memory()
     error, address = driver.cuMemHostGetDevicePointer(flag.data_ptr(), 0)
     assert error == driver.CUresult.CUDA_SUCCESS, error
@@ -68,3 +75,15 @@ def gate(stream: torch.cuda.Stream) -> Iterator[Gate]:
         watchdog.cancel()
         closed.open()
         stream.synchronize()
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

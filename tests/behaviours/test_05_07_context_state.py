@@ -7,7 +7,8 @@ import torch
 
 from tests.behaviours.recording import recorded
 
-# What a call with fresh outputs may tell TensorRT when only addresses are new.
+# What a call with fresh outputs may tell TensorRT when only addresses are new. (Memory of an earlier call's
+# tensors may be used again, and then an address is not new.)
 _WITH_NEW_ADDRESSES = {"set_tensor_address", "execute_async_v3"}
 
 
@@ -95,7 +96,7 @@ def test_07_alternating_shapes_are_derived_once(make, kind):
         inputs = case.example(n)
         case.assert_right(module(*inputs), case.expected(*inputs))
     count = calls.count()
-    assert set(count) == {"set_input_shape", *_WITH_NEW_ADDRESSES}
+    assert set(count) - _WITH_NEW_ADDRESSES == {"set_input_shape"}
     assert count["set_input_shape"] == 4 * len(sizes) * len(case.inputs)
 
 
@@ -134,7 +135,7 @@ def test_07_profiles_alternate_without_more_calls(make):
     for n in (3, 30) * 3:
         module(*case.example(n))
     count = calls.count()
-    assert set(count) == {"set_optimization_profile_async", "set_input_shape", *_WITH_NEW_ADDRESSES}
+    assert set(count) - _WITH_NEW_ADDRESSES == {"set_optimization_profile_async", "set_input_shape"}
     assert count["set_optimization_profile_async"] == count["set_input_shape"] == 6
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NoReturn
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from trt_rt._core.dispatch_modes import without_dispatch_modes
 from trt_rt._core.io_tensor import IOTensor
@@ -73,7 +75,7 @@ def _from_other_library(value: Any, target: IOTensor) -> torch.Tensor:
         if numpy is not None and isinstance(value, numpy.ndarray):
             return _from_numpy(value)
         if hasattr(value, "__dlpack__"):
-            return torch.from_dlpack(value)
+            return from_dlpack(value)
     except Exception as error:
         raise InputTypeError(f"{_names(target)}: {describe(value)} gave no tensor: {error}") from error
     raise InputTypeError(
@@ -82,7 +84,7 @@ def _from_other_library(value: Any, target: IOTensor) -> torch.Tensor:
 
 
 def _from_numpy(array: Any) -> torch.Tensor:
-    # torch.from_dlpack ends the process where a stride is negative, and refuses read-only arrays. Inputs
+    # from_dlpack ends the process where a stride is negative, and refuses read-only arrays. Inputs
     # from NumPy are only read, so a copy is as good.
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
@@ -189,7 +191,7 @@ def choose_profile(
         if tensor.profiles
     ]
     count = max((len(tensor.profiles) for tensor, _ in ranges), default=1)
-    for index in [current, *range(count)]:
+    for index in chain((current,), range(count)):
         if all(tensor.profiles[index].admits(sizes) for tensor, sizes in ranges):
             return index
     raise InputValueError(_no_profile(ranges, count))
@@ -208,6 +210,9 @@ def _no_profile(ranges: Sequence[tuple[IOTensor, tuple[int, ...]]], count: int) 
         if not any(profile.admits(sizes) for profile in tensor.profiles):
             what = "values" if tensor.is_shape_tensor else "shape"
             allowed = "; ".join(f"profile {i}: {profile}" for i, profile in enumerate(tensor.profiles))
-            return f"{_names(tensor)}: got {what} {list(sizes)}, outside what the engine was built for ({allowed})."
+            return (
+                f"{_names(tensor)}: got {what} {list(sizes)}, outside what the engine was built for "
+                f"({allowed})."
+            )
     got = ", ".join(f"{tensor.name!r} {list(sizes)}" for tensor, sizes in ranges)
     return f"no single one of the {count} optimization profiles admits these inputs together: {got}."

@@ -1,10 +1,13 @@
 from typing import Any
 
 import torch
+from typing_extensions import disjoint_base
 
 from trt_rt._core.io_tensor import IOTensor
 
+@disjoint_base
 class BoundContext:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     @property
     def context(self) -> Any: ...
     @property

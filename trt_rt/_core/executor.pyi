@@ -1,20 +1,24 @@
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import torch
+from typing_extensions import Self, disjoint_base
 
-from trt_rt._core.input_binding import InputBinding
 from trt_rt._core.io_tensor import IOTensor
+from trt_rt._core.output_binding import OutputBinding
 
+@disjoint_base
 class BoundCall:
-    def __init__(self, executor: Executor, inputs: tuple[Any, ...]) -> None: ...
+    def __new__(cls, executor: Executor, inputs: tuple[Any, ...]) -> Self: ...
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # raises: `Executor.bind` makes them
     @property
     def inputs(self) -> tuple[Any, ...]: ...
     @property
     def outputs(self) -> torch.Tensor | tuple[torch.Tensor, ...] | None: ...
     def __call__(self) -> Any: ...
 
-class Executor(InputBinding):
+@final
+class Executor(OutputBinding):
     def __init__(
         self,
         context: Any,

@@ -83,13 +83,20 @@ class Backend:
             raise BackendError(f"backend {self.name!r} runs engines on CUDA devices, not on {device}.")
         if not torch.cuda.is_available():
             raise BackendError(
-                f"backend {self.name!r} cannot run engines on {device}: PyTorch {torch.__version__} does not see CUDA."
+                f"backend {self.name!r} cannot run engines on {device}: "
+                f"PyTorch {torch.__version__} does not see CUDA."
             )
         if (device.index or 0) >= torch.cuda.device_count():
             raise BackendError(f"there is no {device}; PyTorch sees {torch.cuda.device_count()} GPU(s).")
 
     def runtime(self) -> Any:
-        """A new ``Runtime``. Only after `require`."""
+        """A new ``Runtime``. Only after `require`.
+
+        Raises
+        ------
+        BackendError
+            If TensorRT makes none.
+        """
         runtime = self.api.Runtime(self.logger)
         if runtime is None:
             raise BackendError(f"backend {self.name!r} made no Runtime. {self._says()}")
@@ -151,8 +158,8 @@ class Backend:
         tensor_format = self._format(engine, name)
         if tensor_format not in ("LINEAR", "DLA_LINEAR"):
             raise PlanError(
-                f"I/O tensor {name!r} has TensorRT's memory layout {tensor_format}; PyTorch's tensors are LINEAR. "
-                "Build the engine with linear inputs and outputs."
+                f"I/O tensor {name!r} has TensorRT's memory layout {tensor_format}; PyTorch's tensors are "
+                "LINEAR. Build the engine with linear inputs and outputs."
             )
         return IOTensor(
             name=name,

@@ -75,8 +75,8 @@ def _why_not_run(backend: Backend) -> str:
     if backend.name == "tensorrt_rtx" and all(_capability(i) in ((9, 0), (10, 0)) for i in range(count)):
         major, minor = _capability(0)
         return (
-            f"TensorRT-RTX does not run on compute capability {major}.{minor} (it runs on 7.5, 8.x and 12.x); "
-            "it can build here."
+            f"TensorRT-RTX does not run on compute capability {major}.{minor} "
+            "(it runs on 7.5, 8.x and 12.x); it can build here."
         )
     return ""
 

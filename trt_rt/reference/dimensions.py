@@ -62,7 +62,13 @@ class Dimensions:
         return max(int(low), 0), LARGEST_DIMENSION if high > LARGEST_DIMENSION else int(high)
 
     def relations(self) -> tuple[DimensionRelation, ...]:
-        """Return what sizes must be to each other."""
+        """Return what sizes must be to each other.
+
+        Raises
+        ------
+        CompileError
+            A dimension depends on one that no input has.
+        """
         relations = []
         for number, sizes in enumerate(self._sizes):
             for axis, size in enumerate(sizes):

@@ -62,7 +62,13 @@ class PlanBuilder:
         self._outputs = self._describe_outputs(output_names, aliases)
 
     def build(self, profiles: Sequence[Wanted] | None, *, streamable_weights: bool, name: str) -> bytes:
-        """Return the plan."""
+        """Return the plan.
+
+        Raises
+        ------
+        CompileError
+            A profile does not fit the inputs, or the network cannot be run as an engine.
+        """
         plan = Plan(
             name=name,
             # Shapes are inferred here, whatever the machine that will run the engine.
