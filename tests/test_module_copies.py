@@ -53,6 +53,22 @@ def test_deepcopy_keeps_what_a_module_has(x: torch.Tensor) -> None:
     torch.testing.assert_close(other(b, a), b + 1)  # the hook ran
 
 
+class Detector(TRTModule):
+    """A subclass that is constructed from something else."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__(plans.affine())
+        self.threshold = threshold
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_copies_of_a_subclass_with_a_constructor_of_its_own(duplicate: Any, x: torch.Tensor) -> None:
+    other = duplicate(Detector(0.25))
+    assert type(other) is Detector
+    assert other.threshold == 0.25
+    torch.testing.assert_close(other(x), eager(x))
+
+
 def test_deepcopy_of_a_module_around_it(module: TRTModule, x: torch.Tensor) -> None:
     network = nn.ModuleDict({"one": module, "same": module})
     other = copy.deepcopy(network)

@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -219,11 +220,14 @@ class Engine:
             If CUDA reports that work in flight has failed.
         """
         with self._lock:
-            for executor in list(self._executors):
-                executor.close()
-            # TensorRT wants an engine destroyed after its contexts, and a runtime after its engines.
-            self._engine = None
-            self._runtime = None
+            try:
+                with ExitStack() as closing:  # closes all of them, and raises what any has raised
+                    for executor in list(self._executors):
+                        closing.callback(executor.close)
+            finally:
+                # TensorRT wants an engine destroyed after its contexts, and a runtime after its engines.
+                self._engine = None
+                self._runtime = None
 
     def new_executor(
         self, inputs: Sequence[IOTensor], outputs: Sequence[IOTensor], *, allocate_all: bool = False

@@ -232,7 +232,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TRTModule:
         """A module of its own over the same engine, which is immutable."""
-        copy = type(self)(self.engine, **self._arguments())
+        copy = _construct(type(self), self.engine, self._arguments())
         memo[id(self)] = copy
         copy.__setstate__(deepcopy(self._own_state(), memo))
         return copy
@@ -240,7 +240,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
     def __reduce__(self) -> tuple[Callable[..., TRTModule], tuple[Any, ...], dict[str, Any]]:
         """Pickled as the plan, the constructor's arguments and what users have set since."""
         arguments = {**self._arguments(), "backend": self.engine.backend, "device": str(self.engine.device)}
-        return _rebuild, (type(self), self.engine.serialize(), arguments), self._own_state()
+        return _construct, (type(self), self.engine.serialize(), arguments), self._own_state()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what `_own_state` gave; the constructor has set the rest."""
@@ -276,8 +276,11 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
 PythonTorchTensorRTModule = TRTModule
 
 
-def _rebuild(kind: type[TRTModule], plan: bytes, arguments: dict[str, Any]) -> TRTModule:
-    return kind(plan, **arguments)
+def _construct(kind: type[TRTModule], engine: Engine | bytes, arguments: dict[str, Any]) -> TRTModule:
+    """A module of a class whose own constructor may want other arguments; its state follows."""
+    module = kind.__new__(kind)
+    TRTModule.__init__(module, engine, **arguments)
+    return module
 
 
 def _as_engine(

@@ -64,6 +64,7 @@ cdef class IExecutionContext:
     cdef cydriver.CUfunction _kernel    # NULL: an enqueue does nothing
     cdef dict _specs                    # the engine's I/O tensors by name
     cdef dict _shapes                   # input name -> tuple; an input without one has no entry
+    cdef set _allowed                   # (name, shape) found to fit before: a look-up, as cheap as TensorRT's
     cdef dict _addresses
     cdef dict _allocators
     cdef int _profile
@@ -76,6 +77,7 @@ cdef class IExecutionContext:
         self.refuse = False
         self._specs = engine.specs
         self._shapes = {spec.name: spec.shape for spec in engine.inputs if -1 not in spec.shape}
+        self._allowed = set()
         self._addresses = {}
         self._allocators = {}
         self._profile = 0
@@ -104,8 +106,11 @@ cdef class IExecutionContext:
         """Set an input's shape; False (and a logged error) for a shape outside the profile."""
         self._shapes_set += 1
         cdef tuple wanted = tuple(shape)
-        if not self.engine.allows_shape(name, wanted):
-            return False
+        cdef tuple key = (name, wanted)
+        if key not in self._allowed:
+            if not self.engine.allows_shape(name, wanted):
+                return False
+            self._allowed.add(key)
         self._shapes[name] = wanted
         return True
 

@@ -42,6 +42,8 @@ cdef class BoundContext:
     cdef uintptr_t stream        # the caller's, of the last call
     cdef bint has_stream
     cdef bint on_side_stream     # the caller is on the legacy default stream
+    cdef bint on_external_stream  # not PyTorch's: its owner may destroy it after a call
+    cdef bint needs_events       # either of the two: an enqueue is more than one call
     cdef object stream_handle    # what execute_async_v3 is given
 
     # Not a PyThread lock: up to Python 3.12 taking one reads the clock, even without waiting.
@@ -56,7 +58,7 @@ cdef class BoundContext:
     cdef int bind_address(self, Py_ssize_t index) except -1
     cdef int use_shapes(self, tuple shapes, int profile) except -1
     cdef int enqueue(self) except -1
-    cdef PyObject* enqueue_on_side_stream(self, PyObject** stack) except NULL
+    cdef PyObject* enqueue_with_events(self, PyObject** stack) except NULL
     cdef int fail(self, str call) except -1
     cdef void forget(self) noexcept
 

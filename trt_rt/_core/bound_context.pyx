@@ -77,7 +77,7 @@ cdef class BoundContext:
         # is going away, the driver may be too, and the process frees everything.
         if self.order is not None and self.has_stream and sys is not None and not sys.is_finalizing():
             try:
-                self.order.wait_for(self.stream)
+                self.order.wait_for(self.stream, self.on_external_stream)
             except Exception:  # no one is left to tell
                 pass
         if self.slots != NULL:
@@ -103,16 +103,22 @@ cdef class BoundContext:
         # The default stream belongs to the current context, so it needs the right one even on one GPU.
         if (self.check_device or self.on_side_stream) and self.order.has_other_context():
             self.previous_device = torch.cuda._exchange_device(self.device_index)
+            self.order.adopt_context()
         return 0
 
     cdef int change_stream(self, uintptr_t stream) except -1:
         # The context's scratch memory is in use until its last work is done, so the new stream follows the
         # old. The side stream is ordered by events with the default stream, and stands for it here.
         if self.has_stream:
-            self.order.follow(self.stream, stream)
+            self.order.follow(self.stream, self.on_external_stream, stream)
         self.stream = stream
         self.has_stream = True
         self.on_side_stream = stream == 0
+        # PyTorch gives a stream that it did not make the stream's own handle for an id.
+        self.on_external_stream = (
+            stream != 0 and torch.cuda.current_stream(self.device_index).stream_id == stream
+        )
+        self.needs_events = self.on_side_stream or self.on_external_stream
         self.stream_handle = (
             <uintptr_t> <void*> self.order.side_stream if self.on_side_stream else stream
         )
@@ -160,8 +166,8 @@ cdef class BoundContext:
         cdef PyObject* stack[2]
         cdef PyObject* result
         stack[1] = <PyObject*> self.stream_handle
-        if self.on_side_stream:
-            result = self.enqueue_on_side_stream(stack)
+        if self.needs_events:
+            result = self.enqueue_with_events(stack)
         else:
             result = PyObject_Vectorcall(self.execute, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
         Py_DECREF(<object> result)
@@ -169,12 +175,16 @@ cdef class BoundContext:
             self.fail("execute_async_v3")
         return 0
 
-    cdef PyObject* enqueue_on_side_stream(self, PyObject** stack) except NULL:
-        self.order.enter_side_stream()
+    cdef PyObject* enqueue_with_events(self, PyObject** stack) except NULL:
+        if self.on_side_stream:
+            self.order.enter_side_stream()
         try:
             return PyObject_Vectorcall(self.execute, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
         finally:
-            self.order.leave_side_stream()
+            if self.on_side_stream:
+                self.order.leave_side_stream()
+            else:
+                self.order.mark_done(self.stream)
 
     cdef int fail(self, str call) except -1:
         message = self.take_error()

@@ -14,11 +14,15 @@ cdef class StreamOrder:
     cdef cydriver.CUstream side_stream
     cdef cydriver.CUevent entry_event
     cdef cydriver.CUevent exit_event
+    cdef cydriver.CUevent done_event
 
     cdef int enter_side_stream(self) except -1
     cdef int leave_side_stream(self) except -1
-    cdef int follow(self, uintptr_t earlier, uintptr_t later) except -1
+    cdef int mark_done(self, uintptr_t stream) except -1
+    cdef int follow(self, uintptr_t earlier, bint is_external, uintptr_t later) except -1
+    cdef bint _record_last_work(self, uintptr_t stream, bint is_external) except -1
     cdef bint has_other_context(self) except -1
+    cdef int adopt_context(self) except -1
     cdef int push_context(self) except -1
     cdef int pop_context(self) except -1
-    cdef int wait_for(self, uintptr_t stream) except -1
+    cdef int wait_for(self, uintptr_t stream, bint is_external) except -1

@@ -94,6 +94,7 @@ cdef class StreamOrder:
         )
         check(cydriver.cuEventCreate(&self.entry_event, cydriver.CU_EVENT_DISABLE_TIMING), b"cuEventCreate")
         check(cydriver.cuEventCreate(&self.exit_event, cydriver.CU_EVENT_DISABLE_TIMING), b"cuEventCreate")
+        check(cydriver.cuEventCreate(&self.done_event, cydriver.CU_EVENT_DISABLE_TIMING), b"cuEventCreate")
 
     def __dealloc__(self):
         # After finalisation has begun the driver may be gone, and the process frees everything anyway.
@@ -104,6 +105,8 @@ cdef class StreamOrder:
                 cydriver.cuEventDestroy(self.entry_event)
             if self.exit_event != NULL:
                 cydriver.cuEventDestroy(self.exit_event)
+            if self.done_event != NULL:
+                cydriver.cuEventDestroy(self.done_event)
             if self.side_stream != NULL:
                 cydriver.cuStreamDestroy(self.side_stream)
 
@@ -119,24 +122,58 @@ cdef class StreamOrder:
         check(cydriver.cuEventRecord(self.exit_event, self.side_stream), b"cuEventRecord")
         return check(cydriver.cuStreamWaitEvent(legacy, self.exit_event, 0), b"cuStreamWaitEvent")
 
-    cdef int follow(self, uintptr_t earlier, uintptr_t later) except -1:
+    cdef int mark_done(self, uintptr_t stream) except -1:
+        """Remember all that an external `stream` has been given; what is being captured has not run."""
+        if _is_capturing(stream):
+            return 0
+        return check(cydriver.cuEventRecord(self.done_event, <cydriver.CUstream> stream), b"cuEventRecord")
+
+    cdef int follow(self, uintptr_t earlier, bint is_external, uintptr_t later) except -1:
         """Order `later` after all that `earlier` has been given.
 
         Nothing is done while either is being captured: an event would tie the capture to work outside
         of it, which CUDA refuses, and a captured call is ordered by whoever replays the graph.
         """
-        if _is_capturing(earlier) or _is_capturing(later):
+        if _is_capturing(later):
             return 0
-        check(cydriver.cuEventRecord(self.entry_event, <cydriver.CUstream> earlier), b"cuEventRecord")
-        return check(
-            cydriver.cuStreamWaitEvent(<cydriver.CUstream> later, self.entry_event, 0), b"cuStreamWaitEvent"
-        )
+        self.push_context()  # handle 0 is the default stream of the context that is current
+        try:
+            if not self._record_last_work(earlier, is_external):
+                return 0
+            return check(
+                cydriver.cuStreamWaitEvent(<cydriver.CUstream> later, self.done_event, 0),
+                b"cuStreamWaitEvent",
+            )
+        finally:
+            self.pop_context()
+
+    cdef bint _record_last_work(self, uintptr_t stream, bint is_external) except -1:
+        """Make `done_event` stand for the last work of `stream`; False if that was captured, and not run.
+
+        An external stream may have been destroyed since, and its handle must not be touched; but its last
+        call has been marked. PyTorch never destroys its own.
+        """
+        if is_external:
+            return True
+        if _is_capturing(stream):
+            return False
+        check(cydriver.cuEventRecord(self.done_event, <cydriver.CUstream> stream), b"cuEventRecord")
+        return True
 
     cdef bint has_other_context(self) except -1:
         """Whether the thread's current context is not the engine's device's."""
         cdef cydriver.CUcontext current = NULL
         check(cydriver.cuCtxGetCurrent(&current), b"cuCtxGetCurrent")
         return current != self.context
+
+    cdef int adopt_context(self) except -1:
+        """Make the engine's context current in a thread that has none.
+
+        In a new thread PyTorch takes device 0 for current, and so changes nothing to make it so.
+        """
+        cdef cydriver.CUcontext current = NULL
+        check(cydriver.cuCtxGetCurrent(&current), b"cuCtxGetCurrent")
+        return 0 if current != NULL else check(cydriver.cuCtxSetCurrent(self.context), b"cuCtxSetCurrent")
 
     cdef int push_context(self) except -1:
         return check(cydriver.cuCtxPushCurrent(self.context), b"cuCtxPushCurrent")
@@ -145,16 +182,15 @@ cdef class StreamOrder:
         cdef cydriver.CUcontext popped = NULL
         return check(cydriver.cuCtxPopCurrent(&popped), b"cuCtxPopCurrent")
 
-    cdef int wait_for(self, uintptr_t stream) except -1:
+    cdef int wait_for(self, uintptr_t stream, bint is_external) except -1:
         """Block until `stream` has done its work, so that what an executor owns can be freed."""
         cdef cydriver.CUresult result
-        if _is_capturing(stream):
-            return 0
         self.push_context()
         try:
-            check(cydriver.cuEventRecord(self.exit_event, <cydriver.CUstream> stream), b"cuEventRecord")
+            if not self._record_last_work(stream, is_external):
+                return 0
             with nogil:
-                result = cydriver.cuEventSynchronize(self.exit_event)
+                result = cydriver.cuEventSynchronize(self.done_event)
             return check(result, b"cuEventSynchronize")
         finally:
             self.pop_context()

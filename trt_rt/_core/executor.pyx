@@ -140,7 +140,13 @@ cdef class Executor(OutputBinding):
         return self.run(_items(args), PyTuple_GET_SIZE(args), None)
 
     def run_into(self, tuple args, out):
-        """Run the engine on `args`, writing into the caller's `out`; see `TRTModule.forward`."""
+        """Run the engine on `args`, writing into the caller's `out`.
+
+        Raises
+        ------
+        InputError, ExecutionError, ClosedError
+            As `TRTModule.forward`.
+        """
         return self.run(_items(args), PyTuple_GET_SIZE(args), out)
 
     @property
@@ -149,7 +155,13 @@ cdef class Executor(OutputBinding):
         return self.accepted < 0
 
     def set_pre_allocated_outputs(self, Py_ssize_t buffers):
-        """Reuse `buffers` sets of outputs per set of input shapes in turn; 0 for fresh outputs."""
+        """Reuse `buffers` sets of outputs per set of input shapes in turn; 0 for fresh outputs.
+
+        Raises
+        ------
+        ValueError
+            If `buffers` is negative.
+        """
         if buffers < 0:
             raise ValueError(f"buffers={buffers}: the number of output sets cannot be negative")
         acquire(self)
@@ -162,19 +174,27 @@ cdef class Executor(OutputBinding):
             release(self)
 
     def close(self):
-        """Wait for the last call's work and let go of the context. Calls raise ClosedError from now on."""
+        """Wait for the last call's work and let go of the context. Calls raise ClosedError from now on.
+
+        Raises
+        ------
+        ExecutionError
+            If CUDA reports that work in flight has failed; the executor is closed all the same.
+        """
         acquire(self)
         try:
             if self.accepted < 0:
                 return
             self.accepted = -1
-            if self.has_stream:
-                self.order.wait_for(self.stream)
-            self._forget_all()
-            self.records.clear()
-            self.execute = self.set_address = self.set_shape = self.context = None
-            self.allocators = [None] * self.output_count
-            self.owner = None
+            try:
+                if self.has_stream:
+                    self.order.wait_for(self.stream, self.on_external_stream)
+            finally:
+                self._forget_all()
+                self.records.clear()
+                self.execute = self.set_address = self.set_shape = self.context = None
+                self.allocators = [None] * self.output_count
+                self.owner = None
         finally:
             release(self)
 
@@ -184,6 +204,11 @@ cdef class Executor(OutputBinding):
         Returns
         -------
         BoundCall
+
+        Raises
+        ------
+        InputError, ExecutionError, ClosedError
+            As `TRTModule.bind`.
         """
         cdef Py_ssize_t index
         cdef BoundCall call = BoundCall.__new__(BoundCall, self, args)
@@ -228,8 +253,8 @@ cdef class Executor(OutputBinding):
             tensor = self.inputs[index]
             if self.slots[index].last_object == NULL and not tensor.is_shape_tensor:
                 raise InputValueError(
-                    f"input {tensor} cannot be bound: {describe(args[index])} would have to be copied, and the "
-                    "copy would not see what is written into the tensor later. Bind a contiguous "
+                    f"input {tensor} cannot be bound: {describe(args[index])} would have to be copied, and "
+                    "the copy would not see what is written into the tensor later. Bind a contiguous "
                     f"torch.Tensor that starts at a multiple of {self.alignment} bytes."
                 )
 
@@ -329,4 +354,3 @@ cdef class Executor(OutputBinding):
                 self.bind_address(index)
         self.bound = call.identity
         return 0
-

@@ -50,7 +50,17 @@ cdef uintptr_t CPU_ALIGNMENT = 64
 
 cdef class InputBinding(BoundContext):
     def __init__(
-        self, context, tuple inputs, tuple outputs, *, device, name, take_error, owner, new_allocator, max_shapes
+        self,
+        context,
+        tuple inputs,
+        tuple outputs,
+        *,
+        device,
+        name,
+        take_error,
+        owner,
+        new_allocator,
+        max_shapes,
     ):
         BoundContext.__init__(
             self, context, inputs, outputs, device=device, name=name, take_error=take_error, owner=owner
@@ -151,9 +161,9 @@ cdef class InputBinding(BoundContext):
                 refuse_kind(plain, target, self.device)
         if slot.is_written and not _is_same_memory(plain, <object> value):
             raise InputValueError(
-                f"input {target}: the engine writes into it, so it must be a torch.Tensor, contiguous, and start "
-                f"at a multiple of {self.alignment} bytes; got {describe(<object> value)}, of which only a copy "
-                "would do, and the copy would swallow the write."
+                f"input {target}: the engine writes into it, so it must be a torch.Tensor, contiguous, and "
+                f"start at a multiple of {self.alignment} bytes; got {describe(<object> value)}, of which "
+                "only a copy would do, and the copy would swallow the write."
             )
         self.temporaries.append(plain)
         self._take_decoded(index, <PyObject*> plain, &tensor)
@@ -260,6 +270,7 @@ cdef class InputBinding(BoundContext):
     cdef ShapeRecord _derive(self, Py_ssize_t key_length):
         """Ask TensorRT what follows from the inputs' shapes and values."""
         cdef Py_ssize_t index
+        cdef IOSlot* slot
         cdef ShapeRecord record = ShapeRecord(key_length, self.output_count)
         shapes = tuple([self._shape_of(index) for index in range(self.input_count)])
         values = [self._values_of(index) for index in range(self.input_count)]
@@ -267,7 +278,8 @@ cdef class InputBinding(BoundContext):
         record.profile = choose_profile(self.inputs, shapes, values, max(self.profile, 0))
         self.use_shapes(shapes, record.profile)
         for index in range(self.input_count):
-            if self.slots[index].is_shape_tensor and self.slots[index].next_address != self.slots[index].address:
+            slot = &self.slots[index]
+            if slot.is_shape_tensor and slot.next_address != slot.address:
                 self.bind_address(index)
         try:
             missing = self.context.infer_shapes()
@@ -293,7 +305,8 @@ cdef class InputBinding(BoundContext):
         shape = self._shape_of(index)
         if layout_bytes(&slot.layout) == 0:
             return ()
-        held = tensor_from_address(<uintptr_t> slot.values, shape, self.inputs[index].dtype, torch.device("cpu"))
+        dtype = self.inputs[index].dtype
+        held = tensor_from_address(<uintptr_t> slot.values, shape, dtype, torch.device("cpu"))
         return tuple(held.flatten().tolist())
 
     @cython.final

@@ -60,7 +60,9 @@ cdef inline bint is_bindable_as(const DLTensor* tensor, const TensorLayout* layo
     cdef int32_t i
     if (
         pack_dtype(tensor.dtype) != layout.dtype
-        or ((<uint64_t> tensor.device.device_type << 32) | <uint32_t> tensor.device.device_id) != layout.device
+        or (
+            (<uint64_t> tensor.device.device_type << 32) | <uint32_t> tensor.device.device_id
+        ) != layout.device
         or tensor.ndim != layout.ndim
         or tensor.strides == NULL
     ):

@@ -102,7 +102,8 @@ cdef class OutputBinding(InputBinding):
         allocation = self.record.allocations[output]
         if allocation is None:  # TensorRT allocates it
             return None
-        allocate = self.allocate_on_host if self.slots[self.input_count + output].is_shape_tensor else self.allocate
+        is_host = self.slots[self.input_count + output].is_shape_tensor
+        allocate = self.allocate_on_host if is_host else self.allocate
         allocated = PyObject_Vectorcall(allocate, _items(<tuple> allocation), 3, NULL)
         if allocated == NULL:
             self._fail_allocation(output)
@@ -121,7 +122,9 @@ cdef class OutputBinding(InputBinding):
             raise
         except RuntimeError as error:  # what PyTorch raises on a CPU, and for sizes beyond any machine
             shape = self.record.allocations[output][0]
-            raise MemoryError(f"output {self.outputs[output]}: no memory for shape {list(shape)}: {error}") from None
+            raise MemoryError(
+                f"output {self.outputs[output]}: no memory for shape {list(shape)}: {error}"
+            ) from None
 
     @cython.final
     cdef object _aliased_output(self, PyObject** args, Py_ssize_t output):
@@ -191,7 +194,7 @@ cdef class OutputBinding(InputBinding):
 
     cdef object bind_callers(self, PyObject** args, object out):
         """The tensors that the caller passed as ``out=``."""
-        cdef Py_ssize_t output
+        cdef Py_ssize_t output, index
         values = self._listed(out)
         if len(values) != self.output_count:
             raise InputValueError(
@@ -199,20 +202,21 @@ cdef class OutputBinding(InputBinding):
             )
         if self.record.is_data_dependent:
             raise InputValueError(
-                f"engine {self.name!r}: out= cannot be used, because TensorRT allocates an output whose size is "
-                "known after the run only."
+                f"engine {self.name!r}: out= cannot be used, because TensorRT allocates an output whose size "
+                "is known after the run only."
             )
         for output in range(self.output_count):
             self._take_output(args, output, values[output])
         for output in range(self.output_count):
             if self._overlaps(output):
                 raise InputValueError(
-                    f"output {self.outputs[output]}: its memory in out= overlaps an input's or another output's, "
-                    "so that the engine would overwrite what it still reads. Pass memory of its own."
+                    f"output {self.outputs[output]}: its memory in out= overlaps an input's or another "
+                    "output's, so that the engine would overwrite what it still reads. Pass memory of its "
+                    "own."
                 )
-        for output in range(self.output_count):
-            if self.slots[self.input_count + output].next_address != self.slots[self.input_count + output].address:
-                self.bind_address(self.input_count + output)
+        for index in range(self.input_count, self.input_count + self.output_count):
+            if self.slots[index].next_address != self.slots[index].address:
+                self.bind_address(index)
         return out if isinstance(out, (torch.Tensor, tuple, list)) else values
 
     def _listed(self, out):
@@ -232,7 +236,10 @@ cdef class OutputBinding(InputBinding):
         cdef DLTensor tensor
         target = self.outputs[output]
         if type(value) is not torch.Tensor:
-            if not isinstance(value, torch.Tensor) or as_plain_tensor(value, target).data_ptr() != value.data_ptr():
+            if (
+                not isinstance(value, torch.Tensor)
+                or as_plain_tensor(value, target).data_ptr() != value.data_ptr()
+            ):
                 raise InputTypeError(f"output {target}: out= needs a torch.Tensor; got {describe(value)}.")
         if self.api.dltensor_from_py_object_no_sync(<PyObject*> value, &tensor) != 0:
             PyErr_Clear()
@@ -243,11 +250,16 @@ cdef class OutputBinding(InputBinding):
             shape = [layout.shape[i] for i in range(layout.ndim)]
             raise InputValueError(f"output {target} has shape {shape} here; out= is {describe(value)}.")
         slot.next_address = <uintptr_t> tensor.data if layout_bytes(layout) else self.placeholder_address
-        if <PyObject*> value == slot.last_object and slot.next_address == slot.address and is_contiguous(&tensor):
+        if (
+            <PyObject*> value == slot.last_object
+            and slot.next_address == slot.address
+            and is_contiguous(&tensor)
+        ):
             return 0
         if self.aliased[output] >= 0 and slot.next_address != self.slots[self.aliased[output]].next_address:
             raise InputValueError(
-                f"output {target} lies in the memory of input {target.aliased_input!r}; pass that tensor in out=."
+                f"output {target} lies in the memory of input {target.aliased_input!r}; pass that tensor in "
+                "out=."
             )
         if (
             not is_contiguous(&tensor)
@@ -256,8 +268,8 @@ cdef class OutputBinding(InputBinding):
             or self.is_negative(<PyObject*> value)
         ):
             raise InputValueError(
-                f"output {target}: out= must be contiguous and start at a multiple of {self.alignment} bytes; got "
-                f"{describe(value)} with strides {list(value.stride())} at address {value.data_ptr():#x}."
+                f"output {target}: out= must be contiguous and start at a multiple of {self.alignment} "
+                f"bytes; got {describe(value)} with strides {list(value.stride())} at address {value.data_ptr():#x}."
             )
         slot.last_object = <PyObject*> value
         return 0

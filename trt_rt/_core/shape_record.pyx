@@ -12,7 +12,7 @@ from trt_rt._core.dlpack import view_of
 
 
 cdef class OutputBuffers:
-    """Callers get views, so that nothing they do to a tensor (``resize_``, ``set_``) frees or moves the memory."""
+    """Callers get views, so that nothing they do to one (``resize_``, ``set_``) frees or moves the memory."""
 
     def __cinit__(self, tuple buffers):
         cdef Py_ssize_t output
@@ -53,7 +53,6 @@ cdef class ShapeRecord:
     def __dealloc__(self):
         PyMem_Free(self.key)
         PyMem_Free(self.outputs)
-
 
     cdef int set_key(self, const int64_t* key) except -1:
         memcpy(self.key, key, self.key_length * sizeof(int64_t))
