@@ -7,8 +7,8 @@ import mmap
 import os
 import threading
 import weakref
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,10 @@ import torch
 from trt_rt._core.executor import Executor
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend, identify_plan, load
-from trt_rt.errors import BackendError, ClosedError, PlanError
+from trt_rt.context_factory import ContextFactory
+from trt_rt.engine_handle import EngineHandle
+from trt_rt.errors import BackendError, PlanError
+from trt_rt.modes import Modes
 from trt_rt.output_allocator import output_allocator_class
 
 __all__ = ["Engine"]
@@ -37,14 +40,12 @@ class Engine:
         self._device = device
         self._lock = threading.Lock()
         self._executors: weakref.WeakSet[Executor] = weakref.WeakSet()
-        # In the order in which they are released: TensorRT wants a runtime destroyed after its engines.
-        self._engine: Any = None
-        self._runtime: Any = None
         backend.require(device)
         with _current_device(device):
-            self._runtime = backend.runtime()
-            self._engine = backend.deserialize(self._runtime, plan, name)
-        self._io = backend.io_tensors(self._engine)
+            runtime = backend.runtime()
+            engine = backend.deserialize(runtime, plan, name)
+        self._handle = EngineHandle(backend, runtime, engine, name)
+        self._io = backend.io_tensors(engine)
 
     @classmethod
     def from_bytes(
@@ -180,7 +181,7 @@ class Engine:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._engine is None
+        return self._handle.closed
 
     def inspect(self) -> dict[str, Any]:
         """What TensorRT's engine inspector says: the layers, as far as the plan kept their names.
@@ -225,21 +226,55 @@ class Engine:
                     for executor in list(self._executors):
                         closing.callback(executor.close)
             finally:
-                # TensorRT wants an engine destroyed after its contexts, and a runtime after its engines.
-                self._engine = None
-                self._runtime = None
+                self._handle.close()  # TensorRT wants an engine destroyed after its contexts
+
+    @contextmanager
+    def without_contexts(self) -> Iterator[Any]:
+        """Keep calls out, with every execution context gone, while something of the engine changes.
+
+        TensorRT refuses to change some things while contexts exist. Calls make new ones afterwards.
+
+        Yields
+        ------
+        ICudaEngine
+            TensorRT's engine.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        ExecutionError
+            If CUDA reports that work in flight has failed.
+        """
+        with self._lock, ExitStack() as paused:
+            engine = self._open_engine()
+            for executor in list(self._executors):
+                executor.pause()
+                paused.callback(executor.resume)
+            yield engine
+
+    def new_context_factory(self, modes: Modes) -> ContextFactory:
+        """What makes the execution contexts of one module.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
+        self._open_engine()
+        return ContextFactory(self._handle, self._device, modes)
 
     def new_executor(
-        self, inputs: Sequence[IOTensor], outputs: Sequence[IOTensor], *, allocate_all: bool = False
+        self, inputs: Sequence[IOTensor], outputs: Sequence[IOTensor], contexts: ContextFactory
     ) -> Executor:
-        """An `Executor` with an execution context of its own; `TRTModule` makes and uses one.
+        """An `Executor` with an execution context of its own.
 
         Parameters
         ----------
         inputs, outputs : sequence of IOTensor
             All of the engine's, in the order that calls use.
-        allocate_all : bool, optional
-            TensorRT allocates every output.
+        contexts : ContextFactory
+            Of `new_context_factory`.
 
         Returns
         -------
@@ -254,27 +289,21 @@ class Engine:
         """
         backend = self._backend
         with self._lock:
-            engine = self._open_engine()
-            with _current_device(self._device):
-                context = backend.create_context(engine, self._name)
+            self._open_engine()
             executor = Executor(
-                context,
+                contexts,
                 tuple(inputs),
                 tuple(outputs),
                 device=self._device,
                 name=self._name,
                 take_error=backend.log.take_error,
                 new_allocator=output_allocator_class(backend.api),
-                owner=(backend, self._runtime, engine),  # a tuple lets go of its last item first
-                allocate_all=allocate_all,
             )
             self._executors.add(executor)
         return executor
 
     def _open_engine(self) -> Any:
-        if self._engine is None:
-            raise ClosedError(f"engine {self._name!r} was closed; load it again to use it.")
-        return self._engine
+        return self._handle.engine
 
 
 def _choose_backend(plan: memoryview, backend: str | Backend, name: str) -> Backend:

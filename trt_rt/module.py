@@ -10,12 +10,14 @@ from typing import Any
 import torch
 import torch.nn.modules.module as _torch_module
 
-from trt_rt._core.executor import BoundCall, Executor
+from trt_rt._core.executor import BoundCall
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.module_call import ModuleCallBase
 from trt_rt.backend import Backend
 from trt_rt.engine import Engine
 from trt_rt.errors import InputValueError
+from trt_rt.modes import Modes
+from trt_rt.module_executors import ModuleExecutors
 
 __all__ = ["PythonTorchTensorRTModule", "TRTModule"]
 
@@ -39,8 +41,10 @@ _SET_BY_CONSTRUCTOR = frozenset(
         "requires_output_allocator",
         "input_binding_names",
         "output_binding_names",
+        "max_contexts",
         "_inputs",
         "_outputs",
+        "_executors",
         "_compiled_call_impl",
     }
 )
@@ -70,13 +74,16 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         As for `Engine.from_bytes`.
     device : torch.device, str or int, optional
         As for `Engine.from_bytes`.
+    max_contexts : int, optional
+        How many streams may have an execution context each; made when a stream first calls. A stream beyond
+        that takes over the one used least recently, and so waits for its work.
 
     Attributes
     ----------
     engine : Engine
         What runs.
     executor : Executor
-        The call without a module around it; same arguments, no keywords.
+        The calling stream's: the call without a module around it; same arguments, no keywords.
 
     Raises
     ------
@@ -106,6 +113,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         requires_output_allocator: bool = False,
         backend: str | Backend = "auto",
         device: torch.device | str | int | None = None,
+        max_contexts: int = 8,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -117,25 +125,26 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         self._outputs = _in_order(self.engine, "output", output_binding_names)
         self.input_binding_names = [tensor.name for tensor in self._inputs]
         self.output_binding_names = [tensor.name for tensor in self._outputs]
-        self._connect_call(
-            self.engine.new_executor(self._inputs, self._outputs, allocate_all=requires_output_allocator)
-        )
+        self.max_contexts = max_contexts
+        modes = Modes(output_allocator=requires_output_allocator)
+        self._executors = ModuleExecutors(self.engine, self._inputs, self._outputs, modes, max_contexts)
+        self._connect_call()
 
-    def _connect_call(self, executor: Executor) -> None:
+    def _connect_call(self) -> None:
         is_plain = type(self).forward is TRTModule.forward and "forward" not in vars(self)
         hooks = [vars(self)[hook] for hook in _INSTANCE_HOOKS]
         hooks += [vars(_torch_module)[hook] for hook in _GLOBAL_HOOKS]
-        self._connect(executor, is_plain and self._compiled_call_impl is None, tuple(hooks))
+        self._connect(self._executors.pool, is_plain and self._compiled_call_impl is None, tuple(hooks))
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name in _CALL_ATTRIBUTES and self.executor is not None:
-            self._connect_call(self.executor)
+        if name in _CALL_ATTRIBUTES and "_executors" in vars(self):
+            self._connect_call()
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
-        if name in _CALL_ATTRIBUTES and self.executor is not None:
-            self._connect_call(self.executor)
+        if name in _CALL_ATTRIBUTES and "_executors" in vars(self):
+            self._connect_call()
 
     def forward(self, *inputs: Any, out: Any = None, **named_inputs: Any) -> Outputs:
         """Run the engine on the caller's current stream.
@@ -222,7 +231,33 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         """
         if enable and buffers < 1:
             raise ValueError(f"buffers={buffers}: at least one set of outputs is needed.")
-        self.executor.set_pre_allocated_outputs(buffers if enable else 0)
+        self._executors.change(pre_allocated_outputs=buffers if enable else 0)
+
+    @property
+    def executors(self) -> ModuleExecutors:
+        """What runs the calls, one executor for each stream; the context managers of `trt_rt.runtime` switch it."""
+        return self._executors
+
+    @property
+    def graph_inputs(self) -> tuple[torch.Tensor, ...] | None:
+        """Static inputs for the shapes of the last call on the current stream; None before there was one.
+
+        With CUDA graphs on, write new data into these and call the module with them: nothing is copied. A shape
+        tensor's is a copy of its values.
+        """
+        return self.executor.graph_inputs
+
+    def stats(self) -> dict[str, int]:
+        """How often what has happened since the module was made.
+
+        Returns
+        -------
+        dict
+            ``calls``; ``captures`` and ``replays`` of CUDA graphs; ``rebinds``: addresses told to TensorRT;
+            ``shape_changes``: calls with other shapes than the one before; ``careful_reads``: arguments that
+            were copied or were no plain tensors; ``contexts``: streams with an execution context.
+        """
+        return self._executors.counts()
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows of it."""
@@ -245,7 +280,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what `_own_state` gave; the constructor has set the rest."""
         vars(self).update(state)
-        self._connect_call(self.executor)
+        self._connect_call()
 
     def _own_state(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _SET_BY_CONSTRUCTOR}
@@ -258,6 +293,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
             "settings": self.settings,
             "weight_name_map": self.weight_name_map,
             "requires_output_allocator": self.requires_output_allocator,
+            "max_contexts": self.max_contexts,
         }
 
     def _arrange(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:

@@ -85,8 +85,8 @@ def recorded(backend: trt_rt.Backend) -> tuple[trt_rt.Backend, Calls]:
     calls = Calls()
     recording = copy.copy(backend)
 
-    def create_context(engine: Any, name: str) -> Any:
-        return _RecordedContext(backend.create_context(engine, name), calls)
+    def create_context(engine: Any, name: str, **options: Any) -> Any:
+        return _RecordedContext(backend.create_context(engine, name, **options), calls)
 
     recording.create_context = create_context  # type: ignore[method-assign]
     return recording, calls

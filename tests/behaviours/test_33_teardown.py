@@ -39,8 +39,8 @@ def _watched(backend):
     watching.deserialize = lambda runtime, plan, name: _Watched(
         "engine", backend.deserialize(runtime._wrapped, plan, name), ends
     )
-    watching.create_context = lambda engine, name: _Watched(
-        "context", backend.create_context(engine._wrapped, name), ends
+    watching.create_context = lambda engine, name, **options: _Watched(
+        "context", backend.create_context(engine._wrapped, name, **options), ends
     )
     return watching, ends
 

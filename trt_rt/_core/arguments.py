@@ -164,6 +164,7 @@ def choose_profile(
     shapes: Sequence[tuple[int, ...]],
     values: Sequence[tuple[int, ...] | None],
     current: int,
+    forced: int = -1,
 ) -> int:
     """The optimization profile to run given shapes with: the current one if it admits them, else the first.
 
@@ -177,6 +178,8 @@ def choose_profile(
         The values of each shape tensor, None for the others.
     current : int
         The profile in use.
+    forced : int, optional
+        The only profile that may be chosen; -1 for any.
 
     Raises
     ------
@@ -191,9 +194,11 @@ def choose_profile(
         if tensor.profiles
     ]
     count = max((len(tensor.profiles) for tensor, _ in ranges), default=1)
-    for index in chain((current,), range(count)):
+    for index in (forced,) if forced >= 0 else chain((current,), range(count)):
         if all(tensor.profiles[index].admits(sizes) for tensor, sizes in ranges):
             return index
+    if forced >= 0:
+        raise InputValueError(_not_in_profile(ranges, forced))
     raise InputValueError(_no_profile(ranges, count))
 
 
@@ -203,6 +208,15 @@ def _check_static_dimensions(tensor: IOTensor, shape: tuple[int, ...]) -> None:
     )
     if not fits:
         raise InputValueError(f"{_names(tensor)}: got shape {list(shape)}, which does not fit.")
+
+
+def _not_in_profile(ranges: Sequence[tuple[IOTensor, tuple[int, ...]]], forced: int) -> str:
+    tensor, sizes = next((t, s) for t, s in ranges if not t.profiles[forced].admits(s))
+    what = "values" if tensor.is_shape_tensor else "shape"
+    return (
+        f"{_names(tensor)}: got {what} {list(sizes)}, but optimization profile {forced}, which was chosen "
+        f"for this module, admits {tensor.profiles[forced]}. Choose another, or 'auto'."
+    )
 
 
 def _no_profile(ranges: Sequence[tuple[IOTensor, tuple[int, ...]]], count: int) -> str:

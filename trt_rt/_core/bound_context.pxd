@@ -2,7 +2,7 @@
 
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState, PyThreadState_Get
-from libc.stdint cimport int32_t, uintptr_t
+from libc.stdint cimport int32_t, uint64_t, uintptr_t
 from libcpp.mutex cimport mutex
 
 from trt_rt._core.dlpack cimport DLExchangeAPI
@@ -19,7 +19,9 @@ cdef class BoundContext:
     cdef object set_shape
     cdef readonly object context
     cdef list allocators         # one per output; None where TensorRT does not allocate
-    cdef object owner            # the engine and whatever else must outlive the context
+    cdef bint shares_workspace   # the context runs in scratch memory of ours
+    cdef object workspace        # scratch memory of ours that the context uses, or None
+    cdef object contexts         # makes contexts; keeps alive the engine and whatever else must outlive them
 
     cdef readonly tuple inputs
     cdef readonly tuple outputs
@@ -31,6 +33,9 @@ cdef class BoundContext:
     cdef IOSlot* slots           # inputs, then outputs
     cdef list context_shapes     # what set_input_shape was told, per input; None while unknown
     cdef readonly int profile    # -1 while unknown
+    cdef uint64_t rebinds        # calls of set_tensor_address
+    cdef bint defers_binding     # a graph has addresses of its own: the context is not told
+    cdef bint graph_is_stale     # with binding deferred: an address is not the last call's
     cdef object take_error       # TensorRT's last message, and forget it
 
     cdef DLExchangeAPI* api
@@ -51,12 +56,16 @@ cdef class BoundContext:
     cdef PyThreadState* lock_owner  # identity only; NULL while free
 
     cdef int _describe(self, IOSlot* slot, tensor) except -1
+    cdef int use_context(self) except -1
+    cdef int drop_context(self) except -1
     cdef int wait_for_lock(self) except -1
     cdef int use_stream(self) except -1
     cdef int change_stream(self, uintptr_t stream) except -1
     cdef int restore_device(self) except -1
     cdef int bind_address(self, Py_ssize_t index) except -1
+    cdef int tell_address(self, Py_ssize_t index) except -1
     cdef int use_shapes(self, tuple shapes, int profile) except -1
+    cdef int use_workspace(self) except -1
     cdef int enqueue(self) except -1
     cdef PyObject* enqueue_with_events(self, PyObject** stack) except NULL
     cdef int fail(self, str call) except -1

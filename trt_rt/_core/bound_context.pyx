@@ -26,7 +26,7 @@ cdef extern from "Python.h":
 
 
 cdef class BoundContext:
-    def __cinit__(self, context, tuple inputs, tuple outputs, *args, **kwargs):
+    def __cinit__(self, contexts, tuple inputs, tuple outputs, *args, **kwargs):
         self.input_count = len(inputs)
         self.output_count = len(outputs)
         self.slots = <IOSlot*> PyMem_Calloc(max(self.input_count + self.output_count, 1), sizeof(IOSlot))
@@ -35,13 +35,10 @@ cdef class BoundContext:
         self.profile = -1
         self.previous_device = -1
 
-    def __init__(self, context, tuple inputs, tuple outputs, *, device, name, take_error, owner):
+    def __init__(self, contexts, tuple inputs, tuple outputs, *, device, name, take_error):
         cdef Py_ssize_t index
         self.api = torch_exchange_api()
-        self.context = context
-        self.execute = context.execute_async_v3
-        self.set_address = context.set_tensor_address
-        self.set_shape = context.set_input_shape
+        self.contexts = contexts
         self.inputs = inputs
         self.outputs = outputs
         self.names = tuple(tensor.name for tensor in (*inputs, *outputs))
@@ -49,7 +46,6 @@ cdef class BoundContext:
         self.allocators = [None] * self.output_count
         self.name = name
         self.take_error = take_error
-        self.owner = owner
         self.device = device
         self.on_cuda = device.type == "cuda"
         self.device_index = device.index or 0
@@ -59,6 +55,7 @@ cdef class BoundContext:
             self.check_device = torch.cuda.device_count() > 1
         for index, tensor in enumerate((*inputs, *outputs)):
             self._describe(&self.slots[index], tensor)
+        self.use_context()
 
     cdef int _describe(self, IOSlot* slot, tensor) except -1:
         slot.layout.dtype = dtype_code(tensor.dtype)
@@ -84,6 +81,29 @@ cdef class BoundContext:
             for index in range(self.input_count):
                 PyMem_Free(self.slots[index].values)
         PyMem_Free(self.slots)
+
+    cdef int use_context(self) except -1:
+        """Make sure that there is a context: a mutator may have dropped it."""
+        if self.context is None:
+            context = self.contexts.create()
+            self.execute = context.execute_async_v3
+            self.set_address = context.set_tensor_address
+            self.set_shape = context.set_input_shape
+            self.context = context
+            self.shares_workspace = self.contexts.shares_workspace
+        return 0
+
+    cdef int drop_context(self) except -1:
+        """Wait for the last call's work, and let go of the context; the next call makes another."""
+        try:
+            if self.has_stream:
+                self.order.wait_for(self.stream, self.on_external_stream)
+        finally:
+            self.execute = self.set_address = self.set_shape = self.context = None
+            self.allocators = [None] * self.output_count
+            self.workspace = None
+            self.forget()
+        return 0
 
     cdef int wait_for_lock(self) except -1:
         if self.lock_owner == PyThreadState_Get():
@@ -132,11 +152,18 @@ cdef class BoundContext:
 
     cdef int bind_address(self, Py_ssize_t index) except -1:
         """Give the context the address that the slot wants next."""
+        if self.defers_binding:
+            self.graph_is_stale = True
+            return 0
+        return self.tell_address(index)
+
+    cdef int tell_address(self, Py_ssize_t index) except -1:
         cdef IOSlot* slot = &self.slots[index]
         cdef PyObject* stack[3]
         cdef PyObject* result
         cdef object address = slot.next_address
         cdef object name = self.names[index]
+        self.rebinds += 1
         stack[1] = <PyObject*> name
         stack[2] = <PyObject*> address
         result = PyObject_Vectorcall(self.set_address, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
@@ -149,6 +176,7 @@ cdef class BoundContext:
     cdef int use_shapes(self, tuple shapes, int profile) except -1:
         """Set the context up for a profile and input shapes; only what differs is told to TensorRT."""
         cdef Py_ssize_t index
+        self.use_context()
         if profile != self.profile:
             if self.context.active_optimization_profile != profile:
                 if self.context.set_optimization_profile_async(profile, self.stream_handle) is not True:
@@ -160,6 +188,12 @@ cdef class BoundContext:
                 if self.set_shape(self.names[index], shapes[index]) is not True:
                     self.fail(f"set_input_shape({self.names[index]!r}, {shapes[index]})")
                 self.context_shapes[index] = shapes[index]
+        return 0
+
+    cdef int use_workspace(self) except -1:
+        """Give the context scratch memory for its present shapes, if TensorRT does not own it."""
+        if self.shares_workspace:
+            self.workspace = self.contexts.give_workspace(self.context, self.stream)
         return 0
 
     cdef int enqueue(self) except -1:

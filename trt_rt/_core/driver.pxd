@@ -5,6 +5,7 @@ from libc.stdint cimport uintptr_t
 
 
 cdef int check(cydriver.CUresult result, const char* call) except -1
+cdef bint is_capturing(uintptr_t stream) except -1
 
 
 cdef class StreamOrder:

@@ -53,7 +53,7 @@ def device_count():
     return count, "" if count else "the NVIDIA driver finds no GPU"
 
 
-cdef bint _is_capturing(uintptr_t stream) except -1:
+cdef bint is_capturing(uintptr_t stream) except -1:
     cdef cydriver.CUstreamCaptureStatus status = cydriver.CU_STREAM_CAPTURE_STATUS_NONE
     if stream <= 2:  # the legacy and per-thread default streams cannot be captured by their handles
         return False
@@ -124,7 +124,7 @@ cdef class StreamOrder:
 
     cdef int mark_done(self, uintptr_t stream) except -1:
         """Remember all that an external `stream` has been given; what is being captured has not run."""
-        if _is_capturing(stream):
+        if is_capturing(stream):
             return 0
         return check(cydriver.cuEventRecord(self.done_event, <cydriver.CUstream> stream), b"cuEventRecord")
 
@@ -134,7 +134,7 @@ cdef class StreamOrder:
         Nothing is done while either is being captured: an event would tie the capture to work outside
         of it, which CUDA refuses, and a captured call is ordered by whoever replays the graph.
         """
-        if _is_capturing(later):
+        if is_capturing(later):
             return 0
         self.push_context()  # handle 0 is the default stream of the context that is current
         try:
@@ -155,7 +155,7 @@ cdef class StreamOrder:
         """
         if is_external:
             return True
-        if _is_capturing(stream):
+        if is_capturing(stream):
             return False
         check(cydriver.cuEventRecord(self.done_event, <cydriver.CUstream> stream), b"cuEventRecord")
         return True

@@ -3,11 +3,13 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t, uintptr_t
 
-from trt_rt._core.output_binding cimport OutputBinding
+from trt_rt._core.captured_graph cimport CapturedGraph
+from trt_rt._core.graph_binding cimport GraphBinding
 from trt_rt._core.shape_record cimport ShapeRecord
 
 
 cdef class BoundCall:
+    cdef object __weakref__      # an Executor knows its calls without keeping them
     cdef Executor executor
     cdef uint64_t identity       # the executor's `bound` while the context holds these addresses
     cdef ShapeRecord record
@@ -16,17 +18,23 @@ cdef class BoundCall:
     cdef tuple results           # one per output; None where TensorRT allocates
     cdef readonly object outputs  # what a call returns; None if TensorRT allocates an output
     cdef uintptr_t* addresses    # inputs, then outputs
+    cdef CapturedGraph graph     # of this call, or None
+    cdef uintptr_t stream        # whose order the memory of `owners` is freed in
 
 
-cdef class Executor(OutputBinding):
+cdef class Executor(GraphBinding):
     cdef Py_ssize_t accepted     # number of arguments; -1 once closed, so that closing costs no test
     cdef uint64_t bound          # identity of the BoundCall whose addresses the context holds, or 0
     cdef uint64_t bound_calls    # made so far
+    cdef object live_calls       # WeakSet of BoundCall
+    cdef readonly uint64_t calls
 
     cdef object run(self, PyObject** args, Py_ssize_t count, object out)
     cdef object run_bound(self, BoundCall call)
 
-    cdef int _begin(self, Py_ssize_t count) except -1
+    cdef object _run_with_graphs(self, PyObject** args, Py_ssize_t count, object out)
+    cdef int _run_bound_graph(self, BoundCall call) except -1
+    cdef int _use_on_this_stream(self, BoundCall call) except -1
     cdef int _end(self, bint succeeded) except -1
     cdef void _forget_all(self) noexcept
     cdef int _tidy(self, bint succeeded) except -1

@@ -2,7 +2,8 @@
 """The executor: takes tensors, binds and enqueues them, returns the outputs.
 
 The hot path is `Executor.run`: `InputBinding.take_inputs`, one of `OutputBinding.bind_*`, and
-`BoundContext.enqueue`. In the steady state they compare integers and call `execute_async_v3`.
+`BoundContext.enqueue`; with CUDA graphs on, `GraphBinding.run_graph` in place of the last two. In the
+steady state they compare integers and call `execute_async_v3`, or launch a graph.
 """
 
 cimport cython
@@ -12,7 +13,13 @@ from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport uintptr_t
 
 from trt_rt._core.bound_context cimport acquire, release
-from trt_rt._core.output_binding cimport OutputBinding
+from trt_rt._core.captured_graph cimport CapturedGraph
+from trt_rt._core.driver cimport is_capturing
+from trt_rt._core.graph_binding cimport GraphBinding
+
+from weakref import WeakSet
+
+import torch
 
 from trt_rt._core.arguments import describe
 from trt_rt._core.dlpack import view_of
@@ -76,13 +83,13 @@ cdef class BoundCall:
 
 
 @cython.final
-cdef class Executor(OutputBinding):
-    """Runs one execution context.
+cdef class Executor(GraphBinding):
+    """Runs one execution context, and the graphs captured of it, for one stream at a time.
 
     Parameters
     ----------
-    context : IExecutionContext
-        Used by nobody else from now on.
+    contexts : ContextFactory
+        Makes execution contexts, which nobody else uses; kept alive longer than they are.
     inputs, outputs : tuple of IOTensor
         In the order of a call's arguments and results.
     device : torch.device
@@ -94,8 +101,6 @@ cdef class Executor(OutputBinding):
     new_allocator : callable
         ``new_allocator(io_tensor, device)`` makes an output allocator with ``start()``, ``take()`` and
         ``error``.
-    owner : object
-        Kept alive longer than the context.
     max_shapes : int, optional
         How many sets of input shapes are remembered.
     allocate_all : bool, optional
@@ -108,7 +113,7 @@ cdef class Executor(OutputBinding):
 
     def __init__(
         self,
-        context,
+        contexts,
         tuple inputs,
         tuple outputs,
         *,
@@ -116,24 +121,23 @@ cdef class Executor(OutputBinding):
         name,
         take_error,
         new_allocator,
-        owner=None,
         max_shapes=64,
         allocate_all=False,
     ):
-        OutputBinding.__init__(
+        GraphBinding.__init__(
             self,
-            context,
+            contexts,
             inputs,
             outputs,
             allocate_all=allocate_all,
             device=device,
             name=name,
             take_error=take_error,
-            owner=owner,
             new_allocator=new_allocator,
             max_shapes=max_shapes,
         )
         self.accepted = self.input_count
+        self.live_calls = WeakSet()
 
     def __call__(self, *args):
         """Run the engine on `args`, in the order of `inputs`; see `TRTModule.forward`."""
@@ -154,24 +158,109 @@ cdef class Executor(OutputBinding):
         """Whether `close` was called."""
         return self.accepted < 0
 
-    def set_pre_allocated_outputs(self, Py_ssize_t buffers):
-        """Reuse `buffers` sets of outputs per set of input shapes in turn; 0 for fresh outputs.
+    def configure(
+        self, *, Py_ssize_t buffers, Py_ssize_t max_graphs, bint allocate_all, int profile, bint new_context
+    ):
+        """Change how calls are run, from the next one on.
+
+        Parameters
+        ----------
+        buffers : int
+            Sets of outputs that are reused in turn, for each set of input shapes; 0 for fresh outputs.
+        max_graphs : int
+            CUDA graphs that are kept; 0 for none: every call is enqueued.
+        allocate_all : bool
+            TensorRT allocates every output.
+        profile : int
+            The optimization profile to use; -1 for the first that admits the inputs.
+        new_context : bool
+            The context is to be made anew.
 
         Raises
         ------
-        ValueError
-            If `buffers` is negative.
+        ExecutionError
+            If CUDA reports that work in flight has failed, or TensorRT refuses.
         """
-        if buffers < 0:
-            raise ValueError(f"buffers={buffers}: the number of output sets cannot be negative")
         acquire(self)
         try:
+            self._drop_all_graphs()
+            if new_context:
+                self.drop_context()
+            elif self.allocate_all and not allocate_all:
+                self._unset_allocators()
+            self._forget_all()
+            if allocate_all != self.allocate_all or profile != self.forced_profile or new_context:
+                self.records.clear()
             self.ring_size = buffers
             self.ring_generation += 1
-            self.buffers = None
             self.records.drop_buffers()
+            self.max_graphs = max_graphs
+            self.defers_binding = max_graphs != 0
+            self.allocate_all = allocate_all
+            self.forced_profile = profile
         finally:
             release(self)
+
+    def _unset_allocators(self):
+        """A context keeps an allocator, and would go on asking it, until it is unset."""
+        for index, allocator in enumerate(self.allocators):
+            if allocator is not None:
+                name = self.outputs[index].name
+                if self.context.set_output_allocator(name, None) is not True:
+                    self.fail(f"set_output_allocator({name!r}, None)")
+                self.allocators[index] = None
+
+    def _drop_all_graphs(self):
+        cdef BoundCall call
+        self.drop_graphs()
+        for call in self.live_calls:
+            call.graph = None
+
+    def pause(self):
+        """Wait for work, drop the context and keep calls out until `resume`, which the same thread calls.
+
+        Raises
+        ------
+        ExecutionError
+            If CUDA reports that work in flight has failed.
+        """
+        acquire(self)
+        try:
+            self._drop_all_graphs()
+            self.drop_context()
+            self._forget_all()
+            self.records.clear()
+        except BaseException:
+            release(self)
+            raise
+
+    def resume(self):
+        """Let calls in again; the first of them makes a new context."""
+        release(self)
+
+    @property
+    def graph_inputs(self):
+        """Static inputs for the shapes of the last call, for producers that write in place; None before.
+
+        A call with these very tensors launches a graph with no copy. A shape tensor's is a copy of its values.
+        """
+        acquire(self)
+        try:
+            return self._graph_inputs()
+        finally:
+            release(self)
+
+    @property
+    def counts(self):
+        """How often what has happened, since the executor was made."""
+        return {
+            "calls": self.calls,
+            "captures": self.captures,
+            "replays": self.replays,
+            "rebinds": self.rebinds,
+            "shape_changes": self.shape_changes,
+            "careful_reads": self.careful_reads,
+        }
 
     def close(self):
         """Wait for the last call's work and let go of the context. Calls raise ClosedError from now on.
@@ -187,14 +276,12 @@ cdef class Executor(OutputBinding):
                 return
             self.accepted = -1
             try:
-                if self.has_stream:
-                    self.order.wait_for(self.stream, self.on_external_stream)
+                self.drop_context()
             finally:
+                self._drop_all_graphs()
                 self._forget_all()
                 self.records.clear()
-                self.execute = self.set_address = self.set_shape = self.context = None
-                self.allocators = [None] * self.output_count
-                self.owner = None
+                self.contexts = None
         finally:
             release(self)
 
@@ -215,7 +302,11 @@ cdef class Executor(OutputBinding):
         cdef bint succeeded = False
         acquire(self)
         try:
-            self._begin(len(args))
+            if len(args) != self.accepted:
+                self._refuse_count(len(args))
+            self.bound = 0
+            if self.on_cuda:
+                self.use_stream()
             self.take_inputs(_items(args), len(args))
             self._refuse_copies(args)
             self.buffers = None
@@ -231,7 +322,13 @@ cdef class Executor(OutputBinding):
             for index in range(self.input_count + self.output_count):
                 call.addresses[index] = self.slots[index].next_address
             self.bound_calls += 1
-            self.bound = call.identity = self.bound_calls
+            call.identity = self.bound_calls
+            call.stream = self.stream
+            if self.defers_binding:
+                self._forget_all()
+            else:
+                self.bound = call.identity
+            self.live_calls.add(call)
             succeeded = True
         finally:
             self._end(succeeded)
@@ -263,28 +360,46 @@ cdef class Executor(OutputBinding):
         cdef bint succeeded = False
         acquire(self)
         try:
-            self._begin(count)
-            self.take_inputs(args, count)
-            if self.shapes_changed or self.buffers is None or out is not None:
-                result = self.bind_outputs(args, out)
+            if count != self.accepted:
+                self._refuse_count(count)
+            self.bound = 0
+            self.calls += 1
+            if self.on_cuda:
+                self.use_stream()
+            if self.max_graphs != 0:
+                result = self._run_with_graphs(args, count, out)
             else:
-                result = self.bind_preallocated()
-            if self.record.is_data_dependent:
-                result = self.collect(result)
-            else:
-                self.enqueue()
+                self.take_inputs(args, count)
+                if self.shapes_changed or self.buffers is None or out is not None:
+                    result = self.bind_outputs(args, out)
+                else:
+                    result = self.bind_preallocated()
+                if self.record.is_data_dependent:
+                    result = self.collect(result)
+                else:
+                    self.enqueue()
             succeeded = True
             return result
         finally:
             self._end(succeeded)
 
-    cdef inline int _begin(self, Py_ssize_t count) except -1:
-        if count != self.accepted:
-            self._refuse_count(count)
-        self.bound = 0
-        if self.on_cuda:
-            self.use_stream()
-        return 0
+    cdef object _run_with_graphs(self, PyObject** args, Py_ssize_t count, object out):
+        if not self.on_cuda or not is_capturing(self.stream):
+            self.take_inputs(args, count)
+            return self.run_graph(args, out)
+        # The caller captures: into that graph goes the engine itself, not a graph of ours.
+        self._forget_all()
+        self.defers_binding = False
+        try:
+            self.take_inputs(args, count)
+            result = self.bind_outputs(args, out)
+            if self.record.is_data_dependent:
+                return self.collect(result)
+            self.enqueue()
+            return result
+        finally:
+            self._forget_all()
+            self.defers_binding = True
 
     def _refuse_count(self, Py_ssize_t count):
         if self.accepted < 0:
@@ -317,6 +432,8 @@ cdef class Executor(OutputBinding):
         self.bound = 0
         self.record = None
         self.buffers = None
+        self.graph = None
+        self.graph_is_stale = False
         self.forget()
 
     cdef object run_bound(self, BoundCall call):
@@ -325,8 +442,15 @@ cdef class Executor(OutputBinding):
         try:
             if self.accepted < 0:
                 self._refuse_count(0)
+            self.calls += 1
             if self.on_cuda:
                 self.use_stream()
+                if self.stream != call.stream:
+                    self._use_on_this_stream(call)
+            if self.max_graphs != 0 and call.outputs is not None:
+                self._run_bound_graph(call)
+                succeeded = True
+                return call.outputs
             if call.identity != self.bound:
                 self._restore(call)
             if call.outputs is None:
@@ -339,11 +463,33 @@ cdef class Executor(OutputBinding):
         finally:
             self._end(succeeded)
 
+    cdef int _run_bound_graph(self, BoundCall call) except -1:
+        if self.on_cuda and is_capturing(self.stream):
+            self._restore(call)
+            self.enqueue()
+            self._forget_all()
+        elif call.graph is not None:
+            self.launch_graph(call.graph)
+        else:
+            self.recall(call.record)
+            call.graph = self.capture_graph(call.record, call.addresses)
+            self._forget_all()
+        return 0
+
+    cdef int _use_on_this_stream(self, BoundCall call) except -1:
+        """Keep the call's own memory from being reused before its work on this stream is done."""
+        for owner in call.owners if isinstance(call.owners, (tuple, list)) else (call.owners,):
+            if isinstance(owner, torch.Tensor) and owner.is_cuda:
+                owner.record_stream(torch.cuda.current_stream(self.device))
+        call.stream = self.stream
+        return 0
+
     cdef int _restore(self, BoundCall call) except -1:
         """Bind a BoundCall's addresses again, after other calls of this executor."""
         cdef Py_ssize_t index
         self.bound = 0
         self.buffers = None
+        self.graph = None
         if self.record is not call.record or any([tensor.is_shape_tensor for tensor in self.inputs]):
             self.use_record(call.record)
         for index in range(self.input_count + self.output_count):
@@ -351,6 +497,6 @@ cdef class Executor(OutputBinding):
             if not (index < self.input_count and self.slots[index].is_shape_tensor):
                 self.slots[index].next_address = call.addresses[index]
             if self.slots[index].next_address not in (0, self.slots[index].address):
-                self.bind_address(index)
+                self.tell_address(index)
         self.bound = call.identity
         return 0

@@ -1,7 +1,7 @@
 """Takes the arguments of a call: compares each with what is bound, and finds what their shapes lead to."""
 
 from cpython.object cimport PyObject, PyTypeObject
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from trt_rt._core.bound_context cimport BoundContext
 from trt_rt._core.dlpack cimport DLTensor
@@ -17,15 +17,19 @@ cdef class InputBinding(BoundContext):
     cdef list temporaries        # copies of inputs; PyTorch reuses their memory in stream order
 
     cdef ShapeCache records
-    cdef ShapeRecord record      # what the context is set up for; None while unknown
-    cdef bint shapes_changed
-    cdef bint addresses_changed
+    cdef ShapeRecord record      # of the last call's shapes; the context's too, unless binding is deferred
+    cdef bint shapes_changed     # since the last call
+    cdef bint addresses_changed  # since the last call, or the tensors are other objects
+    cdef int forced_profile      # the one optimization profile that may be used, or -1
     cdef int64_t* key
     cdef Py_ssize_t key_capacity
     cdef object new_allocator
+    cdef uint64_t shape_changes  # how often a call had other shapes than the one before
+    cdef uint64_t careful_reads  # how many arguments took the slower route
     cdef bint allocate_all       # TensorRT allocates every output
 
     cdef int take_inputs(self, PyObject** args, Py_ssize_t count) except -1
+    cdef int recall(self, ShapeRecord record) except -1
     cdef int use_record(self, ShapeRecord record) except -1
     cdef bint is_negative(self, PyObject* value) except -1
 

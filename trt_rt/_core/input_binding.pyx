@@ -51,19 +51,18 @@ cdef uintptr_t CPU_ALIGNMENT = 64
 cdef class InputBinding(BoundContext):
     def __init__(
         self,
-        context,
+        contexts,
         tuple inputs,
         tuple outputs,
         *,
         device,
         name,
         take_error,
-        owner,
         new_allocator,
         max_shapes,
     ):
         BoundContext.__init__(
-            self, context, inputs, outputs, device=device, name=name, take_error=take_error, owner=owner
+            self, contexts, inputs, outputs, device=device, name=name, take_error=take_error
         )
         self.tensor_type = <PyTypeObject*> torch.Tensor
         self.is_neg = torch.Tensor.is_neg
@@ -73,6 +72,7 @@ cdef class InputBinding(BoundContext):
         self.temporaries = []
         self.records = ShapeCache(max_shapes)
         self.new_allocator = new_allocator
+        self.forced_profile = -1
 
     def __dealloc__(self):
         PyMem_Free(self.key)
@@ -144,6 +144,7 @@ cdef class InputBinding(BoundContext):
         """Make a plain, contiguous, aligned tensor of the argument; a copy if need be."""
         cdef IOSlot* slot = &self.slots[index]
         cdef DLTensor tensor
+        self.careful_reads += 1
         target = self.inputs[index]
         plain = as_plain_tensor(<object> value, target)
         if self.api.dltensor_from_py_object_no_sync(<PyObject*> plain, &tensor) != 0:
@@ -206,14 +207,16 @@ cdef class InputBinding(BoundContext):
     cdef int _find_record(self) except -1:
         cdef Py_ssize_t length = self._build_key()
         cdef ShapeRecord record
+        self.shape_changes += 1
         # Until it is certain what the context is set up for, it is unknown: a failure below leaves it so.
         self.record = None
         record = self.records.find(self.key, length)
         if record is None:
             record = self._derive(length)
             self.records.insert(record)
-        else:
+        elif not self.defers_binding:
             self.use_shapes(record.input_shapes, record.profile)
+            self.use_workspace()
         self.record = record
         return 0
 
@@ -249,6 +252,18 @@ cdef class InputBinding(BoundContext):
     cdef int use_record(self, ShapeRecord record) except -1:
         """Return to shapes of before, as a call with inputs of these shapes would."""
         cdef Py_ssize_t index
+        self.recall(record)
+        self.use_shapes(record.input_shapes, record.profile)
+        self.use_workspace()
+        for index in range(self.output_count):
+            if record.outputs[index].ndim < 0:
+                self._use_allocator(index)
+        self.record = record
+        return 0
+
+    cdef int recall(self, ShapeRecord record) except -1:
+        """Put a record's shapes and values into the slots; what the context holds is another matter."""
+        cdef Py_ssize_t index
         cdef Py_ssize_t position = 0
         cdef size_t size
         cdef IOSlot* slot
@@ -262,8 +277,6 @@ cdef class InputBinding(BoundContext):
                 size = layout_bytes(&slot.layout)
                 memcpy(slot.values, &record.key[position], size)
                 position += (size + sizeof(int64_t) - 1) // sizeof(int64_t)
-        self.use_shapes(record.input_shapes, record.profile)
-        self.record = record
         return 0
 
     @cython.final
@@ -271,22 +284,23 @@ cdef class InputBinding(BoundContext):
         """Ask TensorRT what follows from the inputs' shapes and values."""
         cdef Py_ssize_t index
         cdef IOSlot* slot
-        cdef ShapeRecord record = ShapeRecord(key_length, self.output_count)
+        cdef ShapeRecord record = ShapeRecord(key_length, self.input_count, self.output_count)
         shapes = tuple([self._shape_of(index) for index in range(self.input_count)])
         values = [self._values_of(index) for index in range(self.input_count)]
         record.input_shapes = shapes
-        record.profile = choose_profile(self.inputs, shapes, values, max(self.profile, 0))
+        record.profile = choose_profile(self.inputs, shapes, values, max(self.profile, 0), self.forced_profile)
         self.use_shapes(shapes, record.profile)
         for index in range(self.input_count):
             slot = &self.slots[index]
-            if slot.is_shape_tensor and slot.next_address != slot.address:
-                self.bind_address(index)
+            if slot.is_shape_tensor:
+                self.tell_address(index)
         try:
             missing = self.context.infer_shapes()
         except RuntimeError as error:
             raise ExecutionError(f"engine {self.name!r}: {error}") from error
         if missing:
             self.fail(f"infer_shapes(), which lacks {list(missing)},")
+        self.use_workspace()
         record.allocations = [None] * self.output_count
         for index in range(self.output_count):
             self._derive_output(record, index)
@@ -314,7 +328,8 @@ cdef class InputBinding(BoundContext):
         cdef Py_ssize_t dimension
         cdef IOSlot* slot = &self.slots[self.input_count + output]
         tensor = self.outputs[output]
-        shape = tuple(self.context.get_tensor_shape(tensor.name))
+        # While PyTorch traces, sizes come out as tensors.
+        shape = tuple([int(size) for size in self.context.get_tensor_shape(tensor.name)])
         record.outputs[output] = slot.layout
         if (-1 in shape or self.allocate_all) and tensor.aliased_input is None and not tensor.is_shape_tensor:
             self._use_allocator(output)

@@ -1,9 +1,9 @@
-from trt_rt._core.executor cimport Executor
+from trt_rt._core.executor_pool cimport ExecutorPool
 
 
 cdef class ModuleCallBase:
-    cdef Executor _executor
-    cdef bint _is_direct         # nothing but hooks can ask for nn.Module's own call
-    cdef tuple _hooks            # every dict that can hold a hook for this module
+    cdef ExecutorPool _pool
+    cdef bint _is_direct         # whether nn.Module's own call would do nothing but call forward
+    cdef tuple _hooks            # dicts that hold hooks, the module's own and those of all modules
 
     cdef bint _has_hooks(self) noexcept

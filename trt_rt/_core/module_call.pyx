@@ -1,10 +1,10 @@
 # cython: boundscheck=False, wraparound=False
-"""The call of a TRTModule: straight to the executor unless something asks for nn.Module's own call."""
+"""The call of a TRTModule: straight to its stream's executor unless something asks for nn.Module's own call."""
 
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_SIZE
 
-from trt_rt._core.executor cimport Executor
+from trt_rt._core.executor_pool cimport ExecutorPool
 
 cdef extern from "Python.h":
     ctypedef struct PyTupleObject:
@@ -23,7 +23,7 @@ cdef class ModuleCallBase:
     def __call__(self, *args, **kwargs):
         if self._is_direct and not self._has_hooks():
             if not kwargs:
-                return self._executor.run((<PyTupleObject*> args).ob_item, PyTuple_GET_SIZE(args), None)
+                return self._pool.select().run((<PyTupleObject*> args).ob_item, PyTuple_GET_SIZE(args), None)
             return self.forward(*args, **kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -34,15 +34,15 @@ cdef class ModuleCallBase:
                 return True
         return False
 
-    def _connect(self, Executor executor, bint is_direct, tuple hooks not None):
+    def _connect(self, ExecutorPool pool, bint is_direct, tuple hooks not None):
         """Set what a call uses. `hooks` are dicts; `is_direct` False leaves every call to nn.Module."""
         if not all([isinstance(hook, dict) for hook in hooks]):
             raise TypeError("hooks must be dicts")
-        self._executor = executor
-        self._is_direct = is_direct and executor is not None
+        self._pool = pool
+        self._is_direct = is_direct and pool is not None
         self._hooks = hooks
 
     @property
     def executor(self):
-        """The `Executor` of this module: the call without nn.Module around it."""
-        return self._executor
+        """The `Executor` of the calling stream: the call without nn.Module around it; None before there is any."""
+        return None if self._pool is None else self._pool.select()

@@ -23,6 +23,7 @@ cdef class OutputBinding(InputBinding):
     cdef object bind_callers(self, PyObject** args, object out)
     cdef object collect(self, object result)
 
+    cdef object allocate_output(self, Py_ssize_t output, DLTensor* tensor)
     cdef int _choose_buffers(self) except -1
     cdef OutputBuffers _new_buffers(self)
     cdef object _fresh_output(self, PyObject** args, Py_ssize_t output)

@@ -48,14 +48,14 @@ cdef inline PyObject** _items(tuple items) noexcept:
 
 
 cdef class OutputBinding(InputBinding):
-    def __cinit__(self, context, tuple inputs, tuple outputs, **options):
+    def __cinit__(self, contexts, tuple inputs, tuple outputs, **options):
         self.aliased = <Py_ssize_t*> PyMem_Calloc(max(len(outputs), 1), sizeof(Py_ssize_t))
         if self.aliased == NULL:
             raise MemoryError()
 
-    def __init__(self, context, tuple inputs, tuple outputs, *, allocate_all, **options):
+    def __init__(self, contexts, tuple inputs, tuple outputs, *, allocate_all, **options):
         cdef Py_ssize_t output
-        InputBinding.__init__(self, context, inputs, outputs, **options)
+        InputBinding.__init__(self, contexts, inputs, outputs, **options)
         self.allocate_all = allocate_all
         self.allocate = empty_function(self.device)
         self.allocate_on_host = empty_function(torch.device("cpu"))
@@ -95,13 +95,19 @@ cdef class OutputBinding(InputBinding):
     @cython.final
     cdef object _fresh_output(self, PyObject** args, Py_ssize_t output):
         cdef DLTensor tensor
-        cdef object allocation
-        cdef PyObject* allocated
         if self.aliased[output] >= 0:
             return self._aliased_output(args, output)
-        allocation = self.record.allocations[output]
-        if allocation is None:  # TensorRT allocates it
+        if self.record.allocations[output] is None:  # TensorRT allocates it
             return None
+        value = self.allocate_output(output, &tensor)
+        self._bind_output(output, &tensor)
+        return value
+
+    @cython.final
+    cdef object allocate_output(self, Py_ssize_t output, DLTensor* tensor):
+        """A new tensor, and what DLPack says of it."""
+        cdef object allocation = self.record.allocations[output]
+        cdef PyObject* allocated
         is_host = self.slots[self.input_count + output].is_shape_tensor
         allocate = self.allocate_on_host if is_host else self.allocate
         allocated = PyObject_Vectorcall(allocate, _items(<tuple> allocation), 3, NULL)
@@ -109,9 +115,8 @@ cdef class OutputBinding(InputBinding):
             self._fail_allocation(output)
         value = <object> allocated
         Py_DECREF(value)  # the call's reference; `value` holds its own
-        if self.api.dltensor_from_py_object_no_sync(<PyObject*> value, &tensor) != 0:
+        if self.api.dltensor_from_py_object_no_sync(<PyObject*> value, tensor) != 0:
             raise_pending()
-        self._bind_output(output, &tensor)
         return value
 
     @cython.final

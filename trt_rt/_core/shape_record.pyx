@@ -4,7 +4,7 @@ A loop that alternates between shapes finds each again by a scan of integers: a 
 Python object. Capacities are small, so a scan beats a hash table.
 """
 
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
@@ -42,21 +42,49 @@ cdef class OutputBuffers:
 
 
 cdef class ShapeRecord:
-    def __cinit__(self, Py_ssize_t key_length, Py_ssize_t output_count):
+    def __cinit__(self, Py_ssize_t key_length, Py_ssize_t input_count, Py_ssize_t output_count):
+        cdef Py_ssize_t count = input_count + output_count
         self.key_length = key_length
+        self.statics = [None] * count
+        self.static_addresses = <uintptr_t*> PyMem_Calloc(max(count, 1), sizeof(uintptr_t))
         self.ring = []
         self.key = <int64_t*> PyMem_Malloc(max(key_length, 1) * sizeof(int64_t))
         self.outputs = <TensorLayout*> PyMem_Malloc(max(output_count, 1) * sizeof(TensorLayout))
-        if self.key == NULL or self.outputs == NULL:
+        if self.key == NULL or self.outputs == NULL or self.static_addresses == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
+        PyMem_Free(self.static_addresses)
         PyMem_Free(self.key)
         PyMem_Free(self.outputs)
 
     cdef int set_key(self, const int64_t* key) except -1:
         memcpy(self.key, key, self.key_length * sizeof(int64_t))
         self.key_hash = hash_words(key, self.key_length)
+        return 0
+
+    cdef bint recurs(self, uint64_t addresses_hash) noexcept:
+        """Whether these addresses were among the last that had no graph; from now on they are."""
+        cdef Py_ssize_t i
+        for i in range(MISSES):
+            if self.missed[i] == addresses_hash:
+                return True
+        self.missed[self.miss_count % MISSES] = addresses_hash
+        self.miss_count += 1
+        return False
+
+    cdef int drop_buffers(self) except -1:
+        cdef Py_ssize_t index
+        self.ring.clear()
+        self.turn = 0
+        for index in range(len(self.statics)):
+            self.statics[index] = None
+            self.static_addresses[index] = 0
+        return 0
+
+    cdef int set_static(self, Py_ssize_t index, object tensor) except -1:
+        self.statics[index] = tensor
+        self.static_addresses[index] = tensor.data_ptr()
         return 0
 
 
@@ -99,8 +127,7 @@ cdef class ShapeCache:
     cdef int drop_buffers(self) except -1:
         cdef ShapeRecord record
         for record in self.records:
-            record.ring.clear()
-            record.turn = 0
+            record.drop_buffers()
         return 0
 
     cdef int clear(self) except -1:

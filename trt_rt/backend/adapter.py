@@ -124,18 +124,40 @@ class Backend:
         message = self.log.take_error()
         return f"It says: {message}" if message else "It logged no reason."
 
-    def create_context(self, engine: Any, name: str) -> Any:
+    def create_context(self, engine: Any, name: str, *, user_managed: bool = False) -> Any:
         """A new ``IExecutionContext``.
+
+        Parameters
+        ----------
+        engine : ICudaEngine
+            Whose.
+        name : str
+            For messages.
+        user_managed : bool, optional
+            It runs in scratch memory of `set_device_memory` only.
 
         Raises
         ------
         BackendError
             If TensorRT makes none, mostly for lack of memory.
         """
-        context = engine.create_execution_context()
+        if user_managed:
+            context = engine.create_execution_context(
+                self.api.ExecutionContextAllocationStrategy.USER_MANAGED
+            )
+        else:
+            context = engine.create_execution_context()
         if context is None:
             raise BackendError(f"engine {name!r}: {self.name} made no execution context. {self._says()}")
         return context
+
+    def device_memory_size(self, engine: Any) -> int:
+        """Bytes of scratch memory that a context needs, whatever its shapes."""
+        return int(engine.device_memory_size_v2)
+
+    def set_device_memory(self, context: Any, address: int, size: int) -> None:
+        """Let a context of the user-managed kind run in `size` bytes at `address`."""
+        context.set_device_memory(address, size)
 
     def io_tensors(self, engine: Any) -> tuple[IOTensor, ...]:
         """The engine's I/O tensors, in its order.

@@ -1,0 +1,53 @@
+"""TensorRT's engine and the runtime that it came from, as one thing that many keep alive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trt_rt.backend import Backend
+from trt_rt.errors import ClosedError
+
+__all__ = ["EngineHandle"]
+
+
+class EngineHandle:
+    """Shared by an `Engine` and whatever makes execution contexts of it; the last of them destroys it.
+
+    Parameters
+    ----------
+    backend : Backend
+        Whose they are.
+    runtime, engine : object
+        TensorRT's own, which are destroyed engine first.
+    name : str
+        For messages.
+    """
+
+    def __init__(self, backend: Backend, runtime: Any, engine: Any, name: str) -> None:
+        self.backend = backend
+        self.name = name
+        # TensorRT wants an engine destroyed before its runtime: a list lets go of its last item first.
+        self._held = [runtime, engine]
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return not self._held
+
+    @property
+    def engine(self) -> Any:
+        """TensorRT's ``ICudaEngine``.
+
+        Raises
+        ------
+        ClosedError
+            If it was closed.
+        """
+        if not self._held:
+            raise ClosedError(f"engine {self.name!r} was closed; load it again to use it.")
+        return self._held[1]
+
+    def close(self) -> None:
+        """Destroy both, unless somebody holds on to TensorRT's own objects. Idempotent."""
+        while self._held:
+            self._held.pop()

@@ -1,0 +1,39 @@
+"""How a module's calls are run: what the context managers of `trt_rt.runtime` switch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Modes"]
+
+
+@dataclass(frozen=True)
+class Modes:
+    """What is switched on for one module.
+
+    Attributes
+    ----------
+    pre_allocated_outputs : int
+        Sets of outputs that are reused in turn, for each set of input shapes; 0 for fresh outputs.
+    cuda_graphs : bool or None
+        Whether calls replay CUDA graphs; None for the process's default, `set_cudagraphs_mode`.
+    max_graphs : int
+        CUDA graphs that are kept for each stream that calls.
+    output_allocator : bool
+        Whether TensorRT allocates every output. Outputs whose size depends on data always are.
+    optimization_profile : int or None
+        The only optimization profile that calls may use; None for the first that admits the inputs.
+    dynamic_resources : bool
+        Whether scratch memory is sized for the shapes in use and shared by modules of one stream.
+    profiler : object or None
+        TensorRT's ``IProfiler`` that is told the time of every layer.
+    """
+
+    pre_allocated_outputs: int = 0
+    cuda_graphs: bool | None = None
+    max_graphs: int = 32
+    output_allocator: bool = False
+    optimization_profile: int | None = None
+    dynamic_resources: bool = False
+    profiler: Any = None

@@ -1,0 +1,151 @@
+"""The executors of one module, one for each stream that calls it, and the modes that they run in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, WeakSet, ref
+
+from trt_rt._core.executor import Executor
+from trt_rt._core.executor_pool import ExecutorPool
+from trt_rt._core.io_tensor import IOTensor
+from trt_rt.context_factory import ContextFactory
+from trt_rt.errors import ClosedError
+from trt_rt.modes import Modes
+
+if TYPE_CHECKING:
+    from trt_rt.engine import Engine
+
+__all__ = ["ModuleExecutors", "default_cuda_graphs", "set_default_cuda_graphs"]
+
+_live: WeakSet[ModuleExecutors] = WeakSet()
+_default_cuda_graphs = False
+
+
+def set_default_cuda_graphs(enabled: bool) -> None:
+    """Switch CUDA graphs for every module that has no setting of its own, now and later."""
+    global _default_cuda_graphs
+    _default_cuda_graphs = enabled
+    for executors in list(_live):
+        executors.change()
+
+
+def default_cuda_graphs() -> bool:
+    """Whether modules with no setting of their own replay CUDA graphs."""
+    return _default_cuda_graphs
+
+
+class ModuleExecutors:
+    """Makes a module's executors, and changes the modes of all of them together.
+
+    Parameters
+    ----------
+    engine : Engine
+        What runs.
+    inputs, outputs : sequence of IOTensor
+        All of the engine's, in the order that calls use.
+    modes : Modes
+        To begin with.
+    max_contexts : int
+        How many streams have an executor of their own.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        inputs: Sequence[IOTensor],
+        outputs: Sequence[IOTensor],
+        modes: Modes,
+        max_contexts: int,
+    ) -> None:
+        self._engine = engine
+        self._inputs = tuple(inputs)
+        self._outputs = tuple(outputs)
+        # Reentrant: while it is held a finalizer may drop, or a callback make, an executor.
+        self._lock = threading.RLock()
+        self._contexts: ContextFactory = engine.new_context_factory(modes)
+        # The pool goes with this, and must not keep it: a cycle would leave contexts to the collector.
+        this = ref(self)
+        self.pool = ExecutorPool(lambda: _executors_of(this)._make(), engine.device, max_contexts)
+        _live.add(self)
+
+    @property
+    def modes(self) -> Modes:
+        """As they are now."""
+        return self._contexts.modes
+
+    @property
+    def uses_cuda_graphs(self) -> bool:
+        """Whether calls replay CUDA graphs: by the module's own setting, or the process's default."""
+        own = self.modes.cuda_graphs
+        return _default_cuda_graphs if own is None else own
+
+    def _make(self) -> Executor:
+        with self._lock:
+            executor = self._engine.new_executor(self._inputs, self._outputs, self._contexts)
+            self._configure(executor, new_context=False)
+            return executor
+
+    def _configure(self, executor: Executor, *, new_context: bool) -> None:
+        modes = self.modes
+        profile = modes.optimization_profile
+        executor.configure(
+            buffers=modes.pre_allocated_outputs,
+            max_graphs=modes.max_graphs if self.uses_cuda_graphs else 0,
+            allocate_all=modes.output_allocator,
+            profile=-1 if profile is None else profile,
+            new_context=new_context,
+        )
+
+    def change(self, **changes: Any) -> Modes:
+        """Change modes, for all executors, from their next call on.
+
+        Parameters
+        ----------
+        **changes
+            Fields of `Modes`.
+
+        Returns
+        -------
+        Modes
+            As they were.
+
+        Raises
+        ------
+        ExecutionError
+            If CUDA reports that work in flight has failed.
+        """
+        with self._lock:
+            before = self.modes
+            modes = replace(before, **changes)
+            new_context = (
+                modes.dynamic_resources != before.dynamic_resources or modes.profiler is not before.profiler
+            )
+            self._contexts.modes = modes
+            with ExitStack() as changing:  # changes all of them, and raises what any has raised
+                for executor in self._all():
+                    changing.callback(partial(self._configure, executor, new_context=new_context))
+            return before
+
+    def counts(self) -> dict[str, int]:
+        """How often what has happened, in all executors together."""
+        total: dict[str, int] = {}
+        for executor in self._all():
+            for what, count in executor.counts.items():
+                total[what] = total.get(what, 0) + count
+        return {**total, "contexts": len(self._all())}
+
+    def _all(self) -> list[Executor]:
+        # Until the pool stands, its first executor is being made.
+        return self.pool.all() if hasattr(self, "pool") else []
+
+
+def _executors_of(this: ReferenceType[ModuleExecutors]) -> ModuleExecutors:
+    executors = this()
+    if executors is None:
+        raise ClosedError("the module of this executor is gone.")
+    return executors

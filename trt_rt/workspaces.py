@@ -1,0 +1,48 @@
+"""Scratch memory that execution contexts of one stream share."""
+
+from __future__ import annotations
+
+import threading
+from weakref import WeakValueDictionary
+
+import torch
+
+__all__ = ["shared_workspace"]
+
+_lock = threading.Lock()
+_of_stream: WeakValueDictionary[tuple[torch.device, int], torch.Tensor] = WeakValueDictionary()
+
+
+def shared_workspace(device: torch.device, stream: int, size: int) -> torch.Tensor:
+    """Scratch memory for work in the order of one stream.
+
+    What runs on one stream runs one after the other, so all of it can use the same scratch memory. On a CPU a
+    thread is what a stream is on a GPU.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where.
+    stream : int
+        The caller's CUDA stream, which must be current; 0 on a CPU.
+    size : int
+        Bytes that are needed.
+
+    Returns
+    -------
+    torch.Tensor
+        At least `size` bytes, uint8. Freed when nobody keeps it; who was given a smaller one before keeps that.
+
+    Raises
+    ------
+    torch.OutOfMemoryError, RuntimeError
+        If there is no memory.
+    """
+    key = (device, stream if device.type == "cuda" else threading.get_ident())
+    with _lock:
+        workspace = _of_stream.get(key)
+        if workspace is None or workspace.numel() < size:
+            with torch.inference_mode(False):
+                workspace = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
+            _of_stream[key] = workspace
+        return workspace
