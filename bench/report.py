@@ -109,6 +109,31 @@ def difference_table(timings: dict[str, Timing], *, on_gpu: bool) -> str:
             None,
         ),
     ]
+    if on_gpu:
+        launch, copy = timings["graph_launch"], timings["async_copy"]
+        rows += [
+            ("graphs, `bind`, over `cuGraphLaunch`", timings["graph_bind_1x1"].over(launch), 0.4),
+            (
+                "graphs, module, pre-allocated, over `cuGraphLaunch`",
+                timings["graph_module_prealloc_1x1"].over(launch),
+                1.0,
+            ),
+            (
+                "graphs, addresses that churn, over `cuGraphLaunch` + `cuMemcpyAsync`",
+                timings["graph_module_prealloc_churn"].over(launch + copy),
+                0.6,
+            ),
+            (
+                "4 inputs and outputs over 1 and 1, graphs, pre-allocated",
+                timings["graph_module_prealloc_4x4"].over(timings["graph_module_prealloc_1x1"]),
+                2.0,
+            ),
+            (
+                "4 inputs and outputs over 1 and 1, pre-allocated",
+                timings["module_prealloc_4x4"].over(timings["module_prealloc_1x1"]),
+                2.0,
+            ),
+        ]
     lines = [
         "### What is added, 1 input and 1 output",
         "",

@@ -12,6 +12,7 @@ from typing import Any
 
 import null_engine
 import torch
+from driver_floors import AsyncCopy, GraphLaunch
 from hand_written import HandWrittenLoop
 from prepared_call import PreparedCall
 
@@ -19,6 +20,8 @@ import trt_rt
 from trt_rt.backend import Backend
 
 SHAPE = (4, 16)
+EIGHT_SHAPES = tuple((size, 16) for size in range(4, 12))
+CHURN = 64
 OTHER_SHAPE = (8, 16)
 DYNAMIC = (-1, 16)
 
@@ -103,6 +106,30 @@ MODULE_FRESH = Way("module_fresh", prepare_fresh_module)
 MODULE_OUT = Way("module_out", prepare_module_into_out)
 
 
+def prepare_graph_bound(
+    module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any
+) -> PreparedCall:
+    module.executors.change(cuda_graphs=True)
+    return PreparedCall(module.bind(*inputs))
+
+
+def prepare_graph(module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any) -> PreparedCall:
+    module.executors.change(cuda_graphs=True, pre_allocated_outputs=1)
+    return PreparedCall(module, inputs)
+
+
+def prepare_graph_fresh(
+    module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any
+) -> PreparedCall:
+    module.executors.change(cuda_graphs=True)
+    return PreparedCall(module, inputs)
+
+
+GRAPH_BOUND = Way("graph_bind", prepare_graph_bound)
+GRAPH = Way("graph_module_prealloc", prepare_graph)
+GRAPH_FRESH = Way("graph_module_fresh", prepare_graph_fresh)
+
+
 def null_plan(device: torch.device, inputs: int, outputs: int) -> bytes:
     return null_engine.plan(
         inputs=inputs, outputs=outputs, shape=DYNAMIC, launches_kernel=device.type == "cuda"
@@ -172,6 +199,21 @@ def hand_written(
     return make
 
 
+def graph_launch(device: torch.device) -> PreparedCall:
+    return PreparedCall(GraphLaunch(null_context(device, 1, 1), current_stream(device)).launch)
+
+
+def async_copy(device: torch.device) -> PreparedCall:
+    target, source = tensors(device, 2)
+    return PreparedCall(AsyncCopy(target, source, current_stream(device)).copy)
+
+
+def churning_graph(device: torch.device) -> PreparedCall:
+    """Calls with so many tensors in turn that their addresses get no graphs, and are copied."""
+    batches = [tensors(device, 1) for _ in range(CHURN)]
+    return PreparedCall(prepare_graph(null_module(device, 1, 1), batches[0], None).function, *batches)
+
+
 class NoOpModule(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
@@ -227,6 +269,7 @@ def engine_scenarios(size: int) -> list[Scenario]:
 
 def all_scenarios() -> list[Scenario]:
     floors, several, changing, legacy = "floors", "more inputs", "changing inputs", "legacy default stream"
+    graphs = "CUDA graphs"
     return [
         Scenario("noop_module", floors, noop_module, counted=False),
         Scenario("data_ptr", floors, data_ptr, counted=False),
@@ -236,6 +279,15 @@ def all_scenarios() -> list[Scenario]:
         Scenario("empty_strided", floors, empty_strided),
         *engine_scenarios(1),
         *engine_scenarios(4),
+        Scenario("graph_launch", graphs, graph_launch, devices=("cuda",)),
+        Scenario("async_copy", graphs, async_copy, devices=("cuda",)),
+        *(
+            Scenario(f"{way.name}_{size}x{size}", graphs, engine_call(way, size, size))
+            for size in (1, 4)
+            for way in (GRAPH_BOUND, GRAPH, GRAPH_FRESH)
+        ),
+        Scenario("graph_module_prealloc_eight_shapes", graphs, alternating(GRAPH, *EIGHT_SHAPES)),
+        Scenario("graph_module_prealloc_churn", graphs, churning_graph),
         Scenario("executor_prealloc_2x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 2, 1)),
         Scenario("executor_prealloc_4x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 4, 1)),
         Scenario("executor_prealloc_new_input", changing, alternating(EXECUTOR_PRE_ALLOCATED, SHAPE, SHAPE)),
@@ -255,6 +307,13 @@ def all_scenarios() -> list[Scenario]:
             "bind_1x1_default_stream",
             legacy,
             engine_call(BIND, 1, 1),
+            devices=("cuda",),
+            legacy_default_stream=True,
+        ),
+        Scenario(
+            "graph_module_prealloc_1x1_default_stream",
+            legacy,
+            engine_call(GRAPH, 1, 1),
             devices=("cuda",),
             legacy_default_stream=True,
         ),

@@ -235,15 +235,15 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
 
     @property
     def executors(self) -> ModuleExecutors:
-        """What runs the calls, one executor for each stream; the context managers of `trt_rt.runtime` switch it."""
+        """What runs the calls, one executor for each stream; `trt_rt.runtime` switches its modes."""
         return self._executors
 
     @property
     def graph_inputs(self) -> tuple[torch.Tensor, ...] | None:
         """Static inputs for the shapes of the last call on the current stream; None before there was one.
 
-        With CUDA graphs on, write new data into these and call the module with them: nothing is copied. A shape
-        tensor's is a copy of its values.
+        With CUDA graphs on, write new data into these and call the module with them: nothing is copied. A
+        shape tensor's is a copy of its values.
         """
         return self.executor.graph_inputs
 

@@ -31,7 +31,7 @@ def shared_workspace(device: torch.device, stream: int, size: int) -> torch.Tens
     Returns
     -------
     torch.Tensor
-        At least `size` bytes, uint8. Freed when nobody keeps it; who was given a smaller one before keeps that.
+        At least `size` bytes, uint8. Freed when nobody keeps it; who was given a smaller one keeps that.
 
     Raises
     ------

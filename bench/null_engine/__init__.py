@@ -17,6 +17,7 @@ from null_engine.null_plan import TensorSpec, plan
 from null_engine.null_runtime import ICudaEngine, Runtime, live_contexts
 from trt_rt.reference import (
     DataType,
+    ExecutionContextAllocationStrategy,
     ILogger,
     IOutputAllocator,
     TensorFormat,
@@ -28,6 +29,7 @@ __version__ = "10.0.0"
 
 __all__ = [
     "DataType",
+    "ExecutionContextAllocationStrategy",
     "ICudaEngine",
     "IExecutionContext",
     "ILogger",

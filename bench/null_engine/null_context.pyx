@@ -172,6 +172,15 @@ cdef class IExecutionContext:
         self._profile = profile_index
         return True
 
+    # -- scratch memory, of which a null engine needs none
+
+    def set_device_memory(self, size_t memory, size_t size):
+        """Take the scratch memory, and leave it alone."""
+
+    def update_device_memory_size_for_shapes(self):
+        """Bytes of scratch memory that the present shapes need."""
+        return 0
+
     # -- what the benches read
 
     @property

@@ -41,7 +41,6 @@ cdef class BoundContext:
     cdef DLExchangeAPI* api
     cdef int32_t device_index
     cdef bint on_cuda
-    cdef bint check_device       # more than one GPU: the caller's may not be the engine's
     cdef int previous_device     # to switch back to; -1 if this call switched nothing
     cdef StreamOrder order
     cdef uintptr_t stream        # the caller's, of the last call
@@ -60,6 +59,7 @@ cdef class BoundContext:
     cdef int drop_context(self) except -1
     cdef int wait_for_lock(self) except -1
     cdef int use_stream(self) except -1
+    cdef int enter_device(self) except -1
     cdef int change_stream(self, uintptr_t stream) except -1
     cdef int restore_device(self) except -1
     cdef int bind_address(self, Py_ssize_t index) except -1

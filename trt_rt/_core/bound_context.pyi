@@ -5,6 +5,9 @@ from typing_extensions import disjoint_base
 
 from trt_rt._core.io_tensor import IOTensor
 
+def set_multi_device_safe_mode(enabled: bool) -> None: ...
+def multi_device_safe_mode() -> bool: ...
+
 @disjoint_base
 class BoundContext:
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...

@@ -14,6 +14,7 @@ from trt_rt._core.dlpack cimport DL_CPU, DL_CUDA, dtype_code, pack_device, torch
 from trt_rt._core.io_slot cimport IOSlot
 
 import sys
+import warnings
 
 import torch
 
@@ -25,7 +26,25 @@ cdef extern from "Python.h":
     PyObject* PyObject_Vectorcall(object, PyObject* const*, size_t, PyObject*) except NULL
 
 
+cdef bint _safe_mode = False
+cdef bint _has_warned = False
+
+
+def set_multi_device_safe_mode(bint enabled):
+    """Let calls make their engine's device current, for every engine of the process; see `trt_rt.runtime`."""
+    global _safe_mode, _has_warned
+    _safe_mode = enabled
+    _has_warned = False
+
+
+def multi_device_safe_mode():
+    """Whether calls make their engine's device current."""
+    return _safe_mode
+
+
 cdef class BoundContext:
+    """An execution context, and what it has been told. A context belongs to one stream at a time."""
+
     def __cinit__(self, contexts, tuple inputs, tuple outputs, *args, **kwargs):
         self.input_count = len(inputs)
         self.output_count = len(outputs)
@@ -52,7 +71,6 @@ cdef class BoundContext:
         self.stream_handle = 0
         if self.on_cuda:
             self.order = StreamOrder(self.device_index)
-            self.check_device = torch.cuda.device_count() > 1
         for index, tensor in enumerate((*inputs, *outputs)):
             self._describe(&self.slots[index], tensor)
         self.use_context()
@@ -121,10 +139,32 @@ cdef class BoundContext:
         if <uintptr_t> stream != self.stream or not self.has_stream:
             self.change_stream(<uintptr_t> stream)
         # The default stream belongs to the current context, so it needs the right one even on one GPU.
-        if (self.check_device or self.on_side_stream) and self.order.has_other_context():
-            self.previous_device = torch.cuda._exchange_device(self.device_index)
-            self.order.adopt_context()
+        if (_safe_mode or self.on_side_stream) and self.order.has_other_context():
+            self.enter_device()
         return 0
+
+    cdef int enter_device(self) except -1:
+        """Make the engine's device current for this call, if that is allowed."""
+        global _has_warned
+        current = torch.cuda.current_device()
+        if current != self.device_index:
+            if not _safe_mode:
+                raise ExecutionError(
+                    f"engine {self.name!r} is on {self.device}, but the current device is cuda:{current}. "
+                    f"Call it under torch.cuda.device({self.device_index}), or call "
+                    "set_multi_device_safe_mode(True)."
+                )
+            if not _has_warned:
+                _has_warned = True
+                warnings.warn(
+                    f"engine {self.name!r} is on {self.device}, but the current device is cuda:{current}: "
+                    "multi-device safe mode switches for each such call, which costs time. Call it under "
+                    f"torch.cuda.device({self.device_index}).",
+                    RuntimeWarning,
+                    stacklevel=1,
+                )
+            self.previous_device = torch.cuda._exchange_device(self.device_index)
+        return self.order.adopt_context()
 
     cdef int change_stream(self, uintptr_t stream) except -1:
         # The context's scratch memory is in use until its last work is done, so the new stream follows the
@@ -222,6 +262,8 @@ cdef class BoundContext:
 
     cdef int fail(self, str call) except -1:
         message = self.take_error()
+        if self.on_cuda and torch.cuda.current_device() != self.device_index:
+            call += f" (with cuda:{torch.cuda.current_device()} current, and the engine on {self.device})"
         says = f"TensorRT says: {message}" if message else "TensorRT logged no reason."
         raise ExecutionError(f"engine {self.name!r}: {call} failed. {says}")
 

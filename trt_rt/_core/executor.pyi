@@ -4,8 +4,8 @@ from typing import Any, final
 import torch
 from typing_extensions import Self, disjoint_base
 
+from trt_rt._core.graph_binding import GraphBinding
 from trt_rt._core.io_tensor import IOTensor
-from trt_rt._core.output_binding import OutputBinding
 
 @disjoint_base
 class BoundCall:
@@ -18,10 +18,10 @@ class BoundCall:
     def __call__(self) -> Any: ...
 
 @final
-class Executor(OutputBinding):
+class Executor(GraphBinding):
     def __init__(
         self,
-        context: Any,
+        contexts: Any,
         inputs: tuple[IOTensor, ...],
         outputs: tuple[IOTensor, ...],
         *,
@@ -29,7 +29,6 @@ class Executor(OutputBinding):
         name: str,
         take_error: Callable[[], str],
         new_allocator: Callable[[IOTensor, torch.device], Any],
-        owner: object = None,
         max_shapes: int = 64,
         allocate_all: bool = False,
     ) -> None: ...
@@ -38,5 +37,15 @@ class Executor(OutputBinding):
     def __call__(self, *args: Any) -> Any: ...
     def run_into(self, args: tuple[Any, ...], out: Any) -> Any: ...
     def bind(self, *args: Any, out: torch.Tensor | Sequence[torch.Tensor] | None = None) -> BoundCall: ...
-    def set_pre_allocated_outputs(self, buffers: int) -> None: ...
+    def configure(
+        self, *, buffers: int, max_graphs: int, allocate_all: bool, profile: int, new_context: bool
+    ) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    @property
+    def graph_inputs(self) -> tuple[torch.Tensor, ...] | None: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+    @property
+    def calls(self) -> int: ...
     def close(self) -> None: ...

@@ -13,7 +13,6 @@ from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport uintptr_t
 
 from trt_rt._core.bound_context cimport acquire, release
-from trt_rt._core.captured_graph cimport CapturedGraph
 from trt_rt._core.driver cimport is_capturing
 from trt_rt._core.graph_binding cimport GraphBinding
 
@@ -242,7 +241,8 @@ cdef class Executor(GraphBinding):
     def graph_inputs(self):
         """Static inputs for the shapes of the last call, for producers that write in place; None before.
 
-        A call with these very tensors launches a graph with no copy. A shape tensor's is a copy of its values.
+        A call with these very tensors launches a graph with no copy. A shape tensor's is a copy of its
+        values.
         """
         acquire(self)
         try:

@@ -55,7 +55,7 @@ cdef class ExecutorPool:
         if self.routes == NULL:
             raise MemoryError()
 
-    def __init__(self, *args):
+    def __init__(self, *args, **kwargs):
         # The first is made now, so that a lack of memory shows when a module is made; any stream may take it.
         self._add_route(<uintptr_t> -1)
 
@@ -85,7 +85,7 @@ cdef class ExecutorPool:
         return self._add_route(stream)
 
     cdef Executor _add_route(self, uintptr_t stream):
-        """Give a new stream the unclaimed executor, a new one, or that of the stream that called longest ago."""
+        """Give a new stream the unclaimed executor, a new one, or that of the stream idle longest."""
         cdef Py_ssize_t index, chosen = -1
         cdef Executor executor
         if self.count < self.capacity and not (self.count == 1 and self.routes[0].stream == <uintptr_t> -1):

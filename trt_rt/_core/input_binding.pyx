@@ -288,7 +288,9 @@ cdef class InputBinding(BoundContext):
         shapes = tuple([self._shape_of(index) for index in range(self.input_count)])
         values = [self._values_of(index) for index in range(self.input_count)]
         record.input_shapes = shapes
-        record.profile = choose_profile(self.inputs, shapes, values, max(self.profile, 0), self.forced_profile)
+        record.profile = choose_profile(
+            self.inputs, shapes, values, max(self.profile, 0), self.forced_profile
+        )
         self.use_shapes(shapes, record.profile)
         for index in range(self.input_count):
             slot = &self.slots[index]

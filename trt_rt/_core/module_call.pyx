@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False
-"""The call of a TRTModule: straight to its stream's executor unless something asks for nn.Module's own call."""
+"""A TRTModule's call: straight to its stream's executor, unless something asks for nn.Module's own."""
 
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_SIZE
@@ -44,5 +44,5 @@ cdef class ModuleCallBase:
 
     @property
     def executor(self):
-        """The `Executor` of the calling stream: the call without nn.Module around it; None before there is any."""
+        """The `Executor` of the calling stream: the call without nn.Module around it."""
         return None if self._pool is None else self._pool.select()

@@ -274,7 +274,8 @@ cdef class OutputBinding(InputBinding):
         ):
             raise InputValueError(
                 f"output {target}: out= must be contiguous and start at a multiple of {self.alignment} "
-                f"bytes; got {describe(value)} with strides {list(value.stride())} at address {value.data_ptr():#x}."
+                f"bytes; got {describe(value)} with strides {list(value.stride())} at address "
+                f"{value.data_ptr():#x}."
             )
         slot.last_object = <PyObject*> value
         return 0

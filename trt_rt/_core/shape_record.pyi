@@ -8,7 +8,7 @@ class OutputBuffers:
 
 @disjoint_base
 class ShapeRecord:
-    def __new__(cls, key_length: int, output_count: int) -> Self: ...
+    def __new__(cls, key_length: int, input_count: int, output_count: int) -> Self: ...
 
 @disjoint_base
 class ShapeCache:

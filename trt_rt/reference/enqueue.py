@@ -107,6 +107,12 @@ class Enqueue:
                 )
             yield
             return
+        if torch.cuda.current_device() != device.index:
+            # What CUDA says when a kernel is launched on a stream of another device than the current one.
+            raise ExecutionError(
+                f"cuda:{torch.cuda.current_device()} is current, and the engine and its streams are on "
+                f"{device}: invalid resource handle"
+            )
         stream = torch.cuda.default_stream(device)
         if handle:
             stream = torch.cuda.ExternalStream(handle, device)
