@@ -11,6 +11,7 @@ import measure
 import torch
 from measure import Timing
 from scenarios import Scenario, scenarios_for
+from thread_scaling import thread_table
 
 import trt_rt
 
@@ -33,7 +34,7 @@ def main() -> int:
     measure.use_own_stream(device)
     scenarios = scenarios_for(device.type)
     timings = measure.time_interleaved(scenarios, device, options.rounds)
-    text = markdown(device, scenarios, timings, options.rounds)
+    text = markdown(device, scenarios, timings, options.rounds) + "\n\n" + thread_table(device)
     print(text)
     if options.markdown:
         options.markdown.write_text(text + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ itself in a C integer, which costs one instruction.
 """
 
 from cuda.bindings cimport cydriver
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 # One kernel that returns at once. Compute capability 7.5 is the oldest that CUDA 13 knows; the driver
 # compiles the text for the device that it is loaded on.
@@ -44,6 +45,15 @@ cdef size_t _empty_kernel() except 0:
     return <size_t>function
 
 
+cdef void _stay_busy(long long nanoseconds) noexcept nogil:
+    cdef timespec now
+    cdef long long end
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    end = now.tv_sec * 1000000000 + now.tv_nsec + nanoseconds
+    while now.tv_sec * 1000000000 + now.tv_nsec < end:
+        clock_gettime(CLOCK_MONOTONIC, &now)
+
+
 cdef class IExecutionContext:
     """What one execution context remembers (shapes, addresses) and how often each method was called.
 
@@ -68,6 +78,7 @@ cdef class IExecutionContext:
     cdef dict _addresses
     cdef dict _allocators
     cdef int _profile
+    cdef long long _busy_ns             # of an enqueue, without the GIL
     cdef long _executed, _shapes_set, _shapes_read, _addresses_set, _addresses_read, _inferred
     cdef long _allocators_set, _profiles_set
 
@@ -81,6 +92,7 @@ cdef class IExecutionContext:
         self._addresses = {}
         self._allocators = {}
         self._profile = 0
+        self._busy_ns = <long long> (engine.busy_us * 1000)
         self._kernel = NULL
         if engine.launches_kernel:
             self._kernel = <cydriver.CUfunction>_empty_kernel()
@@ -93,6 +105,9 @@ cdef class IExecutionContext:
         self._executed += 1
         if self.refuse:
             return False
+        if self._busy_ns != 0:
+            with nogil:
+                _stay_busy(self._busy_ns)
         if self._kernel != NULL:
             result = cydriver.cuLaunchKernel(
                 self._kernel, 1, 1, 1, 1, 1, 1, 0, <cydriver.CUstream>stream_handle, NULL, NULL

@@ -31,7 +31,12 @@ class TensorSpec:
 
 
 def plan(
-    *, inputs: int = 1, outputs: int = 1, shape: tuple[int, ...] = (1, 16), launches_kernel: bool = False
+    *,
+    inputs: int = 1,
+    outputs: int = 1,
+    shape: tuple[int, ...] = (1, 16),
+    launches_kernel: bool = False,
+    busy_us: float = 0,
 ) -> bytes:
     """Make the plan of an engine of float32 tensors ``in0``, ``in1``, ... and ``out0``, ``out1``, ...
 
@@ -43,19 +48,25 @@ def plan(
         Shape of every tensor; -1 for a dynamic dimension, from 1 to 1024 and best at 1.
     launches_kernel : bool
         Whether an enqueue launches one empty CUDA kernel on the caller's stream, or does nothing.
+    busy_us : float
+        How long an enqueue keeps its thread busy without the GIL, in microseconds, as TensorRT's does.
     """
     if inputs < 1:
         raise ValueError("a null engine needs an input: its outputs take their shapes from it")
     specs = [TensorSpec(f"in{i}", shape, f"in{i}", is_input=True) for i in range(inputs)]
     specs += [TensorSpec(f"out{i}", shape, f"in{i % inputs}", is_input=False) for i in range(outputs)]
-    header = {"tensors": [asdict(spec) for spec in specs], "launches_kernel": launches_kernel}
+    header = {
+        "tensors": [asdict(spec) for spec in specs],
+        "launches_kernel": launches_kernel,
+        "busy_us": busy_us,
+    }
     return MAGIC + json.dumps(header).encode()
 
 
-def read_plan(serialized: bytes) -> tuple[list[TensorSpec], bool]:
-    """The tensors, and whether an enqueue launches a kernel; ValueError for anything but a null plan."""
+def read_plan(serialized: bytes) -> tuple[list[TensorSpec], bool, float]:
+    """The tensors, whether an enqueue launches a kernel, and its `busy_us`; ValueError for any other plan."""
     if not serialized.startswith(MAGIC):
         raise ValueError(f"a null engine's plan starts with {MAGIC!r}, this one with {serialized[:4]!r}")
     header = json.loads(serialized[len(MAGIC) :])
     specs = [TensorSpec(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in header["tensors"]]
-    return specs, header["launches_kernel"]
+    return specs, header["launches_kernel"], header["busy_us"]

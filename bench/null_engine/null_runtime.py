@@ -29,11 +29,11 @@ class Runtime:
     def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
         """Read a null plan; None, with the reason logged, for any other."""
         try:
-            specs, launches_kernel = read_plan(bytes(serialized_engine))
+            specs, launches_kernel, busy_us = read_plan(bytes(serialized_engine))
         except ValueError as error:
             self.logger.log(ILogger.Severity.ERROR, str(error))
             return None
-        return ICudaEngine(specs, launches_kernel, self.logger)
+        return ICudaEngine(specs, launches_kernel, busy_us, self.logger)
 
 
 class ICudaEngine:
@@ -45,10 +45,13 @@ class ICudaEngine:
     device_memory_size_v2 = 0
     streamable_weights_size = 0
 
-    def __init__(self, specs: list[TensorSpec], launches_kernel: bool, logger: ILogger) -> None:
+    def __init__(
+        self, specs: list[TensorSpec], launches_kernel: bool, busy_us: float, logger: ILogger
+    ) -> None:
         self.specs = {spec.name: spec for spec in specs}
         self.inputs = [spec for spec in specs if spec.is_input]
         self.launches_kernel = launches_kernel
+        self.busy_us = busy_us
         self._names = list(self.specs)
         self._logger = logger
 

@@ -1,0 +1,101 @@
+"""Calls a second of one module from several threads, each on a stream of its own, next to one thread."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+
+import null_engine
+import torch
+from prepared_call import PreparedCall
+from scenarios import DYNAMIC, SHAPE, tensors
+
+import trt_rt
+from trt_rt.backend import Backend
+
+THREADS = 8
+CALLS = 200
+ROUNDS = 15
+BUSY_US = 20.0
+
+
+def new_module(device: torch.device, busy_us: float) -> trt_rt.TRTModule:
+    plan = null_engine.plan(shape=DYNAMIC, launches_kernel=device.type == "cuda", busy_us=busy_us)
+    backend = Backend("null", null_engine, runs_on_cpu=True)
+    module = trt_rt.TRTModule(
+        trt_rt.Engine.from_bytes(plan, backend=backend, device=device), max_contexts=THREADS + 1
+    )
+    module.set_pre_allocated_outputs(True)
+    return module
+
+
+class Callers:
+    """Threads that stay, so that each has the same stream, tensors and execution context in every round."""
+
+    def __init__(self, module: trt_rt.TRTModule, device: torch.device, count: int) -> None:
+        self.start = threading.Barrier(count + 1)
+        self.end = threading.Barrier(count + 1)
+        self.stopping = False
+        self.device = device
+        self.threads = [threading.Thread(target=self.run, args=(module,)) for _ in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, module: trt_rt.TRTModule) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            torch.cuda.set_stream(torch.cuda.Stream(self.device))
+        call = PreparedCall(module, tensors(self.device, 1, SHAPE))
+        while True:
+            self.start.wait()
+            if self.stopping:
+                return
+            call.repeat(CALLS)
+            self.end.wait()
+
+    def seconds(self) -> float:
+        """How long all threads take for their calls."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.start.wait()
+        begin = time.perf_counter()
+        self.end.wait()
+        return time.perf_counter() - begin
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.start.wait()
+        for thread in self.threads:
+            thread.join()
+
+
+def calls_a_second(device: torch.device, busy_us: float) -> tuple[float, float]:
+    """Of one thread and of `THREADS`, both in the same rounds."""
+    module = new_module(device, busy_us)
+    one, many = Callers(module, device, 1), Callers(module, device, THREADS)
+    try:
+        taken = [(one.seconds(), many.seconds()) for _ in range(ROUNDS + 1)][1:]
+    finally:
+        one.stop()
+        many.stop()
+    alone = statistics.median(CALLS / seconds for seconds, _ in taken)
+    together = statistics.median(CALLS * THREADS / seconds for _, seconds in taken)
+    return alone, together
+
+
+def thread_table(device: torch.device) -> str:
+    """As Markdown."""
+    lines = [
+        f"### {THREADS} threads on {THREADS} streams over one module",
+        "",
+        "| enqueue | calls/s, 1 thread | calls/s, all threads | ratio | target on a GPU |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for busy_us, label, target in (
+        (BUSY_US, f"{BUSY_US:g} µs without the GIL", 5),
+        (0.0, "nothing without the GIL", 1),
+    ):
+        alone, together = calls_a_second(device, busy_us)
+        lines.append(f"| {label} | {alone:,.0f} | {together:,.0f} | {together / alone:.2f} | ≥ {target} |")
+    return "\n".join(lines)
