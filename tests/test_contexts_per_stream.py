@@ -1,4 +1,4 @@
-"""Each stream that calls a module has an execution context of its own, up to a limit; on a CPU each thread."""
+"""Each stream that calls a module has a context of its own, up to a limit; on a CPU each thread."""
 
 from __future__ import annotations
 
