@@ -78,8 +78,8 @@ class Engine:
         name : str, optional
             For messages. Default: "engine".
         engine_host_code_allowed : bool, optional
-            Whether the plan may bring code that runs in this process, as version-compatible plans do. Only for
-            plans that you trust.
+            Whether the plan may bring code that runs in this process, as version-compatible plans do. Only
+            for plans that you trust.
 
         Returns
         -------

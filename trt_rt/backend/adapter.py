@@ -113,8 +113,8 @@ class Backend:
         if self.library is not None and self.library.version < bindings:
             raise BackendError(
                 f"backend {self.name!r}: the bindings are of version {self.version}, and the library that "
-                f"they found is the older {_dotted(self.library.version)} ({self.library.path}). Install both "
-                "in the same version."
+                f"they found is the older {_dotted(self.library.version)} ({self.library.path}). Install "
+                "both in the same version."
             )
 
     def require(self, device: torch.device) -> None:

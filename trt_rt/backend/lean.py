@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from trt_rt.backend.tensorrt import TensorRT
 from trt_rt.errors import BackendError
@@ -14,15 +14,15 @@ class LeanRuntime(TensorRT):
     """``tensorrt_lean``. Its bindings have no inspector and lack some of the types that they return."""
 
     title = "TensorRT's lean runtime"
-    modules = ("tensorrt_lean_bindings", "tensorrt_lean")
-    libraries = ("nvinfer_lean", "nvinfer_vc_plugin")
+    modules: ClassVar[tuple[str, ...]] = ("tensorrt_lean_bindings", "tensorrt_lean")
+    libraries: ClassVar[tuple[str, ...]] = ("nvinfer_lean", "nvinfer_vc_plugin")
     how_to_install = "pip install 'trt_rt[lean]'."
 
     def tensor_format(self, engine: Any, name: str) -> str:
         """LINEAR, or the description of another layout; the bindings lack the enum and cannot name it."""
-        if engine.get_tensor_vectorized_dim(name) < 0:
-            return "LINEAR"
-        return str(engine.get_tensor_format_desc(name))
+        description = str(engine.get_tensor_format_desc(name))
+        words = description.lower().replace("-", " ")
+        return "LINEAR" if words.startswith("row major") and "vectorized" not in words else description
 
     def inspect(self, engine: Any) -> NoReturn:
         """Raise BackendError: there is no inspector."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from trt_rt.backend.adapter import Backend
 from trt_rt.backend.plan_kind import PlanKind
 
@@ -13,9 +15,9 @@ class TensorRT(Backend):
 
     title = "TensorRT"
     builds_without_gpu = False
-    modules = ("tensorrt", "tensorrt_bindings")
+    modules: ClassVar[tuple[str, ...]] = ("tensorrt", "tensorrt_bindings")
     # Only the folders that TRT_RT_TENSORRT_LIBDIR names: the bindings load those of their own package.
-    libraries = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
+    libraries: ClassVar[tuple[str, ...]] = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
     how_to_install = (
         "Its packages come from NVIDIA's own index: pip install --extra-index-url https://pypi.nvidia.com "
         "'trt_rt[tensorrt]', or use a container or system package of NVIDIA's."
