@@ -70,6 +70,8 @@ def load_libraries(names: Sequence[str], packages: Sequence[str]) -> None:
     OSError
         If a library that was found does not load.
     """
+    if not names:
+        return
     folders = [*library_folders(), *_package_folders(packages)]
     for name in names:
         path = find_library(name, folders)

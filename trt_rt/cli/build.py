@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,9 +53,11 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--compute-capability",
         action="append",
+        type=_compute_capability,
         metavar="X.Y",
         help="a GPU to build for (TensorRT-RTX); again for another",
     )
+    parser.add_argument("--timing-cache", metavar="FILE", help="measured timings, read and updated")
     for flag in _FLAGS:
         parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", default=None)
 
@@ -77,6 +80,13 @@ def _profile(text: str) -> dict[str, tuple[tuple[int, ...], ...]]:
             raise argparse.ArgumentTypeError(f"{entry!r} is not NAME=MIN:OPT:MAX, such as x=1x3:8x3:32x3")
         profile[name] = ranges
     return profile
+
+
+def _compute_capability(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)\.(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not X.Y, such as 8.6")
+    return int(match[1]), int(match[2])
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -106,6 +116,7 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "workspace_bytes": arguments.workspace_bytes,
         "optimization_level": arguments.optimization_level,
         "compute_capabilities": arguments.compute_capability,
+        "timing_cache": arguments.timing_cache,
     }
     options |= {flag: getattr(arguments, flag) for flag in _FLAGS}
     return {name: value for name, value in options.items() if value is not None}

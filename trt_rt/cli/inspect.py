@@ -81,7 +81,7 @@ def _read(plan: memoryview, name: str, *, host_code: bool) -> tuple[PlanKind, Pl
 
     kind = identify_plan(plan)
     if not kind.backends:
-        raise PlanError(f"it is {kind.description}. Check that it is a serialized engine.")
+        raise PlanError(f"this file is {kind.description}. Check that it is a serialized engine.")
     if kind.backends == ("reference",):
         return kind, read_reference_plan(plan), ""
     try:
