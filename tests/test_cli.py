@@ -224,7 +224,8 @@ class TestBuild:
             pytest.skip(trt_rt.backends()["tensorrt_rtx"].reason)
         batch = {0: Dim("batch", min=1, max=8)}
         program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2, 4),), dynamic_shapes=(batch,))
-        (folder / "model.onnx").write_bytes(export_onnx(program))
+        model = export_onnx(program, input_names=["input"], output_names=["output"])
+        (folder / "model.onnx").write_bytes(model.SerializeToString())
         profiles = ["--profile", "input=1x4:2x4:4x4", "--profile", "input=4x4:8x4:8x4"]
         arguments = ["model.onnx", "-o", "model.plan", "--backend", "tensorrt_rtx", *profiles]
         assert main(["build", *arguments, "--compute-capability", "8.6"]) == 0
