@@ -59,7 +59,7 @@ $(INSTALLED): constraints.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt setuptools cython cuda-bindings nvidia-cuda-runtime
 	TRT_RT_SKIP_CORE=1 $(PIP) install -c constraints.txt --no-build-isolation --check-build-dependencies \
-	    --editable '.[demo,dev,dispatch,lean,rtx]'
+	    --editable '.[all-pypi,demo,dev]'
 	touch $@
 
 $(BUILT): $(INSTALLED) $(CORE)

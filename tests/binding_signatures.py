@@ -1,31 +1,21 @@
 """Prints, as JSON, what one installed TensorRT binding exports; run as a program.
 
-    python binding_signatures.py tensorrt_rtx_bindings
+    python binding_signatures.py tensorrt_rtx
 
-Exit status 3 and a sentence on standard output: the binding cannot be imported here. It has a process of its
-own, because the libraries behind two bindings define the same symbols.
+Exit status 3 and a sentence on standard output: the backend is not here. It has a process of its own, so that
+what is described is not what another backend has left behind.
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import importlib.util
 import json
 import re
 import sys
-from pathlib import Path
+
+from trt_rt import BackendError
+from trt_rt.backend import load
 
 NOT_HERE = 3
-
-
-def preload_rtx_libraries() -> None:
-    """The bindings of TensorRT-RTX find its libraries only if they are loaded already."""
-    spec = importlib.util.find_spec("onnxruntime_ep_nv_tensorrt_rtx")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for pattern in ("libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*"):
-            for library in Path(folder).glob(pattern):
-                ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 
 def split_arguments(text: str) -> list[str]:
@@ -92,11 +82,9 @@ def describe(module: object) -> dict:
 
 def main(name: str) -> int:
     try:
-        if name == "tensorrt_rtx_bindings":
-            preload_rtx_libraries()
-        module = importlib.import_module(name)
-    except (ImportError, OSError) as error:
-        print(f"{type(error).__name__}: {error}")
+        module = load(name).api
+    except BackendError as error:
+        print(error)
         return NOT_HERE
     print(json.dumps(describe(module)))
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 
@@ -12,8 +13,15 @@ from tests.reference import plans
 from trt_rt import BackendError, Engine, PlanError, TRTModule
 from trt_rt.backend import NAMES, Backend
 
-TENSORRT_PLAN = b"ftrt" + bytes(60)
-RTX_PLAN = b"vtrt" + bytes(20) + bytes([1, 7, 1, 116]) + bytes(36)
+
+def plan_of(magic: bytes, *version: int, length: int = 64) -> bytes:
+    """The first bytes of a plan that TensorRT or TensorRT-RTX wrote, and nothing behind them."""
+    header = struct.pack("<4sIIIQ4B", magic, 0, 2, 0, length, *version)
+    return header + bytes(64 - len(header))
+
+
+TENSORRT_PLAN = plan_of(b"ftrt", 10, 3, 0, 26)
+RTX_PLAN = plan_of(b"vtrt", 1, 7, 1, 116)
 UNKNOWN_PLAN = b"something else" + bytes(100)
 
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
+import torch
+from torch.export import Dim
 
+import trt_rt
+from tests.reference import plans
+from trt_rt import reference
 from trt_rt._version import __version__
+from trt_rt.backend import identify_plan
 from trt_rt.cli import main
+from trt_rt.compiler import export_onnx
 from trt_rt.errors import BackendError
 
 
@@ -102,3 +114,292 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     error = capsys.readouterr().err
     assert f"the demo needs the package {package}" in error
     assert "pip install 'trt_rt[demo]'" in error
+
+
+class TestDoctor:
+    def test_json_tells_the_truth_about_this_machine(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["doctor", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["python"] == platform.python_version()
+        assert found["torch"] == torch.__version__
+        assert len(found["gpus"]) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+        assert bool(found["gpus"]) != bool(found["no_gpu"])
+        assert (found["driver"]["cuda"] is None) != (found["driver"]["problem"] is None)
+        for name, status in trt_rt.backends().items():
+            told = found["backends"][name]
+            assert told["version"] == status.version
+            assert (told["can_build"], told["can_run"]) == (status.can_build, status.can_run)
+            assert told["reason"] == status.reason
+
+    @pytest.mark.parametrize("with_rich", [True, False])
+    def test_a_table_has_every_backend(
+        self, with_rich: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        if with_rich:
+            pytest.importorskip("rich", reason="rich is not installed")
+            monkeypatch.setenv("COLUMNS", "200")
+        else:
+            monkeypatch.setitem(sys.modules, "rich.console", None)
+        assert main(["doctor"]) == 0
+        printed = capsys.readouterr().out
+        assert ("┃" in printed) == with_rich
+        for status in trt_rt.backends().values():
+            row = next(line for line in printed.splitlines() if status.name in line.replace("│", " ").split())
+            assert (status.version or "-") in row
+            assert ("yes" in row) == (status.can_build or status.can_run)
+        assert platform.python_version() in printed
+        assert str(torch.__version__) in printed
+
+
+MODELS = """
+import torch
+from torch.export import Dim
+
+class Network(torch.nn.Module):
+    def forward(self, x):
+        return torch.relu(x) + 1
+
+def static():
+    return Network(), (torch.zeros(2, 4),)
+
+def dynamic():
+    return Network(), (torch.zeros(2, 4),), ({0: Dim("batch", min=1, max=8)},)
+
+def options():
+    return {"model": Network(), "arg_inputs": (torch.zeros(2, 4),), "input_names": ["mine"]}
+
+def number():
+    return 3
+
+def failing():
+    raise ZeroDivisionError("this model is broken")
+
+not_callable = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with a module of models."""
+    (tmp_path / "trt_rt_test_models.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("trt_rt_test_models", None)
+
+
+def builders() -> list[str]:
+    names = ("tensorrt", "tensorrt_rtx", "reference")
+    return [name for name in names if trt_rt.backends()[name].can_build]
+
+
+class TestBuild:
+    @pytest.mark.parametrize("backend", builders())
+    @pytest.mark.parametrize("model", ["static", "dynamic", "options"])
+    def test_a_model_becomes_a_plan(
+        self, model: str, backend: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = folder / "model.plan"
+        arguments = ["-o", str(path), "--backend", backend, "--json"]
+        assert main(["build", f"trt_rt_test_models:{model}", *arguments]) == 0
+        found = json.loads(capsys.readouterr().out)
+        kind = identify_plan(path.read_bytes())
+        assert found == {"file": str(path), "bytes": path.stat().st_size, "kind": kind.description}
+        assert backend in kind.backends
+        assert sorted(p.name for p in folder.iterdir() if p.is_file()) == [
+            "model.plan",
+            "trt_rt_test_models.py",
+        ]
+
+    def test_what_was_built_runs(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = ["-o", "model.plan", "--backend", "reference"]
+        assert main(["build", "trt_rt_test_models:dynamic", *arguments]) == 0
+        assert capsys.readouterr().out.startswith("model.plan: ")
+        module = trt_rt.TRTModule(folder / "model.plan", device="cpu")
+        for batch in (1, 8):
+            x = torch.randn(batch, 4)
+            assert torch.equal(module(x), torch.relu(x) + 1)
+
+    def test_an_onnx_file_with_two_profiles(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        if "tensorrt_rtx" not in builders():
+            pytest.skip(trt_rt.backends()["tensorrt_rtx"].reason)
+        batch = {0: Dim("batch", min=1, max=8)}
+        program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2, 4),), dynamic_shapes=(batch,))
+        model = export_onnx(program, input_names=["input"], output_names=["output"])
+        (folder / "model.onnx").write_bytes(model.SerializeToString())
+        profiles = ["--profile", "input=1x4:2x4:4x4", "--profile", "input=4x4:8x4:8x4"]
+        arguments = ["model.onnx", "-o", "model.plan", "--backend", "tensorrt_rtx", *profiles]
+        assert main(["build", *arguments, "--compute-capability", "8.6"]) == 0
+        assert "a TensorRT-RTX plan of version" in capsys.readouterr().out
+
+    def test_options_are_handed_on(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        given: dict[str, Any] = {}
+
+        def build(model: Any, **options: Any) -> bytes:
+            given.update(options)
+            return plans.affine()
+
+        monkeypatch.setattr(trt_rt, "build", build)
+        arguments = ["trt_rt_test_models:options", "-o", "a.plan", "--precision", "fp16", "--refittable"]
+        arguments += ["--version-compatible", "--hardware-compatible", "--weight-streaming"]
+        arguments += ["--workspace-bytes", "1024", "--optimization-level", "2", "--timing-cache", "cache"]
+        arguments += ["--profile", "mine=1:2:3,s=::", "--compute-capability", "8.6", "--backend", "tensorrt"]
+        assert main(["build", *arguments]) == 0
+        given.pop("arg_inputs")
+        assert given == {
+            "input_names": ["mine"],
+            "precision": "fp16",
+            "refittable": True,
+            "version_compatible": True,
+            "hardware_compatible": True,
+            "weight_streaming": True,
+            "workspace_bytes": 1024,
+            "optimization_level": 2,
+            "timing_cache": "cache",
+            "profiles": [{"mine": ((1,), (2,), (3,)), "s": ((), (), ())}],
+            "compute_capabilities": [(8, 6)],
+            "backend": "tensorrt",
+        }
+
+    @pytest.mark.parametrize(
+        ("model", "says"),
+        [
+            ("trt_rt_test_models:number", "returned int: it must return (model, arg_inputs)"),
+            ("trt_rt_test_models:missing", "has no callable 'missing'"),
+            ("trt_rt_test_models:not_callable", "has no callable 'not_callable'"),
+            ("trt_rt_test_models:failing", "unexpected ZeroDivisionError: this model is broken"),
+            ("trt_rt_no_such_module:f", "there is no Python module 'trt_rt_no_such_module'"),
+            ("neither", "it is not module:callable either"),
+            ("missing.onnx", "there is no ONNX file 'missing.onnx'"),
+            ("corrupt.onnx", "it may be empty or truncated"),
+        ],
+    )
+    def test_a_model_that_is_none(
+        self, model: str, says: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (folder / "corrupt.onnx").write_bytes(b"this is no model")
+        (folder / "old.plan").write_bytes(b"old")
+        assert main(["build", model, "-o", "old.plan"]) == 1
+        captured = capsys.readouterr()
+        assert says in captured.err
+        assert "Traceback" not in captured.err
+        assert captured.out == ""
+        assert (folder / "old.plan").read_bytes() == b"old"
+
+    @pytest.mark.parametrize("output", ["missing/model.plan", "."])
+    def test_a_place_that_cannot_be_written_is_named_before_the_build(
+        self, output: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["build", "trt_rt_test_models:failing", "-o", output]) == 1
+        assert f"cannot write '{output}'" in capsys.readouterr().err
+
+    def test_no_space_on_disk_leaves_the_old_file(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def no_space(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        (folder / "model.plan").write_bytes(b"old")
+        monkeypatch.setattr(os, "fsync", no_space)
+        arguments = ["-o", "model.plan", "--backend", "reference"]
+        assert main(["build", "trt_rt_test_models:static", *arguments]) == 1
+        assert "No space left on device" in capsys.readouterr().err
+        assert (folder / "model.plan").read_bytes() == b"old"
+        assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
+            "model.plan",
+            "trt_rt_test_models.py",
+        ]
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--profile", "x=1:2"],
+            ["--profile", "1x2:3x4:5x6"],
+            ["--profile", "x=a:b:c"],
+            ["--precision", "int3"],
+            ["--compute-capability", "new"],
+            ["--workspace-bytes", "0"],
+        ],
+    )
+    def test_wrong_options_exit_with_2(self, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match=r"^2$"):
+            main(["build", "model.onnx", "-o", "model.plan", *options])
+        assert options[1] in capsys.readouterr().err
+
+
+class TestInspect:
+    def test_a_reference_plan_wholly(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "model.plan"
+        path.write_bytes(plans.affine())
+        assert main(["inspect", str(path), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        engine = trt_rt.Engine.load(path, device="cpu")
+        assert found["bytes"] == path.stat().st_size
+        assert found["backends"] == ["reference"]
+        assert found["why_not_loaded"] == ""
+        assert found["profiles"] == engine.num_optimization_profiles
+        assert found["layers"] == [
+            {"Name": layer["Name"], "LayerType": layer["LayerType"]} for layer in engine.inspect()["Layers"]
+        ]
+        assert set(found["memory_bytes"]) == {"weights", "execution context"}
+        for told, tensor in zip(found["io"], engine.inputs + engine.outputs, strict=True):
+            assert (told["name"], told["mode"], told["shape"]) == (
+                tensor.name,
+                tensor.mode,
+                list(tensor.shape),
+            )
+            assert f"torch.{told['dtype']}" == str(tensor.dtype)
+            assert [tuple(profile["opt"]) for profile in told["profiles"]] == [
+                profile.opt for profile in tensor.profiles
+            ]
+
+    def test_a_reference_plan_for_cuda_needs_no_gpu(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "model.plan"
+        path.write_bytes(reference.build(torch.nn.ReLU(), (torch.zeros(2, 4),), device="cuda"))
+        assert main(["inspect", str(path)]) == 0
+        assert "relu" in capsys.readouterr().out
+
+    def test_a_plan_that_tensorrt_rtx_has_built(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        status = trt_rt.backends()["tensorrt_rtx"]
+        if not status.can_build:
+            pytest.skip(status.reason)
+        arguments = ["-o", "model.plan", "--backend", "tensorrt_rtx"]
+        assert main(["build", "trt_rt_test_models:static", *arguments]) == 0
+        capsys.readouterr()
+        assert main(["inspect", "model.plan", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["version"], found["backends"]) == (status.version, ["tensorrt_rtx"])
+        assert found["bytes"] == (folder / "model.plan").stat().st_size
+        assert (found["io"] is None) == bool(found["why_not_loaded"])
+        assert (found["why_not_loaded"] == "") == status.can_run
+        assert main(["inspect", "model.plan"]) == 0
+        assert f"a TensorRT-RTX plan of version {status.version}" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (b"", "is empty"),
+            (b"this is no plan", "of an unknown kind"),
+            (b"ftrt", "truncated"),
+            (plans.affine()[:-1], "truncated"),
+        ],
+    )
+    def test_a_file_that_is_no_plan(
+        self, content: bytes, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "model.plan"
+        path.write_bytes(content)
+        assert main(["inspect", str(path)]) == 1
+        captured = capsys.readouterr()
+        assert captured.err.startswith(f"trt-rt: {path}")
+        assert says in captured.err
+        assert captured.out == ""
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["inspect", str(tmp_path / "missing")]) == 1
+        assert capsys.readouterr().err == f"trt-rt: {tmp_path / 'missing'}: No such file or directory\n"
+        with pytest.raises(FileNotFoundError):
+            main(["inspect", str(tmp_path / "missing"), "--debug"])

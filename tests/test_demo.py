@@ -17,8 +17,9 @@ from rich.console import Console
 
 import trt_rt
 from trt_rt.backend import BackendStatus
+from trt_rt.compiler import BuiltPlan
 from trt_rt.demo.data import load_held_out_digits, load_training_digits
-from trt_rt.demo.engine import LARGEST_BATCH, BuiltPlan, build_plan, choose_backend, export_program
+from trt_rt.demo.engine import LARGEST_BATCH, build_plan, choose_backend, export_program
 from trt_rt.demo.measure import compare_with_first
 from trt_rt.demo.modes import EAGER, Mode
 from trt_rt.demo.network import WEIGHTS_PATH, DigitsNet, load_trained_network, save_weights
@@ -199,6 +200,6 @@ class TestRtxPlan:
     def test_without_the_wheels_the_report_says_what_to_install(self) -> None:
         missing = status("tensorrt_rtx", works=False, reason="Not installed. pip install 'trt_rt[rtx]'.")
         program = torch.export.export(torch.nn.ReLU(), (torch.ones(1),))
-        found = report_rtx_plan(missing, BuiltPlan("reference", b"", 0.0), program)
+        found = report_rtx_plan(missing, BuiltPlan(b"", "reference", (), 0.0, 0.0), program)
         assert found.plan_bytes is None
         assert "pip install 'trt_rt[rtx]'" in found.remark

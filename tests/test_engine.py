@@ -288,3 +288,10 @@ def test_the_cpu_by_every_name(plan: bytes, device) -> None:
     engine = Engine.from_bytes(plan, device=device)
     assert engine.device == torch.device("cpu")
     check_runs(engine)
+
+
+def test_a_reference_plan_for_another_kind_of_device() -> None:
+    """It says so at once, and not when it is first called."""
+    plan = plans.affine(device="cuda")
+    with pytest.raises(PlanError, match="was built for device='cuda' and cannot run on cpu"):
+        Engine.from_bytes(plan, device="cpu")

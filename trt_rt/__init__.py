@@ -5,6 +5,7 @@ from trt_rt._core.executor import BoundCall
 from trt_rt._core.io_tensor import IOTensor, ProfileRange
 from trt_rt._version import __version__
 from trt_rt.backend import Backend, BackendStatus, backends
+from trt_rt.compiler import build
 from trt_rt.engine import Engine
 from trt_rt.errors import (
     BackendError,
@@ -16,6 +17,7 @@ from trt_rt.errors import (
     TRTError,
 )
 from trt_rt.module import PythonTorchTensorRTModule, TRTModule
+from trt_rt.plugins import load_plugins
 
 __all__ = [
     "Backend",
@@ -35,5 +37,7 @@ __all__ = [
     "TRTModule",
     "__version__",
     "backends",
+    "build",
     "errors",
+    "load_plugins",
 ]

@@ -17,7 +17,7 @@ import torch
 
 from trt_rt._core.executor import Executor
 from trt_rt._core.io_tensor import IOTensor
-from trt_rt.backend import Backend, identify_plan, load
+from trt_rt.backend import Backend, choose_backend
 from trt_rt.context_factory import ContextFactory
 from trt_rt.engine_handle import EngineHandle
 from trt_rt.errors import BackendError, PlanError
@@ -34,15 +34,22 @@ class Engine:
     its own. Closing it (also by leaving ``with``) closes every module over it.
     """
 
-    def __init__(self, plan: Any, backend: Backend, device: torch.device, name: str) -> None:
+    def __init__(
+        self,
+        plan: Any,
+        backend: Backend,
+        device: torch.device,
+        name: str,
+        *,
+        engine_host_code_allowed: bool = False,
+    ) -> None:
         self._name = name
         self._backend = backend
         self._device = device
         self._lock = threading.Lock()
         self._executors: weakref.WeakSet[Executor] = weakref.WeakSet()
-        backend.require(device)
         with _current_device(device):
-            runtime = backend.runtime()
+            runtime = backend.runtime(host_code_allowed=engine_host_code_allowed)
             engine = backend.deserialize(runtime, plan, name)
         self._handle = EngineHandle(backend, runtime, engine, name)
         self._io = backend.io_tensors(engine)
@@ -55,6 +62,7 @@ class Engine:
         backend: str | Backend = "auto",
         device: torch.device | str | int | None = None,
         name: str = "",
+        engine_host_code_allowed: bool = False,
     ) -> Engine:
         """Load a plan.
 
@@ -66,10 +74,13 @@ class Engine:
             "auto" goes by the plan's first bytes; see `trt_rt.backends`. A plan of an unknown kind given to a
             named backend is handed to it, and the backend decides.
         device : torch.device, str or int, optional
-            Where it runs. Default: the current CUDA device, or the CPU if there is none and the backend runs
-            there.
+            Where it runs. Default: the current CUDA device; for a plan of the reference backend, what it was
+            built for.
         name : str, optional
             For messages. Default: "engine".
+        engine_host_code_allowed : bool, optional
+            Whether the plan may bring code that runs in this process, as version-compatible plans do. Only
+            for plans that you trust.
 
         Returns
         -------
@@ -84,8 +95,16 @@ class Engine:
         """
         view = memoryview(plan).cast("B")
         name = name or "engine"
-        chosen = _choose_backend(view, backend, name)
-        return cls(view, chosen, _resolve_device(device, chosen), name)
+        chosen = choose_backend(view, backend, name)
+        built_for = chosen.plan_device(view)
+        resolved = _resolve_device(built_for if device is None else device, chosen)
+        chosen.require(resolved)
+        if built_for not in (None, resolved.type):
+            raise PlanError(
+                f"engine {name!r} was built for device={built_for!r} and cannot run on {resolved}. Build "
+                f"it with device={resolved.type!r}, or leave device= out."
+            )
+        return cls(view, chosen, resolved, name, engine_host_code_allowed=engine_host_code_allowed)
 
     @classmethod
     def load(
@@ -95,6 +114,7 @@ class Engine:
         backend: str | Backend = "auto",
         device: torch.device | str | int | None = None,
         name: str = "",
+        engine_host_code_allowed: bool = False,
     ) -> Engine:
         """Load a plan from a file, which is mapped into memory and not copied.
 
@@ -102,7 +122,7 @@ class Engine:
         ----------
         path : path-like
             A file with a plan and nothing else.
-        backend, device, name
+        backend, device, name, engine_host_code_allowed
             As for `from_bytes`; the name's default is the file's.
 
         Returns
@@ -122,7 +142,13 @@ class Engine:
                 raise PlanError(f"{path} is empty. Check that the file was written completely.")
             # Unmapped when nothing refers to it any more; closing it would fail while an exception does.
             plan = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return cls.from_bytes(plan, backend=backend, device=device, name=name or path.name)
+        return cls.from_bytes(
+            plan,
+            backend=backend,
+            device=device,
+            name=name or path.name,
+            engine_host_code_allowed=engine_host_code_allowed,
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"on {self.device}"
@@ -304,37 +330,6 @@ class Engine:
 
     def _open_engine(self) -> Any:
         return self._handle.engine
-
-
-def _choose_backend(plan: memoryview, backend: str | Backend, name: str) -> Backend:
-    kind = identify_plan(plan)
-    if isinstance(backend, Backend):
-        return backend
-    if backend == "auto":
-        if not kind.backends:
-            raise PlanError(
-                f"engine {name!r} is {kind.description}, so no backend can be chosen for it. Check that this "
-                "is a serialized engine; if it is, name its backend with backend=."
-            )
-        return _first_installed(kind.backends, kind.description, name)
-    if kind.backends and backend not in kind.backends:
-        raise PlanError(
-            f"engine {name!r} is {kind.description}, which backend {backend!r} cannot run; "
-            f"{' or '.join(repr(other) for other in kind.backends)} can. Use backend='auto'."
-        )
-    return load(backend)
-
-
-def _first_installed(names: Sequence[str], description: str, engine: str) -> Backend:
-    problems = []
-    for name in names:
-        try:
-            return load(name)
-        except BackendError as error:
-            problems.append(str(error))
-    raise BackendError(
-        f"engine {engine!r} is {description}, and none of its backends is here: {' '.join(problems)}"
-    )
 
 
 def _resolve_device(device: torch.device | str | int | None, backend: Backend) -> torch.device:

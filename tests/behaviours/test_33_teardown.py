@@ -35,7 +35,7 @@ def _watched(backend):
     """A backend like `backend` whose objects are watched, and the list of those that were destroyed."""
     ends = []
     watching = copy.copy(backend)
-    watching.runtime = lambda: _Watched("runtime", backend.runtime(), ends)
+    watching.runtime = lambda **options: _Watched("runtime", backend.runtime(**options), ends)
     watching.deserialize = lambda runtime, plan, name: _Watched(
         "engine", backend.deserialize(runtime._wrapped, plan, name), ends
     )

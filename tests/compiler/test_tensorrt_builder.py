@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trt_rt.backend import Backend, load
-from trt_rt.compiler import Profile, build_from_onnx
+from trt_rt.compiler import OnnxModel, Profile, build_from_onnx
 from trt_rt.errors import BackendError, CompileError
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
@@ -43,42 +43,42 @@ def dynamic_relu() -> bytes:
 
 
 def test_a_static_model_needs_no_profile(rtx: Backend) -> None:
-    plan = build_from_onnx(serialize("Relu", [2, 4], [2, 4]), rtx)
+    plan = build_from_onnx(OnnxModel(serialize("Relu", [2, 4], [2, 4])), rtx).plan
     assert plan.startswith(RTX_MAGIC)
 
 
 def test_a_dynamic_model_is_built_with_several_profiles(rtx: Backend, dynamic_relu: bytes) -> None:
     profiles: list[Profile] = [{"x": ((1, 4), (2, 4), (8, 4))}, {"x": ((8, 4), (16, 4), (64, 4))}]
-    assert build_from_onnx(dynamic_relu, rtx, profiles=profiles).startswith(RTX_MAGIC)
+    assert build_from_onnx(OnnxModel(dynamic_relu), rtx, profiles=profiles).plan.startswith(RTX_MAGIC)
 
 
 def test_an_unsupported_operator_is_named_with_its_node(rtx: Backend) -> None:
     model = serialize("NonZero", [4, 4], [2, "count"], output_type=onnx.TensorProto.INT64)
     with pytest.raises(CompileError, match=r"node 'the_node', operator NonZero: .*not found"):
-        build_from_onnx(model, rtx)
+        build_from_onnx(OnnxModel(model), rtx)
 
 
 @pytest.mark.parametrize("corrupt", [b"not an ONNX model", b"\xff" * 64], ids=["text", "bytes"])
 def test_corrupt_bytes_are_refused(rtx: Backend, corrupt: bytes) -> None:
-    with pytest.raises(CompileError, match=r"cannot parse the ONNX model: .*Failed to parse"):
-        build_from_onnx(corrupt, rtx)
+    with pytest.raises(CompileError, match=r"cannot parse the ONNX model: .*corrupt or truncated"):
+        build_from_onnx(OnnxModel(corrupt), rtx)
 
 
 def test_a_truncated_model_is_refused(rtx: Backend, dynamic_relu: bytes) -> None:
     # A cut between two top-level fields leaves a whole, smaller message; these do not, or leave nothing.
     for length in (0, 1, 10, len(dynamic_relu) // 2, len(dynamic_relu) - 1):
         with pytest.raises(CompileError):
-            build_from_onnx(dynamic_relu[:length], rtx)
+            build_from_onnx(OnnxModel(dynamic_relu[:length]), rtx)
 
 
 def test_a_model_without_outputs_is_refused(rtx: Backend) -> None:
     with pytest.raises(CompileError, match="has no outputs"):
-        build_from_onnx(b"", rtx)
+        build_from_onnx(OnnxModel(b""), rtx)
 
 
 def test_the_builders_own_reason_is_in_the_exception(rtx: Backend, dynamic_relu: bytes) -> None:
     with pytest.raises(CompileError, match=r"refused to build the network: .*no optimization profile"):
-        build_from_onnx(dynamic_relu, rtx)
+        build_from_onnx(OnnxModel(dynamic_relu), rtx)
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_a_profile_that_does_not_fit_is_explained(
     rtx: Backend, dynamic_relu: bytes, profile: Profile, complaint: str
 ) -> None:
     with pytest.raises(CompileError, match=complaint):
-        build_from_onnx(dynamic_relu, rtx, profiles=[profile])
+        build_from_onnx(OnnxModel(dynamic_relu), rtx, profiles=[profile])

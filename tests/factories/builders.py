@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from tests.factories.networks import network
-from trt_rt.backend import load
-from trt_rt.compiler import build_from_onnx, export_onnx
+from trt_rt import build
 
 __all__ = ["make_tensorrt", "make_tensorrt_rtx"]
 
@@ -54,11 +53,12 @@ def build_plan(kind: str, backend: str) -> bytes:
     source = network(kind, "cuda")
     assert source is not None
     dynamic = source.dynamic_shapes()
-    onnx = export_onnx(
+    return build(
         source.module(),
         source.example(3, torch.device("cpu")),
         dynamic_shapes=None if dynamic is None else (dynamic,),
+        profiles=[ranges for ranges in source.profiles if ranges],
+        backend=backend,
         input_names=source.inputs,
         output_names=source.outputs,
     )
-    return build_from_onnx(onnx, load(backend), profiles=[ranges for ranges in source.profiles if ranges])

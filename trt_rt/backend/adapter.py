@@ -1,14 +1,20 @@
-"""One backend: a module that honours TensorRT's Python API, and how it differs from the others."""
+"""One backend: a module that honours TensorRT's Python API.
+
+What is the same in every TensorRT is here; what differs is in the subclass of each, in a file of its own.
+"""
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from trt_rt._core.driver import device_count
 from trt_rt._core.io_tensor import IOTensor, ProfileRange
+from trt_rt.backend.plan_kind import PlanKind, identify_plan
+from trt_rt.backend.shared_libraries import loaded_by
 from trt_rt.errors import BackendError, PlanError
 from trt_rt.tensorrt_log import TensorRTLog
 
@@ -39,12 +45,35 @@ class Backend:
         A module that honours TensorRT's Python API: ``Runtime``, ``ILogger``, the enums.
     runs_on_cpu : bool, optional
         Whether its engines can run with no GPU.
+
+    Attributes
+    ----------
+    title : str
+        What people call it.
+    builds_without_gpu : bool
+        Whether its builder needs no GPU.
+    modules : tuple of str
+        Names under which it is imported, the first that is installed counting.
+    libraries : tuple of str
+        Its shared libraries, without ``lib`` and ``.so``, in the order in which they are loaded.
+    library_packages : tuple of str
+        Python packages that carry them.
+    how_to_install : str
+        A sentence.
     """
+
+    title: ClassVar[str] = "this module"
+    builds_without_gpu: ClassVar[bool] = True
+    modules: ClassVar[tuple[str, ...]] = ()
+    libraries: ClassVar[tuple[str, ...]] = ()
+    library_packages: ClassVar[tuple[str, ...]] = ()
+    how_to_install: ClassVar[str] = ""
 
     def __init__(self, name: str, api: ModuleType, *, runs_on_cpu: bool = False) -> None:
         self.name = name
         self.api: Any = api
         self.runs_on_cpu = runs_on_cpu
+        self.library = loaded_by(api)
         self.log = TensorRTLog(api)
 
     def __repr__(self) -> str:
@@ -61,9 +90,36 @@ class Backend:
         return str(self.api.__version__)
 
     @property
+    def release(self) -> tuple[int, ...]:
+        """Major, minor and patch of what runs the engines: the library, else the module."""
+        if self.library is not None:
+            return self.library.version
+        return tuple(int(number) for number in re.findall(r"\d+", self.version)[:3])
+
+    @property
     def has_builder(self) -> bool:
         """Whether it can make plans, on a machine that fits."""
         return hasattr(self.api, "Builder") or hasattr(self.api, "build")
+
+    def check_library(self) -> None:
+        """Make sure that the library is not older than the bindings, which would call what it lacks.
+
+        Raises
+        ------
+        BackendError
+            If it is.
+        """
+        bindings = tuple(int(number) for number in re.findall(r"\d+", self.version)[:3])
+        if self.library is not None and self.library.version < bindings:
+            raise BackendError(
+                f"backend {self.name!r}: the bindings are of version {self.version}, and the library that "
+                f"they found is the older {_dotted(self.library.version)} ({self.library.path}). Install "
+                "both in the same version."
+            )
+
+    def plan_device(self, plan: memoryview) -> str | None:
+        """The kind of device that a plan was built for, ``cpu`` or ``cuda``; None if it does not matter."""
+        return None
 
     def require(self, device: torch.device) -> None:
         """Make sure that engines can run on `device`.
@@ -88,9 +144,20 @@ class Backend:
             )
         if (device.index or 0) >= torch.cuda.device_count():
             raise BackendError(f"there is no {device}; PyTorch sees {torch.cuda.device_count()} GPU(s).")
+        if unsupported := self.why_not_on(torch.cuda.get_device_capability(device)):
+            raise BackendError(f"backend {self.name!r} cannot run engines on {device}: {unsupported}")
 
-    def runtime(self) -> Any:
+    def why_not_on(self, compute_capability: tuple[int, int]) -> str:
+        """Why engines do not run on GPUs of that compute capability, in a sentence; "" if they do."""
+        return ""
+
+    def runtime(self, *, host_code_allowed: bool = False) -> Any:
         """A new ``Runtime``. Only after `require`.
+
+        Parameters
+        ----------
+        host_code_allowed : bool, optional
+            Whether a plan may bring code that runs in this process, as version-compatible plans do.
 
         Raises
         ------
@@ -100,7 +167,19 @@ class Backend:
         runtime = self.api.Runtime(self.logger)
         if runtime is None:
             raise BackendError(f"backend {self.name!r} made no Runtime. {self._says()}")
+        if host_code_allowed:
+            runtime.engine_host_code_allowed = True
         return runtime
+
+    def why_not_run(self, kind: PlanKind) -> str:
+        """Why plans of a kind and version do not run here, and what to do, in sentences; "" if they may.
+
+        Parameters
+        ----------
+        kind : PlanKind
+            What the plan's first bytes say.
+        """
+        return ""
 
     def deserialize(self, runtime: Any, plan: Any, name: str) -> Any:
         """An ``ICudaEngine`` from a plan (any object with the buffer protocol).
@@ -117,12 +196,35 @@ class Backend:
                 f"engine {name!r}: {self.name} {self.version} cannot read the plan: {error}"
             ) from error
         if engine is None:
-            raise PlanError(f"engine {name!r}: {self.name} {self.version} refuses the plan. {self._says()}")
+            advice = self._advise(plan, host_code_allowed=runtime.engine_host_code_allowed)
+            raise PlanError(
+                f"engine {name!r}: {self.name} {self.version} refuses the plan. {self._says()}{advice}"
+            )
         return engine
 
     def _says(self) -> str:
         message = self.log.take_error()
         return f"It says: {message}" if message else "It logged no reason."
+
+    def _advise(self, plan: Any, *, host_code_allowed: bool) -> str:
+        """What the plan is, what it met here and what may help; TensorRT's own messages do not say."""
+        kind = identify_plan(memoryview(plan).cast("B"))
+        if not kind.backends or self.runs_on_cpu:
+            return ""
+        here = f"{self.title} {_dotted(self.release)}"
+        if torch.cuda.is_available():
+            major, minor = torch.cuda.get_device_capability()
+            here += f" and {torch.cuda.get_device_name()} (compute capability {major}.{minor})"
+        advice = (
+            f" It is {kind.description}; here are {here}. Build it with this version for this GPU, or load "
+            "it where it was built."
+        )
+        if not host_code_allowed and "tensorrt" in kind.backends:
+            advice += (
+                " A version-compatible plan also needs engine_host_code_allowed=True, because it brings code "
+                "that runs in this process: allow that only for a file that you trust."
+            )
+        return advice
 
     def create_context(self, engine: Any, name: str, *, user_managed: bool = False) -> Any:
         """A new ``IExecutionContext``.
@@ -177,7 +279,7 @@ class Backend:
             raise PlanError(
                 f"I/O tensor {name!r} is {member}, which PyTorch has no dtype for that DLPack can name."
             )
-        tensor_format = self._format(engine, name)
+        tensor_format = self.tensor_format(engine, name)
         if tensor_format not in ("LINEAR", "DLA_LINEAR"):
             raise PlanError(
                 f"I/O tensor {name!r} has TensorRT's memory layout {tensor_format}; PyTorch's tensors are "
@@ -194,11 +296,9 @@ class Backend:
             aliased_input=None if is_input else self._aliased_input(engine, name),
         )
 
-    def _format(self, engine: Any, name: str) -> str:
-        try:
-            return str(engine.get_tensor_format(name).name)
-        except TypeError:  # the lean bindings lack the enum, so they cannot return it
-            return "LINEAR"
+    def tensor_format(self, engine: Any, name: str) -> str:
+        """An I/O tensor's memory layout, as TensorRT names it."""
+        return str(engine.get_tensor_format(name).name)
 
     def _profiles(self, engine: Any, name: str, is_host: bool) -> tuple[ProfileRange, ...]:
         ranges = []
@@ -224,8 +324,22 @@ class Backend:
         BackendError
             If the backend has none (the lean and dispatch runtimes).
         """
-        try:
-            inspector = engine.create_engine_inspector()
-        except TypeError:
-            raise BackendError(f"{self.name} {self.version} has no engine inspector.") from None
+        inspector = engine.create_engine_inspector()
         return str(inspector.get_engine_information(self.api.LayerInformationFormat.JSON))
+
+    def plugin_registry(self) -> Any:
+        """The ``IPluginRegistry``.
+
+        Raises
+        ------
+        BackendError
+            If the backend has none.
+        """
+        registry = getattr(self.api, "get_plugin_registry", lambda: None)()
+        if registry is None:
+            raise BackendError(f"backend {self.name!r} has no plugins: {self.title} has no plugin registry.")
+        return registry
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(number) for number in version)

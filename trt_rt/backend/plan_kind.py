@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from trt_rt.errors import PlanError
@@ -11,7 +12,11 @@ __all__ = ["PlanKind", "identify_plan"]
 REFERENCE_MAGIC = b"TRTRTREF"
 _TENSORRT_MAGIC = b"ftrt"
 _RTX_MAGIC = b"vtrt"
-_RTX_VERSION_OFFSET = 24
+
+# Magic, serialization version, two words of unknown use, the plan's length, the builder's version.
+_HEADER = struct.Struct("<4sIIIQ4B")
+_KNOWN_SERIALIZATION_VERSION = 0
+_REFERENCE_HEADER = struct.Struct("<8sI")
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,19 @@ class PlanKind:
         Backends that can run such a plan, the preferred first; empty for an unknown kind.
     description : str
         In words, for messages.
-    version : str
-        Of the builder, or "" where the first bytes do not tell.
+    version : tuple of int
+        Of the builder, four numbers; empty where the first bytes do not tell. Of a reference plan, the
+        version of its format.
     """
 
     backends: tuple[str, ...]
     description: str
-    version: str = ""
+    version: tuple[int, ...] = ()
+
+    @property
+    def version_text(self) -> str:
+        """The version with dots, or ""."""
+        return ".".join(str(number) for number in self.version)
 
 
 def identify_plan(plan: bytes | memoryview) -> PlanKind:
@@ -39,7 +50,7 @@ def identify_plan(plan: bytes | memoryview) -> PlanKind:
     Parameters
     ----------
     plan : bytes or memoryview
-        At least its first 28 bytes.
+        All of it.
 
     Returns
     -------
@@ -49,24 +60,48 @@ def identify_plan(plan: bytes | memoryview) -> PlanKind:
     Raises
     ------
     PlanError
-        If the plan is empty.
+        If the plan is empty or truncated.
 
     Notes
     -----
-    ``ftrt`` is named by TensorRT's own error message; ``vtrt`` and the place of the version (four bytes
-    at offset 24) were seen in plans of TensorRT-RTX 1.7.1.
+    ``ftrt``, serialization version 0 and the place of the version (four bytes at offset 24) are what NVIDIA's
+    trtexec reads for ``--getPlanVersionOnly``. ``vtrt``, the same places, and the plan's length (eight
+    bytes at offset 16) were seen in plans of TensorRT-RTX 1.7.1; whether plans of TensorRT have a length
+    there is not known, so theirs is not looked at.
     """
-    head = bytes(plan[:32])
+    head = bytes(plan[:64])
     if not head:
         raise PlanError("the plan is empty. Check that the file was written completely.")
     if head.startswith(_TENSORRT_MAGIC):
-        return PlanKind(("tensorrt", "tensorrt_lean", "tensorrt_dispatch"), "a TensorRT plan")
+        version, _ = _read_header(head, "a TensorRT plan")
+        return _kind(("tensorrt", "tensorrt_lean", "tensorrt_dispatch"), "a TensorRT plan", version)
     if head.startswith(_RTX_MAGIC):
-        number = head[_RTX_VERSION_OFFSET : _RTX_VERSION_OFFSET + 4]
-        version = ".".join(str(part) for part in number) if len(number) == 4 else ""
-        return PlanKind(
-            ("tensorrt_rtx",), f"a TensorRT-RTX plan{version and f' of version {version}'}", version
-        )
+        version, length = _read_header(head, "a TensorRT-RTX plan")
+        if len(plan) < length:
+            raise PlanError(
+                f"the plan is a TensorRT-RTX plan that says it has {length:,} bytes, and has {len(plan):,}: "
+                "it is truncated. Check that the file was written and copied completely."
+            )
+        return _kind(("tensorrt_rtx",), "a TensorRT-RTX plan", version)
     if head.startswith(REFERENCE_MAGIC):
-        return PlanKind(("reference",), "a plan of trt_rt's reference backend")
+        numbers = _REFERENCE_HEADER.unpack_from(head)[1:] if len(head) >= _REFERENCE_HEADER.size else ()
+        return PlanKind(("reference",), "a plan of trt_rt's reference backend", numbers)
     return PlanKind((), f"of an unknown kind (it begins with {head[:8]!r})")
+
+
+def _read_header(head: bytes, what: str) -> tuple[tuple[int, ...], int]:
+    """Version and length; the version is () where the header is of a layout that is not known."""
+    if len(head) < _HEADER.size:
+        raise PlanError(
+            f"the plan begins like {what} and has only {len(head)} bytes: it is truncated. Check that the "
+            "file was written and copied completely."
+        )
+    _, serialization_version, _, _, length, *version = _HEADER.unpack_from(head)
+    if serialization_version != _KNOWN_SERIALIZATION_VERSION:
+        return (), 0
+    return tuple(version), length
+
+
+def _kind(backends: tuple[str, ...], description: str, version: tuple[int, ...]) -> PlanKind:
+    kind = PlanKind(backends, description, version)
+    return PlanKind(backends, f"{description} of version {kind.version_text}", version) if version else kind

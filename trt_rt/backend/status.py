@@ -8,7 +8,7 @@ import torch
 
 from trt_rt._core.driver import device_count
 from trt_rt.backend.adapter import Backend
-from trt_rt.backend.libraries import NAMES, load
+from trt_rt.backend.registry import NAMES, load
 from trt_rt.errors import BackendError
 
 __all__ = ["BackendStatus", "backends"]
@@ -30,6 +30,8 @@ class BackendStatus:
         On this machine, as it is.
     reason : str
         If it cannot run, why not, in a sentence; if it runs but cannot build, why that. Else empty.
+    library : str or None
+        The file of its shared library; None for the reference backend, and where it is not installed.
     """
 
     name: str
@@ -38,6 +40,7 @@ class BackendStatus:
     can_build: bool
     can_run: bool
     reason: str
+    library: str | None = None
 
 
 def backends() -> dict[str, BackendStatus]:
@@ -57,11 +60,13 @@ def _status(name: str) -> BackendStatus:
         backend = load(name)
     except BackendError as error:
         return BackendStatus(name, False, None, False, False, str(error))
-    can_build = backend.has_builder and (name != "tensorrt" or device_count()[0] > 0)
-    reason = _why_not_run(backend)
+    can_build = backend.has_builder and (backend.builds_without_gpu or device_count()[0] > 0)
+    why_not_run = _why_not_run(backend)
+    reason = why_not_run
     if not reason and not can_build:
         reason = "It runs plans and builds none: build with 'tensorrt' on another machine."
-    return BackendStatus(name, True, backend.version, can_build, not _why_not_run(backend), reason)
+    library = backend.library.path if backend.library else None
+    return BackendStatus(name, True, backend.version, can_build, not why_not_run, reason, library)
 
 
 def _why_not_run(backend: Backend) -> str:
@@ -72,14 +77,5 @@ def _why_not_run(backend: Backend) -> str:
         return f"It needs a GPU: {why}."
     if not torch.cuda.is_available():
         return "This PyTorch is built without CUDA, so it cannot hold an engine's tensors."
-    if backend.name == "tensorrt_rtx" and all(_capability(i) in ((9, 0), (10, 0)) for i in range(count)):
-        major, minor = _capability(0)
-        return (
-            f"TensorRT-RTX does not run on compute capability {major}.{minor} "
-            "(it runs on 7.5, 8.x and 12.x); it can build here."
-        )
-    return ""
-
-
-def _capability(index: int) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(index)
+    reasons = [backend.why_not_on(torch.cuda.get_device_capability(index)) for index in range(count)]
+    return reasons[0] if all(reasons) else ""

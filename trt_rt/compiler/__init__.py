@@ -1,8 +1,28 @@
-"""Makes engines from models: PyTorch to ONNX, ONNX to a plan with TensorRT's own builder."""
+"""Makes engines from models: PyTorch to ONNX, ONNX to a plan with TensorRT's own parser and builder."""
 
 from __future__ import annotations
 
-from trt_rt.compiler.onnx_export import export_onnx
-from trt_rt.compiler.tensorrt_builder import Profile, ShapeRange, build_from_onnx
+from trt_rt.compiler.atomic_file import write_atomically
+from trt_rt.compiler.building import BuiltPlan, build, build_plan
+from trt_rt.compiler.onnx_export import export_onnx, export_program
+from trt_rt.compiler.onnx_model import OnnxModel
+from trt_rt.compiler.options import BuildOptions, Precision, TimingCache
+from trt_rt.compiler.profiles import Profile, ShapeRange
+from trt_rt.compiler.tensorrt_builder import BuiltNetwork, build_from_onnx
 
-__all__ = ["Profile", "ShapeRange", "build_from_onnx", "export_onnx"]
+__all__ = [
+    "BuildOptions",
+    "BuiltNetwork",
+    "BuiltPlan",
+    "OnnxModel",
+    "Precision",
+    "Profile",
+    "ShapeRange",
+    "TimingCache",
+    "build",
+    "build_from_onnx",
+    "build_plan",
+    "export_onnx",
+    "export_program",
+    "write_atomically",
+]

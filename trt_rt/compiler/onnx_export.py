@@ -1,61 +1,96 @@
-"""PyTorch to ONNX, in memory, through ``torch.export``."""
+"""PyTorch to ONNX, in memory, through ``torch.export`` and ``torch.onnx``: PyTorch's own converters."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch.export import ExportedProgram
 
 from trt_rt.errors import CompileError
 
-__all__ = ["export_onnx"]
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["DynamicShapes", "export_onnx", "export_program"]
+
+DynamicShapes: TypeAlias = "dict[str, Any] | tuple[Any, ...] | list[Any] | None"
+"""Which dimensions of a module's inputs vary, as ``torch.export.export`` takes it."""
 
 _PROTOBUF_LIMIT_BYTES = 2**31 - 1
 """A protobuf message, and so an ONNX model with its weights inside, cannot be larger."""
 
 
-def export_onnx(
-    model: torch.nn.Module | ExportedProgram,
-    arg_inputs: tuple[Any, ...] = (),
+def export_program(
+    module: torch.nn.Module,
+    arg_inputs: Sequence[Any],
+    kwarg_inputs: Mapping[str, Any] | None = None,
     *,
-    dynamic_shapes: dict[str, Any] | tuple[Any, ...] | list[Any] | None = None,
-    input_names: Sequence[str] | None = None,
-    output_names: Sequence[str] | None = None,
-) -> bytes:
-    """Export a model to ONNX and return the serialized model, weights included; no file is written.
+    dynamic_shapes: DynamicShapes = None,
+) -> ExportedProgram:
+    """Export a module with ``torch.export``.
 
     Parameters
     ----------
-    model : torch.nn.Module or torch.export.ExportedProgram
-        What to export. Put a module in evaluation mode first: its mode is not changed here.
-    arg_inputs : tuple
-        Example inputs of a module: their dtypes, ranks and static dimensions become the model's. An
-        exported program brings its own.
+    module : torch.nn.Module
+        Put it in evaluation mode first: its mode is not changed here.
+    arg_inputs : sequence
+        Example inputs: their dtypes, ranks and static dimensions become the program's.
+    kwarg_inputs : mapping, optional
+        Example inputs by keyword.
     dynamic_shapes : dict, tuple or list, optional
-        Which dimensions of a module's inputs vary, as ``torch.export.export`` takes it. Default: none.
-    input_names, output_names : sequence of str, optional
-        Names of the I/O tensors. Default: the names in the exported program.
-
-    Returns
-    -------
-    bytes
-        A serialized ONNX ``ModelProto``.
+        Which dimensions of the inputs vary, as ``torch.export.export`` takes it. Default: none.
 
     Raises
     ------
     CompileError
-        The packages onnx and onnxscript are missing, PyTorch cannot export the model, or its weights
-        are over the 2 GiB that an ONNX model in memory can hold. PyTorch's own exception is the cause.
+        PyTorch cannot export the module; its own exception is the cause.
     """
-    name = type(model).__name__
-    if isinstance(model, torch.nn.Module):
-        model = _export_program(model, arg_inputs, dynamic_shapes)
-    weight_bytes = sum(tensor.nbytes for tensor in model.state_dict.values())
+    try:
+        return torch.export.export(
+            module, tuple(arg_inputs), dict(kwarg_inputs or {}), dynamic_shapes=dynamic_shapes
+        )
+    except Exception as error:  # the module's own forward runs here and may raise anything
+        raise CompileError(
+            f"torch.export cannot export {type(module).__name__}: {_root_cause(error)}"
+        ) from error
+
+
+def export_onnx(
+    program: ExportedProgram,
+    *,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    name: str = "the exported program",
+) -> onnx.ModelProto:
+    """Convert an exported program to ONNX in memory, weights included; no file is written.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        What to convert.
+    input_names, output_names : sequence of str, optional
+        Names of the I/O tensors. Default: the names in the exported program.
+    name : str
+        What messages call the model.
+
+    Returns
+    -------
+    onnx.ModelProto
+        The model. The metadata of its nodes has the lines of the user's program.
+
+    Raises
+    ------
+    CompileError
+        The packages onnx and onnxscript are missing, PyTorch cannot express the model in ONNX, or its
+        weights are over the 2 GiB that an ONNX model in memory can hold. PyTorch's own exception is the
+        cause.
+    """
+    weight_bytes = sum(tensor.nbytes for tensor in program.state_dict.values())
     if weight_bytes > _PROTOBUF_LIMIT_BYTES:
         raise CompileError(
             f"the weights of {name} take {weight_bytes:,} bytes, and an ONNX model in memory holds at most "
@@ -64,7 +99,7 @@ def export_onnx(
     try:
         with _without_exporter_noise():
             onnx_program: Any = torch.onnx.export(
-                model, dynamo=True, verbose=False, input_names=input_names, output_names=output_names
+                program, dynamo=True, verbose=False, input_names=input_names, output_names=output_names
             )
     except ImportError as error:
         raise CompileError(
@@ -73,21 +108,8 @@ def export_onnx(
         ) from error
     except torch.onnx.OnnxExporterError as error:
         raise CompileError(f"PyTorch cannot express {name} in ONNX: {_root_cause(error)}") from error
-    serialized: bytes = onnx_program.model_proto.SerializeToString()
-    return serialized
-
-
-def _export_program(
-    module: torch.nn.Module,
-    arg_inputs: tuple[Any, ...],
-    dynamic_shapes: dict[str, Any] | tuple[Any, ...] | list[Any] | None,
-) -> ExportedProgram:
-    try:
-        return torch.export.export(module, arg_inputs, dynamic_shapes=dynamic_shapes)
-    except Exception as error:  # the module's own forward runs here and may raise anything
-        raise CompileError(
-            f"torch.export cannot export {type(module).__name__}: {_root_cause(error)}"
-        ) from error
+    proto: onnx.ModelProto = onnx_program.model_proto
+    return proto
 
 
 def _root_cause(error: BaseException) -> str:

@@ -5,127 +5,149 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
 
+from trt_rt._core.driver import device_count
+from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend
 from trt_rt.compiler.build_log import collect_errors
+from trt_rt.compiler.builder_config import apply_options
+from trt_rt.compiler.cancellation import run_cancellable
+from trt_rt.compiler.network_io import network_io
+from trt_rt.compiler.onnx_model import OnnxModel
+from trt_rt.compiler.options import BuildOptions
+from trt_rt.compiler.parser_errors import describe_parser_errors
+from trt_rt.compiler.profiles import Profile, add_profile
+from trt_rt.compiler.progress import Display, make_monitor, progress_display
+from trt_rt.compiler.timing_cache import attach_timing_cache, store_timing_cache
 from trt_rt.errors import CompileError
 
-__all__ = ["Profile", "ShapeRange", "build_from_onnx"]
-
-ShapeRange: TypeAlias = tuple[Sequence[int], Sequence[int], Sequence[int]]
-"""Smallest, most usual and largest shape of one input (of a shape tensor: its values)."""
-
-Profile: TypeAlias = Mapping[str, ShapeRange]
-"""An optimization profile: a range for every input that has dynamic dimensions, under its name."""
+__all__ = ["BuiltNetwork", "build_from_onnx"]
 
 
-def build_from_onnx(onnx_model: bytes, backend: Backend, *, profiles: Sequence[Profile] = ()) -> bytes:
-    """Build a plan from a serialized ONNX model.
+@dataclass(frozen=True)
+class BuiltNetwork:
+    """What TensorRT's builder made.
+
+    Attributes
+    ----------
+    plan : bytes
+        The serialized engine.
+    io : tuple of IOTensor
+        The I/O tensors of the network that the parser handed to the builder, inputs first.
+    """
+
+    plan: bytes
+    io: tuple[IOTensor, ...]
+
+
+def build_from_onnx(
+    model: OnnxModel,
+    backend: Backend,
+    *,
+    profiles: Sequence[Profile] = (),
+    options: BuildOptions | None = None,
+    weak_flag: Any = None,
+) -> BuiltNetwork:
+    """Build a plan from an ONNX model.
 
     Parameters
     ----------
-    onnx_model : bytes
-        A serialized ONNX ``ModelProto`` with its weights inside, such as :func:`export_onnx` returns.
+    model : OnnxModel
+        What to build.
     backend : Backend
         One that has TensorRT's builder: ``trt_rt.backend.load("tensorrt")``, or ``"tensorrt_rtx"``.
     profiles : sequence of Profile
         Optimization profiles in the order of their indices. Needed if an input has dynamic dimensions.
+    options : BuildOptions, optional
+        Default: those of ``BuildOptions()``. The precision is the model's by now, or `weak_flag`.
+    weak_flag : BuilderFlag, optional
+        A precision that the builder may choose besides float32, in a weakly typed network.
 
     Returns
     -------
-    bytes
-        The plan. ``tensorrt`` needs a GPU for this, ``tensorrt_rtx`` does not.
+    BuiltNetwork
+        ``tensorrt`` needs a GPU for this, ``tensorrt_rtx`` does not.
 
     Raises
     ------
     CompileError
-        The model is not ONNX, holds a node that TensorRT does not support (the message names node and
-        operator), a profile does not fit the inputs, or the builder refuses the network.
+        The model is not ONNX, holds a node that TensorRT does not support (the message names node, operator
+        and, where the exporter kept it, the line of the model), a profile does not fit the inputs, the
+        backend lacks an option, or the builder refuses the network.
+    KeyboardInterrupt
+        Ctrl-C: after the builder has ended, at its next step.
     """
+    options = options or BuildOptions()
+    cancelled = Event()
+    with progress_display(options.progress) as display:
+        return run_cancellable(
+            lambda: _build(model, backend, profiles, options, weak_flag, display, cancelled), cancelled
+        )
+
+
+def _build(
+    model: OnnxModel,
+    backend: Backend,
+    profiles: Sequence[Profile],
+    options: BuildOptions,
+    weak_flag: Any,
+    display: Display,
+    cancelled: Event,
+) -> BuiltNetwork:
+    api = backend.api
+    # The builder reports to it until it is destroyed, so it is made first and destroyed last.
+    monitor = make_monitor(api, display, cancelled)
     with collect_errors() as logged:
-        builder = backend.api.Builder(backend.log.ilogger)
-        network = builder.create_network(_network_flags(backend.api))
-        _parse(onnx_model, network, backend)
+        builder = api.Builder(backend.log.ilogger)
+        network = builder.create_network(_network_flags(api, strongly_typed=weak_flag is None))
+        _parse(model, network, backend)
         config = builder.create_builder_config()
+        if weak_flag is not None:
+            config.set_flag(weak_flag)
+        apply_options(options, config, backend)
         for index, profile in enumerate(profiles):
-            _add_profile(profile, index, builder, network, config)
+            add_profile(profile, index, builder, network, config)
+        if options.timing_cache is not None:
+            attach_timing_cache(options.timing_cache, config, backend.name)
+        if monitor is not None:
+            config.progress_monitor = monitor
+        io = network_io(network, profiles)
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        reason = "; ".join(logged) or "it logged no reason"
-        raise CompileError(f"{backend.name} refused to build the network: {reason}")
-    return bytes(plan)
+        raise CompileError(_why_refused(backend, logged, options))
+    if options.timing_cache is not None:
+        store_timing_cache(options.timing_cache, config, backend.name)
+    return BuiltNetwork(bytes(plan), io)
 
 
-def _network_flags(api: Any) -> int:
-    """Ask for a strongly typed network: dtypes are the model's, as in PyTorch, never the builder's choice."""
-    return 1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+def _network_flags(api: Any, *, strongly_typed: bool) -> int:
+    """Dtypes are the model's, as in PyTorch, and not the builder's choice, unless a precision wants it."""
+    return 1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if strongly_typed else 0
 
 
-def _parse(onnx_model: bytes, network: Any, backend: Backend) -> None:
+def _parse(model: OnnxModel, network: Any, backend: Backend) -> None:
     parser = backend.api.OnnxParser(network, backend.log.ilogger)
-    if not parser.parse(onnx_model):
-        found = [_describe_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise CompileError(f"{backend.name} cannot parse the ONNX model: " + "; ".join(found))
+    if not model.parse_with(parser):
+        raise CompileError(f"{backend.name} cannot parse {model}: {describe_parser_errors(parser, model)}")
     if network.num_outputs == 0:
         raise CompileError(
-            f"the ONNX model ({len(onnx_model):,} bytes) has no outputs, so there is nothing to build; "
-            "it may be empty or truncated"
+            f"{model} has no outputs, so there is nothing to build; it may be empty or truncated"
         )
 
 
-def _describe_parser_error(error: Any) -> str:
-    description = f"{error.desc()} [{error.code().name}]"
-    if not error.node_operator():
-        return description
-    return f"node {error.node_name()!r}, operator {error.node_operator()}: {description}"
-
-
-def _add_profile(profile: Profile, index: int, builder: Any, network: Any, config: Any) -> None:
-    """Check a profile and hand it to TensorRT, whose ``set_shape`` accepts unknown names silently."""
-    inputs = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
-    unknown = sorted(profile.keys() - inputs.keys())
-    if unknown:
-        raise CompileError(f"profile {index} has ranges for {unknown}, but the inputs are {sorted(inputs)}")
-    tensorrt_profile = builder.create_optimization_profile()
-    for name, tensor in inputs.items():
-        if name in profile:
-            _check_range(profile[name], index, tensor)
-            set_range = (
-                tensorrt_profile.set_shape_input if tensor.is_shape_tensor else tensorrt_profile.set_shape
-            )
-            set_range(name, *(tuple(shape) for shape in profile[name]))
-        elif -1 in tensor.shape or tensor.is_shape_tensor:
-            raise CompileError(
-                f"profile {index} has no range for input {name!r}, which needs one: its shape "
-                f"{tuple(tensor.shape)} is dynamic (-1), or its values are shapes"
-            )
-    if config.add_optimization_profile(tensorrt_profile) < 0:
-        raise CompileError(f"TensorRT refused profile {index}: {dict(profile)}")
-
-
-def _check_range(shape_range: ShapeRange, index: int, tensor: Any) -> None:
-    """Raise unless the three shapes fit the tensor and each other; TensorRT says so only at build time."""
-    misfit = next((shape for shape in shape_range if not _fits(shape, tensor)), None)
-    if misfit is not None:
-        kind = "the values of shape tensor" if tensor.is_shape_tensor else "input"
-        raise CompileError(
-            f"profile {index}: {tuple(misfit)} does not fit {kind} {tensor.name!r}, whose shape is "
-            f"{tuple(tensor.shape)} (-1: dynamic)"
-        )
-    if not all(low <= middle <= high for low, middle, high in zip(*shape_range, strict=True)):
-        raise CompileError(
-            f"profile {index}, input {tensor.name!r}: a range grows from smallest over most usual to largest "
-            f"in every dimension; this one does not: {tuple(map(tuple, shape_range))}"
-        )
-
-
-def _fits(shape: Sequence[int], tensor: Any) -> bool:
-    expected: tuple[int, ...] = tuple(tensor.shape)
-    if tensor.is_shape_tensor:
-        return len(shape) == math.prod(expected)
-    return len(shape) == len(expected) and all(
-        fixed in (-1, given) for fixed, given in zip(expected, shape, strict=True)
-    )
+def _why_refused(backend: Backend, logged: Sequence[str], options: BuildOptions) -> str:
+    sentences = [
+        f"{backend.name} {backend.version} refused to build the network: "
+        + ("; ".join(logged) or "it logged no reason").rstrip(". ")
+    ]
+    given = options.in_words()
+    if given:
+        sentences.append(f"The build was asked for {given}")
+    count, why = device_count()
+    if count == 0:
+        sentences.append(f"No GPU can be used here ({why}), which some options need")
+    return ". ".join(sentences)

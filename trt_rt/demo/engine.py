@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from time import perf_counter
 
 import torch
 from torch.export import Dim, ExportedProgram
 
-from trt_rt import reference
-from trt_rt.backend import BackendStatus, load
-from trt_rt.compiler import Profile, build_from_onnx, export_onnx
+from trt_rt import compiler
+from trt_rt.backend import BackendStatus
+from trt_rt.compiler import BuiltPlan, Profile
 from trt_rt.demo.network import IMAGE_SHAPE
 from trt_rt.errors import BackendError
 
-__all__ = ["LARGEST_BATCH", "BuiltPlan", "Choice", "build_plan", "choose_backend", "export_program"]
+__all__ = ["LARGEST_BATCH", "Choice", "build_plan", "choose_backend", "export_program"]
 
 LARGEST_BATCH = 64
 
@@ -40,25 +39,6 @@ class Choice:
 
     backend: str
     reason: str
-
-
-@dataclass(frozen=True)
-class BuiltPlan:
-    """A plan and how it came about.
-
-    Attributes
-    ----------
-    backend : str
-        The backend that built it.
-    plan : bytes
-        The serialized engine.
-    build_seconds : float
-        Time the builder took, without the export from PyTorch.
-    """
-
-    backend: str
-    plan: bytes
-    build_seconds: float
 
 
 def choose_backend(statuses: Mapping[str, BackendStatus]) -> Choice:
@@ -105,18 +85,11 @@ def build_plan(backend: str, program: ExportedProgram, device_type: str = "cuda"
     """
     largest = (LARGEST_BATCH, *IMAGE_SHAPE)
     profile: Profile = {"images": ((1, *IMAGE_SHAPE), largest, largest)}
-    if backend == "reference":
-        started = perf_counter()
-        plan = reference.build(
-            program,
-            profiles=[profile],
-            input_names=_INPUT_NAMES,
-            output_names=_OUTPUT_NAMES,
-            device=device_type,
-        )
-    else:
-        onnx_model = export_onnx(program, input_names=_INPUT_NAMES, output_names=_OUTPUT_NAMES)
-        builder = load(backend)
-        started = perf_counter()
-        plan = build_from_onnx(onnx_model, builder, profiles=[profile])
-    return BuiltPlan(backend, plan, perf_counter() - started)
+    return compiler.build_plan(
+        program,
+        profiles=[profile],
+        backend=backend,
+        input_names=_INPUT_NAMES,
+        output_names=_OUTPUT_NAMES,
+        device=device_type,
+    )

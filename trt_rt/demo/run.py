@@ -10,8 +10,9 @@ from torch.export import ExportedProgram
 
 import trt_rt
 from trt_rt.backend import BackendStatus
+from trt_rt.compiler import BuiltPlan
 from trt_rt.demo.data import Digits, load_held_out_digits
-from trt_rt.demo.engine import LARGEST_BATCH, BuiltPlan, build_plan, choose_backend, export_program
+from trt_rt.demo.engine import LARGEST_BATCH, build_plan, choose_backend, export_program
 from trt_rt.demo.measure import compare_with_first, measure_latency
 from trt_rt.demo.modes import make_modes
 from trt_rt.demo.network import load_trained_network

@@ -1,0 +1,28 @@
+"""trt_rt's own backend: TensorRT's Python API executed by PyTorch."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from trt_rt.backend.adapter import Backend
+from trt_rt.errors import PlanError
+from trt_rt.reference.plan import unpack_plan
+
+__all__ = ["Reference"]
+
+
+class Reference(Backend):
+    """``reference``: needs nothing but PyTorch, and runs on the CPU too."""
+
+    title = "trt_rt's reference backend"
+    modules = ("trt_rt.reference",)
+
+    def __init__(self, name: str, api: ModuleType) -> None:
+        super().__init__(name, api, runs_on_cpu=True)
+
+    def plan_device(self, plan: memoryview) -> str | None:
+        """What the plan says; None for one that cannot be read, of which loading it tells more."""
+        try:
+            return unpack_plan(plan)[0].device
+        except PlanError:
+            return None

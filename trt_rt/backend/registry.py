@@ -1,0 +1,86 @@
+"""The five backends by name, each imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import threading
+from types import ModuleType
+
+from trt_rt.backend.adapter import Backend
+from trt_rt.backend.dispatch import DispatchRuntime
+from trt_rt.backend.lean import LeanRuntime
+from trt_rt.backend.reference import Reference
+from trt_rt.backend.rtx import TensorRTRTX
+from trt_rt.backend.shared_libraries import LIBRARY_FOLDERS, load_libraries
+from trt_rt.backend.tensorrt import TensorRT
+from trt_rt.errors import BackendError
+
+__all__ = ["NAMES", "load"]
+
+_ADAPTERS: dict[str, type[TensorRT | TensorRTRTX | Reference]] = {
+    "tensorrt": TensorRT,
+    "tensorrt_lean": LeanRuntime,
+    "tensorrt_dispatch": DispatchRuntime,
+    "tensorrt_rtx": TensorRTRTX,
+    "reference": Reference,
+}
+
+NAMES = tuple(_ADAPTERS)
+"""In the order of preference."""
+
+_loaded: dict[str, Backend] = {}
+_lock = threading.Lock()
+
+
+def load(name: str) -> Backend:
+    """The backend of that name, imported on first use.
+
+    Parameters
+    ----------
+    name : {"tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx", "reference"}
+        As in `NAMES`.
+
+    Raises
+    ------
+    BackendError
+        If there is no backend of that name, it is not installed, or its libraries do not load.
+    """
+    if name not in NAMES:
+        raise BackendError(f"there is no backend {name!r}; there are {', '.join(NAMES)}, and 'auto'.")
+    with _lock:
+        if name not in _loaded:
+            backend = _ADAPTERS[name](name, _import(name))
+            backend.check_library()
+            _loaded[name] = backend
+        return _loaded[name]
+
+
+def _import(name: str) -> ModuleType:
+    adapter = _ADAPTERS[name]
+    problem = "it is not installed"
+    for candidate in adapter.modules:
+        if importlib.util.find_spec(candidate) is None:
+            continue
+        try:
+            load_libraries(adapter.libraries, adapter.library_packages)
+            module = importlib.import_module(candidate)
+        except BackendError as error:
+            raise BackendError(f"backend {name!r}: {error}") from None
+        except Exception as error:  # the PyPI placeholder and broken installs raise anything
+            problem = _explain_import_error(candidate, error)
+            continue
+        if hasattr(module, "Runtime"):
+            return module
+        problem = f"the installed package {candidate} is not TensorRT: it has no Runtime"
+    raise BackendError(f"backend {name!r}: {problem}. {adapter.how_to_install}")
+
+
+def _explain_import_error(module: str, error: Exception) -> str:
+    reason = str(error).strip().rstrip(".")
+    if isinstance(error, OSError) or (isinstance(error, ImportError) and ".so" in reason):
+        return (
+            f"{module} is installed but its library does not load: {reason} (looked for in "
+            f"{LIBRARY_FOLDERS}, in Python packages and where the system's loader looks)"
+        )
+    return f"{module} is installed but does not import: {reason}"

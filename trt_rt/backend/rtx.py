@@ -1,0 +1,38 @@
+"""TensorRT for RTX: builds anywhere, runs on RTX GPUs."""
+
+from __future__ import annotations
+
+from trt_rt.backend.adapter import Backend
+from trt_rt.backend.plan_kind import PlanKind
+
+__all__ = ["TensorRTRTX"]
+
+
+class TensorRTRTX(Backend):
+    """``tensorrt_rtx``. The bindings come without the library, which is in a package for ONNX Runtime."""
+
+    title = "TensorRT-RTX"
+    modules = ("tensorrt_rtx_bindings", "tensorrt_rtx")
+    libraries = ("tensorrt_rtx", "tensorrt_onnxparser_rtx")
+    library_packages = ("onnxruntime_ep_nv_tensorrt_rtx",)
+    how_to_install = "pip install 'trt_rt[rtx]'."
+
+    def why_not_on(self, compute_capability: tuple[int, int]) -> str:
+        """Data-centre GPUs; on an H100 the library says so itself when it deserializes."""
+        if compute_capability not in ((9, 0), (10, 0)):
+            return ""
+        major, minor = compute_capability
+        return (
+            f"TensorRT-RTX does not run on compute capability {major}.{minor} "
+            "(it runs on 7.5, 8.x and 12.x); it can build here."
+        )
+
+    def why_not_run(self, kind: PlanKind) -> str:
+        """A plan of another release: NVIDIA documents that they are not compatible, in either direction."""
+        if not kind.version or kind.version[:3] == self.release:
+            return ""
+        release = ".".join(str(number) for number in self.release)
+        return (
+            f"{self.name!r} here is {release}, and a release of TensorRT-RTX runs only its own plans. Build "
+            f"the plan again with {release}, which needs no GPU, or install {kind.version_text}."
+        )

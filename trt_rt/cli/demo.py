@@ -1,0 +1,51 @@
+"""``trt-rt demo``."""
+
+from __future__ import annotations
+
+import argparse
+
+from trt_rt.cli.command import Subparsers, add_command, positive_integer, print_json
+from trt_rt.errors import TRTError
+
+__all__ = ["add"]
+
+
+def add(subparsers: Subparsers) -> None:
+    """Add the command's parser."""
+    parser = add_command(
+        subparsers,
+        "demo",
+        _run,
+        "Build an engine with the best backend here and run handwritten digits through it in every mode.",
+    )
+    parser.add_argument(
+        "--calls",
+        type=positive_integer,
+        default=500,
+        metavar="N",
+        help="calls to time per mode and batch size (default: %(default)s)",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    try:
+        from rich.console import Console
+
+        from trt_rt.demo.report import print_report
+        from trt_rt.demo.run import run_demo
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "trt_rt":
+            raise
+        raise TRTError(
+            f"the demo needs the package {error.name.partition('.')[0]}, which is not installed; "
+            "install what it needs with: pip install 'trt_rt[demo]'"
+        ) from error
+    report = run_demo(arguments.calls)
+    if arguments.json:
+        print_json(report.as_json())
+    else:
+        print_report(report, Console())
+    if report.disagreeing_modes:
+        raise TRTError(
+            "these modes read digits differently from eager PyTorch: " + ", ".join(report.disagreeing_modes)
+        )

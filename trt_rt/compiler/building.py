@@ -1,0 +1,308 @@
+"""From a model to a plan: choose a builder, export, cast, build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch.export import ExportedProgram
+
+from trt_rt import reference
+from trt_rt._core.io_tensor import IOTensor
+from trt_rt.backend import Backend
+from trt_rt.compiler.builder_choice import choose_builder
+from trt_rt.compiler.network_io import reference_io
+from trt_rt.compiler.onnx_export import DynamicShapes, export_onnx, export_program
+from trt_rt.compiler.onnx_model import OnnxModel
+from trt_rt.compiler.options import BuildOptions, Precision, TimingCache
+from trt_rt.compiler.precision import cast_module, program_dtypes, weak_typing_flag
+from trt_rt.compiler.profiles import Profile, check_against_export, derive_profile, tensor_input_names
+from trt_rt.compiler.tensorrt_builder import build_from_onnx
+from trt_rt.errors import CompileError
+
+if TYPE_CHECKING:
+    import os
+
+    import onnx
+
+__all__ = ["BuiltPlan", "Model", "build", "build_plan"]
+
+Model: TypeAlias = (
+    "torch.nn.Module | ExportedProgram | str | os.PathLike[str] | bytes | bytearray | memoryview "
+    "| onnx.ModelProto"
+)
+"""What a plan can be built from."""
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A plan and how it came about.
+
+    Attributes
+    ----------
+    plan : bytes
+        The serialized engine.
+    backend : str
+        The backend that built it.
+    io : tuple of IOTensor
+        Its I/O tensors, inputs first, as the network has them that the builder was given.
+    export_seconds : float
+        Time for the export from PyTorch to what the builder reads; 0 for what was ONNX already.
+    build_seconds : float
+        Time for the builder, its parser included.
+    """
+
+    plan: bytes
+    backend: str
+    io: tuple[IOTensor, ...]
+    export_seconds: float
+    build_seconds: float
+
+
+def build(
+    model: Model,
+    arg_inputs: Sequence[Any] | None = None,
+    *,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    dynamic_shapes: DynamicShapes = None,
+    profiles: Sequence[Profile] | None = None,
+    precision: Precision = "strong",
+    backend: str | Backend = "auto",
+    workspace_bytes: int | None = None,
+    version_compatible: bool = False,
+    hardware_compatible: bool = False,
+    refittable: bool = False,
+    weight_streaming: bool = False,
+    optimization_level: int | None = None,
+    timing_cache: TimingCache | None = None,
+    compute_capabilities: Sequence[tuple[int, int]] = (),
+    progress: bool | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    device: str | torch.device | None = None,
+) -> bytes:
+    """Build a plan: a serialized engine, for :class:`trt_rt.TRTModule`, :class:`trt_rt.Engine` or a file.
+
+    The way is ``torch.export``, ``torch.onnx.export`` and TensorRT's own ONNX parser and builder.
+
+    Parameters
+    ----------
+    model : torch.nn.Module, torch.export.ExportedProgram, path, bytes or onnx.ModelProto
+        The network: a module in evaluation mode, what torch.export made of one, or an ONNX model. A str is
+        the path of an ONNX file; its external data is looked for beside it.
+    arg_inputs : sequence, optional
+        Example inputs of a module, and of a module only. Dimensions that vary should be 2 or more here, as
+        torch.export treats 0 and 1 as constants.
+    kwarg_inputs : mapping, optional
+        Example inputs of a module by keyword.
+    dynamic_shapes : dict, tuple or list, optional
+        Which dimensions of a module's inputs vary, as ``torch.export.export`` takes it.
+    profiles : sequence of Profile, optional
+        For each optimization profile and each input that has dynamic dimensions, the ``(min, opt, max)``
+        shapes; for a shape tensor its values. Default: one profile, from the smallest to the largest sizes
+        in `dynamic_shapes`, best at the example inputs. An ONNX model with dynamic dimensions needs it.
+    precision : {"strong", "fp32", "fp16", "bf16"}
+        What the engine computes in. "strong": the dtypes of the model. Others: a module is cast, and its
+        inputs and outputs keep their dtypes. An exported program or ONNX model that is of another
+        precision can be built only by TensorRT 10, which has weakly typed networks. TensorRT may use TF32
+        for float32 on GPUs that have it, as is its default.
+    backend : str or Backend
+        "tensorrt", "tensorrt_rtx", "reference"; "auto" is the first of these that can build here.
+    workspace_bytes : int, optional
+        Most scratch memory, in bytes, that a layer may use. Default: TensorRT's.
+    version_compatible : bool
+        Whether later versions of TensorRT, and the lean runtime, can run the plan.
+    hardware_compatible : bool
+        Whether every GPU from Ampere on can run the plan, and not only such as it was built on.
+    refittable : bool
+        Whether weights can be replaced in the engine.
+    weight_streaming : bool
+        Whether weights may stay in host memory until they are needed.
+    optimization_level : int, optional
+        0 to 5: how long to search for faster kernels. Default: TensorRT's (3).
+    timing_cache : path or bytearray, optional
+        Measured timings: read, used, and replaced by those of this build and earlier ones. One that TensorRT
+        refuses is left out, with a logged warning.
+    compute_capabilities : sequence of (int, int)
+        GPUs that the plan is for, such as ``[(8, 6), (12, 0)]``. Only TensorRT-RTX has this.
+    progress : bool, optional
+        Whether to show a progress bar on stderr. Default: if that is a terminal and rich is installed.
+    input_names, output_names : sequence of str, optional
+        Names of the I/O tensors of a module or exported program, in order. Default: the names of
+        ``forward``'s parameters, and ``output0``, ``output1``, ...
+    device : {"cpu", "cuda"}, optional
+        What a plan of the reference backend runs on. Default: what the model is on.
+
+    Returns
+    -------
+    bytes
+        The plan. ``trt_rt.compiler.write_atomically`` saves it.
+
+    Raises
+    ------
+    CompileError
+        The model cannot be exported, parsed or built; an option is not there or contradicts another; an
+        input or a profile does not fit. The message says what to do.
+    BackendError
+        The backend is not installed, or cannot build on this machine.
+    KeyboardInterrupt
+        Ctrl-C, after the build has ended in an orderly way.
+
+    Notes
+    -----
+    The reference backend builds from modules and exported programs. It has streamable weights and profiles,
+    refuses `refittable`, and needs none of what tells TensorRT how to choose kernels and for which GPU.
+    """
+    options = BuildOptions(
+        precision=precision,
+        workspace_bytes=workspace_bytes,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        refittable=refittable,
+        weight_streaming=weight_streaming,
+        optimization_level=optimization_level,
+        timing_cache=timing_cache,
+        compute_capabilities=tuple(compute_capabilities),
+        progress=progress,
+    )
+    return build_plan(
+        model,
+        arg_inputs,
+        kwarg_inputs=kwarg_inputs,
+        dynamic_shapes=dynamic_shapes,
+        profiles=profiles,
+        backend=backend,
+        input_names=input_names,
+        output_names=output_names,
+        device=device,
+        options=options,
+    ).plan
+
+
+def build_plan(
+    model: Model,
+    arg_inputs: Sequence[Any] | None = None,
+    *,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    dynamic_shapes: DynamicShapes = None,
+    profiles: Sequence[Profile] | None = None,
+    backend: str | Backend = "auto",
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    device: str | torch.device | None = None,
+    options: BuildOptions | None = None,
+) -> BuiltPlan:
+    """Build a plan and tell its I/O tensors and what it took; :func:`build` explains the parameters."""
+    options = options or BuildOptions()
+    if OnnxModel.is_source(model):
+        _refuse_given(
+            "an ONNX model",
+            arg_inputs=arg_inputs,
+            kwarg_inputs=kwarg_inputs,
+            dynamic_shapes=dynamic_shapes,
+            input_names=input_names,
+            output_names=output_names,
+        )
+        builder = choose_builder(backend, for_onnx=True)
+        onnx_model = OnnxModel(model)
+        weak_flag = weak_typing_flag(builder, options, onnx_model.floating_dtypes(), str(onnx_model))
+        return _build_tensorrt(onnx_model, builder, profiles or (), options, weak_flag, export_seconds=0.0)
+    builder = choose_builder(backend)
+    started = perf_counter()
+    weak_flag = None
+    name = type(model).__name__
+    if isinstance(model, ExportedProgram):
+        _refuse_given(
+            "an exported program",
+            arg_inputs=arg_inputs,
+            kwarg_inputs=kwarg_inputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+        program = model
+        weak_flag = weak_typing_flag(builder, options, program_dtypes(program), name)
+    elif isinstance(model, torch.nn.Module):
+        if arg_inputs is None and kwarg_inputs is None:
+            raise CompileError(f"building {name} needs example inputs: give arg_inputs, kwarg_inputs or both")
+        cast = cast_module(model, options.precision)
+        program = export_program(cast, arg_inputs or (), kwarg_inputs, dynamic_shapes=dynamic_shapes)
+    else:
+        raise CompileError(
+            f"cannot build from a {name}: give a torch.nn.Module, a torch.export.ExportedProgram, or an ONNX "
+            "model (its path, its bytes or a ModelProto)"
+        )
+    names = list(input_names) if input_names is not None else tensor_input_names(program)
+    if builder.name == "reference":
+        export_seconds = perf_counter() - started
+        return _build_reference(program, profiles, names, output_names, device, options, export_seconds)
+    if profiles is None:
+        derived = derive_profile(program, names)
+        profiles = [derived] if derived else []
+    check_against_export(profiles, program, names)
+    onnx_model = OnnxModel(
+        export_onnx(
+            program, input_names=names, output_names=output_names or _output_names(program), name=name
+        )
+    )
+    return _build_tensorrt(
+        onnx_model, builder, profiles, options, weak_flag, export_seconds=perf_counter() - started
+    )
+
+
+def _build_tensorrt(
+    model: OnnxModel,
+    builder: Backend,
+    profiles: Sequence[Profile],
+    options: BuildOptions,
+    weak_flag: Any,
+    *,
+    export_seconds: float,
+) -> BuiltPlan:
+    started = perf_counter()
+    built = build_from_onnx(model, builder, profiles=profiles, options=options, weak_flag=weak_flag)
+    return BuiltPlan(built.plan, builder.name, built.io, export_seconds, perf_counter() - started)
+
+
+def _build_reference(
+    program: ExportedProgram,
+    profiles: Sequence[Profile] | None,
+    input_names: Sequence[str],
+    output_names: Sequence[str] | None,
+    device: str | torch.device | None,
+    options: BuildOptions,
+    export_seconds: float,
+) -> BuiltPlan:
+    if options.refittable:
+        raise CompileError(
+            "refittable=True: the reference backend cannot replace weights in an engine. Leave it out, or "
+            "build with another backend"
+        )
+    started = perf_counter()
+    plan = reference.build(
+        program,
+        profiles=profiles,
+        input_names=input_names,
+        output_names=output_names,
+        device=_device_type(program) if device is None else device,
+        streamable_weights=options.weight_streaming,
+    )
+    return BuiltPlan(plan, "reference", reference_io(plan), export_seconds, perf_counter() - started)
+
+
+def _refuse_given(what: str, **arguments: object) -> None:
+    """Raise if an argument that only a module can use is given with what is exported already."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise CompileError(f"{what} has its own inputs, so {' and '.join(given)} cannot be given with it")
+
+
+def _output_names(program: ExportedProgram) -> list[str]:
+    """Names like those that the reference backend gives; an exporter's own come from its operators."""
+    return [f"output{number}" for number in range(len(program.graph_signature.user_outputs))]
+
+
+def _device_type(program: ExportedProgram) -> str:
+    tensors = [*program.state_dict.values(), *torch.utils._pytree.tree_leaves(program.example_inputs)]
+    return "cuda" if any(isinstance(tensor, torch.Tensor) and tensor.is_cuda for tensor in tensors) else "cpu"

@@ -1,0 +1,143 @@
+"""TensorRT's progress reports: a bar for whoever waits, and the way to end a build."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, RLock
+from typing import Any, Protocol
+
+from trt_rt.errors import CompileError
+
+__all__ = ["Display", "make_monitor", "progress_display"]
+
+_log = logging.getLogger("trt_rt.compiler")
+
+
+class Display(Protocol):
+    """What shows progress. Called from TensorRT's threads, one at a time."""
+
+    def start(self, phase: str, depth: int, steps: int) -> None:
+        """A phase begins, inside `depth` others."""
+
+    def advance(self, phase: str, steps_done: int) -> None:
+        """A phase has come so far."""
+
+    def finish(self, phase: str) -> None:
+        """A phase is over, whether or not all of its steps were reported."""
+
+
+class _NoDisplay:
+    def start(self, phase: str, depth: int, steps: int) -> None:
+        pass
+
+    def advance(self, phase: str, steps_done: int) -> None:
+        pass
+
+    def finish(self, phase: str) -> None:
+        pass
+
+
+class _Bars:
+    """One bar for each phase that goes on, indented by its depth, in the terminal of stderr."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._tasks: dict[str, Any] = {}
+
+    def start(self, phase: str, depth: int, steps: int) -> None:
+        self._tasks[phase] = self._progress.add_task("  " * depth + phase, total=steps)
+
+    def advance(self, phase: str, steps_done: int) -> None:
+        self._progress.update(self._tasks[phase], completed=steps_done)
+
+    def finish(self, phase: str) -> None:
+        self._progress.remove_task(self._tasks.pop(phase))
+
+
+@contextmanager
+def progress_display(wanted: bool | None) -> Iterator[Display]:
+    """Give the display of one build.
+
+    Parameters
+    ----------
+    wanted : bool or None
+        False: nothing is shown. None: bars, if stderr is a terminal and the package rich is installed.
+        True: bars also where stderr is no terminal, such as in a notebook.
+
+    Raises
+    ------
+    CompileError
+        Bars are wanted (True) and the package rich is missing.
+    """
+    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+        yield _NoDisplay()
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    except ImportError as error:
+        if wanted:
+            raise CompileError(
+                f"progress=True needs the package rich ({error}); install it with: pip install rich"
+            ) from error
+        yield _NoDisplay()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = Console(stderr=True, force_terminal=True if wanted else None)
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield _Bars(progress)
+
+
+def make_monitor(api: Any, display: Display, cancelled: Event) -> Any | None:
+    """Make an ``IProgressMonitor``, or None if this TensorRT has none.
+
+    Parameters
+    ----------
+    api : module
+        TensorRT's Python module.
+    display : Display
+        Told about each phase.
+    cancelled : threading.Event
+        The build ends at the first step after it is set.
+
+    Returns
+    -------
+    IProgressMonitor or None
+        It must outlive every TensorRT object that uses it.
+    """
+    if not hasattr(api, "IProgressMonitor"):
+        return None
+    lock = RLock()
+    depths: dict[str, int] = {}
+
+    def show(function: Callable[..., None], *arguments: Any) -> None:
+        # An exception must not travel through TensorRT's C++, and a bar is no reason to end a build.
+        try:
+            function(*arguments)
+        except Exception:
+            _log.exception("the progress of the build cannot be shown")
+
+    class Monitor(api.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            # pybind11 wants its own initialiser called by name.
+            api.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with lock:
+                depths[phase_name] = depths.get(parent_phase, -1) + 1 if parent_phase else 0
+                show(display.start, phase_name, depths[phase_name], num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with lock:
+                show(display.advance, phase_name, step + 1)
+            return not cancelled.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            with lock:
+                depths.pop(phase_name, None)
+                show(display.finish, phase_name)
+
+    return Monitor()

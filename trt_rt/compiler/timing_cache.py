@@ -1,0 +1,98 @@
+"""TensorRT's timing cache: measured timings of one build, for the next."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trt_rt.compiler.atomic_file import write_atomically
+from trt_rt.compiler.options import TimingCache
+
+__all__ = ["attach_timing_cache", "store_timing_cache"]
+
+_log = logging.getLogger("trt_rt.compiler")
+
+
+def attach_timing_cache(holder: TimingCache, config: Any, backend: str) -> None:
+    """Give the builder the timings that `holder` has, or none, and have it add to them.
+
+    Parameters
+    ----------
+    holder : path or bytearray
+        A file that does not exist yet, or an empty bytearray, holds none. What TensorRT does not accept (it
+        is corrupt, or of another GPU or version) is left out, with a logged warning.
+    config : IBuilderConfig
+        Gets the cache.
+    backend : str
+        For messages.
+    """
+    content = _read(holder)
+    with _warnings_logged(backend):
+        if content and _set(content, config):
+            return
+        if content:
+            _log.warning(
+                "%s refuses the timing cache %s (%d bytes: it is corrupt, or of another version or GPU); the "
+                "build starts without, and the cache is written anew",
+                backend,
+                _name(holder),
+                len(content),
+            )
+        if not _set(b"", config):
+            _log.warning("%s makes no timing cache; the build goes on without", backend)
+
+
+def _set(content: bytes, config: Any) -> bool:
+    cache = config.create_timing_cache(content)
+    return cache is not None and bool(config.set_timing_cache(cache, ignore_mismatch=False))
+
+
+def store_timing_cache(holder: TimingCache, config: Any, backend: str) -> None:
+    """Write what a build has measured back to `holder`; a file is replaced atomically.
+
+    Raises
+    ------
+    CompileError
+        The file cannot be written.
+    """
+    with _warnings_logged(backend):
+        cache = config.get_timing_cache()
+        if cache is None:
+            return
+        content = bytes(cache.serialize())
+    if isinstance(holder, bytearray):
+        holder[:] = content
+    else:
+        write_atomically(holder, content)
+
+
+def _read(holder: TimingCache) -> bytes:
+    if isinstance(holder, bytearray):
+        return bytes(holder)
+    try:
+        return Path(holder).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _name(holder: TimingCache) -> str:
+    return "in memory" if isinstance(holder, bytearray) else os.fspath(holder)
+
+
+@contextmanager
+def _warnings_logged(backend: str) -> Iterator[None]:
+    """Send warnings of the bindings to the log.
+
+    TensorRT-RTX gives one where its timing cache does nothing. As an error, which is what many test suites
+    make of warnings, it would leave the bindings in the middle of a call.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        _log.info("%s, about its timing cache: %s", backend, warning.message)

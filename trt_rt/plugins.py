@@ -1,0 +1,173 @@
+"""Plugins: operators of one's own, in shared libraries."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trt_rt.backend import NAMES, Backend, load
+from trt_rt.backend.shared_libraries import LIBRARY_FOLDERS, find_library, library_folders
+from trt_rt.errors import BackendError
+
+__all__ = ["TENSORRT_PLUGINS", "Plugin", "load_plugins"]
+
+TENSORRT_PLUGINS = "nvinfer_plugin"
+"""Name of TensorRT's own plugins."""
+
+_ENTRY_POINTS = ("getCreators", "getPluginCreators")
+"""What TensorRT calls in a plugin library: since version 10, and before."""
+
+_loaded: dict[tuple[str, str], tuple[Plugin, ...]] = {}
+_keep_open: list[ctypes.CDLL] = []
+_lock = threading.Lock()
+
+
+class Plugin(NamedTuple):
+    """A plugin that a backend knows.
+
+    Attributes
+    ----------
+    name, version, namespace : str
+        As its creator has them; a plan finds it again by all three.
+    """
+
+    name: str
+    version: str
+    namespace: str
+
+
+def load_plugins(
+    path_or_name: str | os.PathLike[str], *, backend: str | Backend = "auto"
+) -> tuple[Plugin, ...]:
+    """Make the plugins of a library known to a backend, for its builder and for plans that use them.
+
+    They stay for the life of the process. A library that was loaded already is not loaded again.
+
+    Parameters
+    ----------
+    path_or_name : path-like
+        The library's file; or its name without ``lib`` and ``.so``, which is looked for in the folders of
+        ``TRT_RT_TENSORRT_LIBDIR`` and then by the system's loader; or "nvinfer_plugin" for TensorRT's own
+        plugins.
+    backend : str or Backend, optional
+        Whose registry. Default: the first installed of `trt_rt.backends` that is not the reference backend.
+
+    Returns
+    -------
+    tuple of Plugin
+        Those that the library brought. With "nvinfer_plugin", all that are registered then.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    BackendError
+        If the backend is missing or has no plugins, the library does not load (it runs code as it does: load
+        only what you trust), it has no plugins, or one of the same name is there already.
+    """
+    chosen = _choose_backend(backend)
+    registry = chosen.plugin_registry()
+    library = os.fspath(path_or_name)
+    with _lock:
+        if library == TENSORRT_PLUGINS:
+            return _initialize_own(chosen, registry)
+        path = _find(library)
+        key = (chosen.name, path)
+        if key not in _loaded:
+            _loaded[key] = _load(path, chosen, registry)
+        return _loaded[key]
+
+
+def _choose_backend(backend: str | Backend) -> Backend:
+    if isinstance(backend, Backend):
+        return backend
+    if backend != "auto":
+        return load(backend)
+    problems = []
+    for name in NAMES:
+        try:
+            if name != "reference":
+                return load(name)
+        except BackendError as error:
+            problems.append(str(error))
+    raise BackendError(f"there is no TensorRT to load plugins into: {' '.join(problems)}")
+
+
+def _initialize_own(backend: Backend, registry: Any) -> tuple[Plugin, ...]:
+    initialize = getattr(backend.api, "init_libnvinfer_plugins", None)
+    if initialize is None:
+        raise BackendError(
+            f"backend {backend.name!r} has none of TensorRT's own plugins: they come with 'tensorrt' and "
+            "'tensorrt_rtx'. It can load plugin libraries."
+        )
+    if not initialize(backend.logger, ""):
+        raise BackendError(f"{backend.name} did not initialise its plugins. {_reason(backend)}")
+    return _registered(registry)
+
+
+def _find(library: str) -> str:
+    """An absolute path, or a file name for the system's loader."""
+    path = Path(library)
+    if path.is_file():
+        return str(path.resolve())
+    if os.sep in library or path.suffix:
+        raise FileNotFoundError(f"there is no plugin library {library!r} (from {os.getcwd()!r}).")
+    found = find_library(library, library_folders())
+    return str(found) if found else f"lib{library}.so"
+
+
+def _load(path: str, backend: Backend, registry: Any) -> tuple[Plugin, ...]:
+    before = set(_registered(registry))
+    opened = _open(path, backend)
+    has_entry_point = any(hasattr(opened, name) for name in _ENTRY_POINTS)
+    if has_entry_point and registry.load_library(path) is None:
+        raise BackendError(
+            f"{backend.name} takes no plugins from {path!r}: it has none, or one of the same name, version "
+            f"and namespace is registered already. {_reason(backend)}"
+        )
+    new = tuple(plugin for plugin in _registered(registry) if plugin not in before)
+    if not new:
+        raise BackendError(
+            f"{path!r} is no plugin library for {backend.name}: it has no function {_ENTRY_POINTS[0]}, and "
+            "it registered nothing when it was loaded. A library that registers its plugins itself must be "
+            f"linked with the library of this backend ({_own_library(backend)})."
+        )
+    _keep_open.append(opened)
+    return new
+
+
+def _open(path: str, backend: Backend) -> ctypes.CDLL:
+    """Load a library with every symbol resolved.
+
+    TensorRT resolves them lazily: one that is missing would end the process when it is first called, and
+    here it is an exception. A library that registers its plugins itself does so here. Never with RTLD_GLOBAL:
+    every plugin library exports the same names, and the next would call the functions of this one.
+    """
+    try:
+        return ctypes.CDLL(path, mode=os.RTLD_NOW | ctypes.RTLD_LOCAL)
+    except OSError as error:
+        raise BackendError(
+            f"the plugin library {path!r} does not load: {error}. Check that it was built for this machine, "
+            f"that the libraries that it needs are found, and that it is linked with that of {backend.name} "
+            f"({_own_library(backend)}). A name is looked for in {LIBRARY_FOLDERS} and where the system's "
+            "loader looks."
+        ) from error
+
+
+def _own_library(backend: Backend) -> str:
+    return backend.library.path if backend.library else backend.title
+
+
+def _registered(registry: Any) -> tuple[Plugin, ...]:
+    return tuple(
+        Plugin(creator.name, creator.plugin_version, creator.plugin_namespace)
+        for creator in registry.all_creators
+    )
+
+
+def _reason(backend: Backend) -> str:
+    message = backend.log.take_error()
+    return f"It says: {message}" if message else "It logged no reason."
