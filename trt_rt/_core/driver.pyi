@@ -1,6 +1,7 @@
 from typing_extensions import Self, disjoint_base
 
 def device_count() -> tuple[int, str]: ...
+def launch_graph(executable: int, stream: int) -> None: ...
 
 @disjoint_base
 class StreamOrder:

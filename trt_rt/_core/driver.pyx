@@ -53,6 +53,27 @@ def device_count():
     return count, "" if count else "the NVIDIA driver finds no GPU"
 
 
+def launch_graph(uintptr_t executable, uintptr_t stream):
+    """Launch an executable CUDA graph.
+
+    Parameters
+    ----------
+    executable : int
+        A ``CUgraphExec``, as ``torch.cuda.CUDAGraph.raw_cuda_graph_exec`` gives it. It must stay until the
+        launch is done.
+    stream : int
+        The CUDA stream in whose order it runs; its device must be current.
+
+    Raises
+    ------
+    ExecutionError
+        If CUDA refuses.
+    """
+    check(
+        cydriver.cuGraphLaunch(<cydriver.CUgraphExec> executable, <cydriver.CUstream> stream), b"cuGraphLaunch"
+    )
+
+
 cdef bint is_capturing(uintptr_t stream) except -1:
     cdef cydriver.CUstreamCaptureStatus status = cydriver.CU_STREAM_CAPTURE_STATUS_NONE
     if stream <= 2:  # the legacy and per-thread default streams cannot be captured by their handles
