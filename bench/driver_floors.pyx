@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, embedsignature=True, annotation_typing=False
-"""Single calls of the CUDA driver, as little as there can be around them: what graphs are measured against."""
+"""Single calls of the CUDA driver with as little as there can be around them: floors for graphs."""
 
 from cuda.bindings cimport cydriver
 

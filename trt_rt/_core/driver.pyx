@@ -70,7 +70,8 @@ def launch_graph(uintptr_t executable, uintptr_t stream):
         If CUDA refuses.
     """
     check(
-        cydriver.cuGraphLaunch(<cydriver.CUgraphExec> executable, <cydriver.CUstream> stream), b"cuGraphLaunch"
+        cydriver.cuGraphLaunch(<cydriver.CUgraphExec> executable, <cydriver.CUstream> stream),
+        b"cuGraphLaunch",
     )
 
 
