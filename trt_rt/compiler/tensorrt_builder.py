@@ -146,8 +146,8 @@ def _why_refused(backend: Backend, logged: Sequence[str], options: BuildOptions)
     ]
     given = options.in_words()
     if given:
-        sentences.append(f"The build was asked for {given}")
+        sentences.append(f"The build was asked for {given}: try other values, or without")
     count, why = device_count()
-    if count == 0:
-        sentences.append(f"No GPU can be used here ({why}), which some options need")
+    if count == 0 and "cuda" in sentences[0].lower():
+        sentences.append(f"It called CUDA, and no GPU can be used here: {why}")
     return ". ".join(sentences)
