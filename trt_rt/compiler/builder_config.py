@@ -76,8 +76,8 @@ def _member(api: Any, enum: str, member: str, option: str, backend: Backend) -> 
 
 
 def _lacks(option: str, backend: Backend, members: list[str] | None = None) -> CompileError:
-    has = f" (it has {', '.join(members)})" if members else ""
+    has = f" (but {', '.join(members)})" if members else ""
     return CompileError(
-        f"{option}: {backend.name} {backend.version} has no such option{has}. Leave it out, or build with "
+        f"{option}: {backend.name} {backend.version} does not have this{has}. Leave it out, or build with "
         "another TensorRT"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from threading import Event, Thread
 from typing import TypeVar
 
@@ -41,6 +41,8 @@ def run_cancellable(work: Callable[[], _Result], cancelled: Event) -> _Result:
     device = torch.cuda.current_device() if torch.cuda.is_available() else None
 
     def run() -> None:
+        if not outcome.set_running_or_notify_cancel():
+            return
         try:
             if device is not None:
                 torch.cuda.set_device(device)
@@ -49,11 +51,13 @@ def run_cancellable(work: Callable[[], _Result], cancelled: Event) -> _Result:
             outcome.set_exception(error)
 
     thread = Thread(target=run, name="trt_rt build")
-    thread.start()
     try:
+        # A signal can arrive in here too, when the thread may have begun or not.
+        thread.start()
         return outcome.result()
-    finally:
-        # Reached before `work` has ended only through an exception that a signal handler raised.
+    except BaseException:
         if not outcome.done():
             cancelled.set()
-        thread.join()
+            if not outcome.cancel():
+                wait([outcome])
+        raise

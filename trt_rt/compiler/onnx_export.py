@@ -51,9 +51,10 @@ def export_program(
         PyTorch cannot export the module; its own exception is the cause.
     """
     try:
-        return torch.export.export(
-            module, tuple(arg_inputs), dict(kwarg_inputs or {}), dynamic_shapes=dynamic_shapes
-        )
+        with _without_warnings_of_pytorch():
+            return torch.export.export(
+                module, tuple(arg_inputs), dict(kwarg_inputs or {}), dynamic_shapes=dynamic_shapes
+            )
     except Exception as error:  # the module's own forward runs here and may raise anything
         raise CompileError(
             f"torch.export cannot export {type(module).__name__}: {_root_cause(error)}"
@@ -97,7 +98,7 @@ def export_onnx(
             f"{_PROTOBUF_LIMIT_BYTES:,}; export it with fewer or smaller weights (float16, for one)"
         )
     try:
-        with _without_exporter_noise():
+        with _without_warnings_of_pytorch(), _without_torchvision_notes():
             onnx_program: Any = torch.onnx.export(
                 program, dynamo=True, verbose=False, input_names=input_names, output_names=output_names
             )
@@ -121,12 +122,23 @@ def _root_cause(error: BaseException) -> str:
 
 
 @contextmanager
-def _without_exporter_noise() -> Iterator[None]:
-    """Silence two messages of PyTorch's exporter that its user can do nothing about.
+def _without_warnings_of_pytorch() -> Iterator[None]:
+    """Silence what the exporters say of PyTorch's own code.
 
-    It logs a warning for each operator of torchvision where that is not installed, and it triggers a
-    deprecation warning of PyTorch's own pytree module.
+    The user can do nothing about it. As an error, which is what many test suites make of warnings, it would
+    end the export.
     """
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning, UserWarning):
+            warnings.filterwarnings("ignore", category=category, module=r"(torch|copyreg)(\..*)?$")
+        # Attributed to contextlib; the weights of torch.nn.LSTM, which it puts together when it is called.
+        warnings.filterwarnings("ignore", message=r".*\._flat_weights.*assigned during export")
+        yield
+
+
+@contextmanager
+def _without_torchvision_notes() -> Iterator[None]:
+    """Silence the warning that is logged for each operator of torchvision where that is not installed."""
     registration_log = logging.getLogger("torch.onnx._internal.exporter._registration")
 
     def says_something_else(record: logging.LogRecord) -> bool:
@@ -134,8 +146,6 @@ def _without_exporter_noise() -> Iterator[None]:
 
     registration_log.addFilter(says_something_else)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
-            yield
+        yield
     finally:
         registration_log.removeFilter(says_something_else)

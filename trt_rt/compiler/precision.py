@@ -111,8 +111,7 @@ def weak_typing_flag(backend: Backend, options: BuildOptions, dtypes: Set[torch.
         raise CompileError(
             f"precision={precision!r}: {what} computes in {found}, and {backend.name} {backend.version} "
             "builds strongly typed networks, which compute in the dtypes of the model. Give build the "
-            f"torch.nn.Module, which it can cast, or export the model in {precision}; or leave the precision "
-            "out"
+            f"torch.nn.Module, which it can cast, export the model in {precision}, or leave the precision out"
         )
     if options.weight_streaming:
         raise CompileError(

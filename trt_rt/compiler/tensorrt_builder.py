@@ -25,7 +25,7 @@ from trt_rt.compiler.progress import Display, make_monitor, progress_display
 from trt_rt.compiler.timing_cache import attach_timing_cache, store_timing_cache
 from trt_rt.errors import CompileError
 
-__all__ = ["BuiltNetwork", "build_from_onnx"]
+__all__ = ["BuiltNetwork", "build_from_onnx", "run_builder"]
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ def build_from_onnx(
     cancelled = Event()
     with progress_display(options.progress) as display:
         return run_cancellable(
-            lambda: _build(model, backend, profiles, options, weak_flag, display, cancelled), cancelled
+            lambda: run_builder(model, backend, profiles, options, weak_flag, display, cancelled), cancelled
         )
 
 
-def _build(
+def run_builder(
     model: OnnxModel,
     backend: Backend,
     profiles: Sequence[Profile],
@@ -98,6 +98,15 @@ def _build(
     display: Display,
     cancelled: Event,
 ) -> BuiltNetwork:
+    """Build in this thread; the parameters are those of :func:`build_from_onnx`, and where progress goes.
+
+    Parameters
+    ----------
+    display : Display
+        Told about each phase.
+    cancelled : threading.Event
+        The build ends at the first step after it is set, with CompileError.
+    """
     api = backend.api
     # The builder reports to it until it is destroyed, so it is made first and destroyed last.
     monitor = make_monitor(api, display, cancelled)
@@ -146,8 +155,8 @@ def _why_refused(backend: Backend, logged: Sequence[str], options: BuildOptions)
     ]
     given = options.in_words()
     if given:
-        sentences.append(f"The build was asked for {given}")
+        sentences.append(f"The build was asked for {given}: try other values, or without")
     count, why = device_count()
-    if count == 0:
-        sentences.append(f"No GPU can be used here ({why}), which some options need")
+    if count == 0 and "cuda" in sentences[0].lower():
+        sentences.append(f"It called CUDA, and no GPU can be used here: {why}")
     return ". ".join(sentences)

@@ -94,5 +94,5 @@ def _warnings_logged(backend: str) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for warning in caught:
-        _log.info("%s, about its timing cache: %s", backend, warning.message)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        _log.warning("%s says of its timing cache: %s", backend, message)

@@ -1,0 +1,115 @@
+"""Networks that people deploy: a real TensorRT-RTX plan of each, and the same on the reference backend."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+
+from tests.builds.plan_contents import io_tensors, tensor_types
+from trt_rt import Engine, IOTensor, ProfileRange, TRTModule, build
+from trt_rt.backend import Backend
+from trt_rt.compiler import BuildOptions, build_plan
+from trt_rt.reference.dtypes import TENSORRT_DTYPES
+
+pytest.importorskip("transformers", reason="the package transformers is not installed")
+
+from tests.builds.networks import LARGEST_BATCH, NETWORKS, Network
+
+EXAMPLE_BATCH = 3
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+NAMES_IN_PLANS = {"fp32": "float", "fp16": "half", "bf16": "bf16"}
+
+CASES = [
+    pytest.param(network, precision, id=f"{name}-{precision}")
+    for name, network in NETWORKS.items()
+    for precision in ("fp32", network.low_precision)
+]
+
+
+def inputs_of(network: Network, batch: int) -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(batch)
+        return network.inputs(batch)
+
+
+def as_tuple(outputs: Any) -> tuple[torch.Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def eager(network: Network, precision: str, batch: int) -> tuple[torch.Tensor, ...]:
+    """What PyTorch computes in a precision, as float32 where it is floating-point."""
+    dtype = DTYPES[precision]
+    inputs = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in inputs_of(network, batch).items()
+    }
+    with torch.no_grad():
+        outputs = as_tuple(network.make().to(dtype)(**inputs))
+    return tuple(output.float() if output.is_floating_point() else output for output in outputs)
+
+
+def expected_io(network: Network) -> list[IOTensor]:
+    """The I/O table that the model asks for, whatever the precision."""
+    tensors = []
+    for name, example in inputs_of(network, EXAMPLE_BATCH).items():
+        dims = network.dynamic_shapes[name]
+        shape = tuple(-1 if axis in dims else size for axis, size in enumerate(example.shape))
+        limits = ProfileRange(
+            tuple(dims[axis].min if axis in dims else size for axis, size in enumerate(example.shape)),
+            tuple(example.shape),
+            tuple(dims[axis].max if axis in dims else size for axis, size in enumerate(example.shape)),
+        )
+        tensors.append(IOTensor(name, "input", example.dtype, shape, profiles=(limits,)))
+    # What is dynamic differs between two batches of different size.
+    small, large = eager(network, "fp32", 2), eager(network, "fp32", LARGEST_BATCH)
+    for number, (one, other) in enumerate(zip(small, large, strict=True)):
+        shape = tuple(size if size == same else -1 for size, same in zip(one.shape, other.shape, strict=True))
+        tensors.append(IOTensor(f"output{number}", "output", one.dtype, shape))
+    return tensors
+
+
+def test_there_are_twelve_networks_at_least() -> None:
+    assert len(NETWORKS) >= 12
+
+
+@pytest.mark.parametrize(("network", "precision"), CASES)
+def test_a_real_plan_has_the_io_of_the_model(rtx: Backend, network: Network, precision: Any) -> None:
+    built = build_plan(
+        network.make(),
+        kwarg_inputs=inputs_of(network, EXAMPLE_BATCH),
+        dynamic_shapes=network.dynamic_shapes,
+        backend=rtx,
+        options=BuildOptions(precision=precision),
+    )
+    assert built.plan.startswith(b"vtrt")
+    expected = expected_io(network)
+    assert list(built.io) == expected
+    assert list(inspect.signature(network.make().forward).parameters) == [
+        tensor.name for tensor in built.io if tensor.mode == "input"
+    ]
+    # And so it stands in the plan itself.
+    in_plan = {
+        (tensor.name, tensor.mode, TENSORRT_DTYPES[tensor.dtype].name, tensor.shape) for tensor in expected
+    }
+    assert set(io_tensors(built.plan, rtx.api)) == in_plan
+    assert NAMES_IN_PLANS[precision] in tensor_types(built.plan)
+
+
+@pytest.mark.parametrize(("network", "precision"), CASES)
+def test_the_reference_computes_what_pytorch_does(network: Network, precision: Any) -> None:
+    plan = build(
+        network.make(),
+        kwarg_inputs=inputs_of(network, EXAMPLE_BATCH),
+        dynamic_shapes=network.dynamic_shapes,
+        backend="reference",
+        precision=precision,
+    )
+    with Engine.from_bytes(plan, device="cpu") as engine:
+        assert [*engine.inputs, *engine.outputs] == expected_io(network)
+        module = TRTModule(engine)
+        for batch in (1, EXAMPLE_BATCH, LARGEST_BATCH):
+            outputs = as_tuple(module(*inputs_of(network, batch).values()))
+            torch.testing.assert_close(outputs, eager(network, precision, batch))
