@@ -11,20 +11,35 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from trt_rt._core.executor import Executor
 from trt_rt._core.io_tensor import IOTensor
-from trt_rt.backend import Backend, identify_plan, load
+from trt_rt.backend import Backend
+from trt_rt.backend.engine_refitter import EngineRefitter
 from trt_rt.context_factory import ContextFactory
 from trt_rt.engine_handle import EngineHandle
-from trt_rt.errors import BackendError, PlanError
+from trt_rt.errors import PlanError
 from trt_rt.modes import Modes
 from trt_rt.output_allocator import output_allocator_class
+from trt_rt.placement import choose_backend, current_device, resolve_device
 
-__all__ = ["Engine"]
+__all__ = ["ContextUser", "Engine"]
+
+
+class ContextUser(Protocol):
+    """What has execution contexts of an engine: an `Executor`, or a graph that has captured some."""
+
+    def pause(self) -> None:
+        """Wait for work, drop every context and keep calls out until `resume`, which the same thread calls."""
+
+    def resume(self) -> None:
+        """Let calls in again."""
+
+    def close(self) -> None:
+        """Wait for work and drop every context for good."""
 
 
 class Engine:
@@ -39,9 +54,9 @@ class Engine:
         self._backend = backend
         self._device = device
         self._lock = threading.Lock()
-        self._executors: weakref.WeakSet[Executor] = weakref.WeakSet()
+        self._executors: weakref.WeakSet[ContextUser] = weakref.WeakSet()
         backend.require(device)
-        with _current_device(device):
+        with current_device(device):
             runtime = backend.runtime()
             engine = backend.deserialize(runtime, plan, name)
         self._handle = EngineHandle(backend, runtime, engine, name)
@@ -84,8 +99,8 @@ class Engine:
         """
         view = memoryview(plan).cast("B")
         name = name or "engine"
-        chosen = _choose_backend(view, backend, name)
-        return cls(view, chosen, _resolve_device(device, chosen), name)
+        chosen = choose_backend(view, backend, name)
+        return cls(view, chosen, resolve_device(device, chosen), name)
 
     @classmethod
     def load(
@@ -179,6 +194,30 @@ class Engine:
         return int(self._open_engine().num_optimization_profiles)
 
     @property
+    def streamable_weights_size(self) -> int:
+        """Bytes of the weights that can stay in host memory; 0 if it was not built for weight streaming.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
+        return int(self._open_engine().streamable_weights_size)
+
+    @property
+    def weight_streaming_budget(self) -> int:
+        """Bytes of its streamable weights that stay on the device; the others are copied there in every call.
+
+        Set it with `trt_rt.runtime.weight_streaming`.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
+        return int(self._open_engine().weight_streaming_budget_v2)
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._handle.closed
@@ -253,6 +292,91 @@ class Engine:
                 paused.callback(executor.resume)
             yield engine
 
+    def automatic_weight_streaming_budget(self) -> int:
+        """A budget that TensorRT finds fitting for the memory that is free on the device now, in bytes.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
+        with current_device(self._device):
+            return int(self._open_engine().get_weight_streaming_automatic_budget())
+
+    def set_weight_streaming_budget(self, budget: int) -> None:
+        """Change `weight_streaming_budget`, while no call runs.
+
+        Parameters
+        ----------
+        budget : int
+            Bytes, from 0 to `streamable_weights_size`.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        ExecutionError
+            If TensorRT refuses, or CUDA reports that work in flight has failed; the budget is as it was.
+        """
+        if budget == self.weight_streaming_budget:
+            return
+        with self.without_contexts() as engine, current_device(self._device):
+            self._backend.set_weight_streaming_budget(engine, budget, self._name)
+
+    def restore(self, plan: bytes) -> None:
+        """Go back to a plan of `serialize`; only within `without_contexts`.
+
+        Parameters
+        ----------
+        plan : bytes
+            What this engine was, with other weights.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        PlanError
+            If the backend refuses the plan, mostly for lack of memory; then the engine is closed, since
+            nobody knows what it holds.
+        """
+        try:
+            with current_device(self._device):
+                self._handle.reload(plan)
+        except PlanError:
+            self._handle.close()
+            raise
+
+    def new_refitter(self) -> EngineRefitter:
+        """What gives this engine new weights; it keeps TensorRT's engine loaded.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        BackendError
+            If it was not built to be refitted, or TensorRT cannot.
+        """
+        with current_device(self._device):
+            return self._backend.refitter(self._open_engine(), self._name)
+
+    @contextmanager
+    def contexts_kept(self) -> Iterator[weakref.WeakSet[ContextUser]]:
+        """Keep away whoever wants the engine without contexts, until one has taken over what uses them.
+
+        Yields
+        ------
+        WeakSet of ContextUser
+            What is paused and closed with the engine; to be changed. No executor is made meanwhile.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
+        with self._lock:
+            self._open_engine()
+            yield self._executors
+
     def new_context_factory(self, modes: Modes) -> ContextFactory:
         """What makes the execution contexts of one module.
 
@@ -304,57 +428,3 @@ class Engine:
 
     def _open_engine(self) -> Any:
         return self._handle.engine
-
-
-def _choose_backend(plan: memoryview, backend: str | Backend, name: str) -> Backend:
-    kind = identify_plan(plan)
-    if isinstance(backend, Backend):
-        return backend
-    if backend == "auto":
-        if not kind.backends:
-            raise PlanError(
-                f"engine {name!r} is {kind.description}, so no backend can be chosen for it. Check that this "
-                "is a serialized engine; if it is, name its backend with backend=."
-            )
-        return _first_installed(kind.backends, kind.description, name)
-    if kind.backends and backend not in kind.backends:
-        raise PlanError(
-            f"engine {name!r} is {kind.description}, which backend {backend!r} cannot run; "
-            f"{' or '.join(repr(other) for other in kind.backends)} can. Use backend='auto'."
-        )
-    return load(backend)
-
-
-def _first_installed(names: Sequence[str], description: str, engine: str) -> Backend:
-    problems = []
-    for name in names:
-        try:
-            return load(name)
-        except BackendError as error:
-            problems.append(str(error))
-    raise BackendError(
-        f"engine {engine!r} is {description}, and none of its backends is here: {' '.join(problems)}"
-    )
-
-
-def _resolve_device(device: torch.device | str | int | None, backend: Backend) -> torch.device:
-    if device is None:
-        device = "cpu" if backend.runs_on_cpu and not torch.cuda.is_available() else "cuda"
-    try:
-        resolved = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise BackendError(f"device={device!r} is no device: {str(error).splitlines()[0]}") from None
-    if resolved.type not in ("cpu", "cuda") or (resolved.index or 0) < 0:
-        raise BackendError(
-            f"engines run on CUDA devices (and the reference backend on the CPU), not on {resolved}."
-        )
-    if resolved.type == "cpu":
-        return torch.device("cpu")
-    if resolved.index is None and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cuda", resolved.index or 0)
-
-
-def _current_device(device: torch.device) -> torch.cuda.device:
-    """The device while TensorRT loads; the caller's is back afterwards."""
-    return torch.cuda.device(device if device.type == "cuda" else -1)

@@ -206,7 +206,7 @@ def _check_alias(output: OutputTensor, source: InputTensor) -> None:
 def _collect_weights(
     named: list[NamedWeight], refittable: bool
 ) -> tuple[tuple[Weight, ...], list[bytes], dict[FxNode, int]]:
-    """Lay out the weights, each once, however many names it has; but if they can change, once for each name."""
+    """Lay out the weights, each once, however many names it has; once for each name if they can change."""
     weights: list[Weight] = []
     contents: list[bytes] = []
     numbers: dict[FxNode, int] = {}
