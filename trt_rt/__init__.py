@@ -16,6 +16,8 @@ from trt_rt.errors import (
     TRTError,
 )
 from trt_rt.module import PythonTorchTensorRTModule, TRTModule
+from trt_rt.refit import RefitResult, refit
+from trt_rt.runtime import WeightStreaming, weight_streaming
 
 __all__ = [
     "Backend",
@@ -31,9 +33,13 @@ __all__ = [
     "PlanError",
     "ProfileRange",
     "PythonTorchTensorRTModule",
+    "RefitResult",
     "TRTError",
     "TRTModule",
+    "WeightStreaming",
     "__version__",
     "backends",
     "errors",
+    "refit",
+    "weight_streaming",
 ]

@@ -40,8 +40,10 @@ def default_cuda_graphs() -> bool:
 
 
 def replays_cuda_graphs(engine: Engine) -> bool:
-    """Whether any module over an engine replays CUDA graphs."""
-    return any(each.uses_cuda_graphs for each in list(_live) if each.engine is engine)
+    """Whether calls of any module over an engine replay CUDA graphs: of it, or of the whole program."""
+    return any(
+        each.uses_cuda_graphs or each.modes.whole_graph for each in list(_live) if each.engine is engine
+    )
 
 
 class ModuleExecutors:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 
 from trt_rt.backend.engine_refitter import EngineRefitter
 from trt_rt.engine import Engine
@@ -43,7 +44,10 @@ class RefitResult:
 
 
 def refit(
-    module: torch.nn.Module, state_dict: Mapping[str, torch.Tensor], *, strict: bool = True
+    module: torch.nn.Module | ExportedProgram,
+    state_dict: Mapping[str, torch.Tensor],
+    *,
+    strict: bool = True,
 ) -> RefitResult:
     """Give the engines of a module new weights.
 
@@ -54,7 +58,7 @@ def refit(
 
     Parameters
     ----------
-    module : torch.nn.Module
+    module : torch.nn.Module or torch.export.ExportedProgram
         A `TRTModule`, or a tree of modules or a program with some. Only engines change: load what belongs to
         PyTorch's own modules with ``load_state_dict``. An engine that several modules share changes for all.
     state_dict : mapping of str to torch.Tensor
@@ -83,11 +87,12 @@ def refit(
 
     Notes
     -----
-    All or nothing: after an error every engine has the weights that it had. For that the plan is serialized
+    All or nothing: after an error every engine has the weights that it had. For that each plan is serialized
     first, which takes as much host memory as it has bytes.
 
-    Calls wait meanwhile. Execution contexts and CUDA graphs are made anew afterwards; modes, profiles and
-    budgets stay. ``Engine.serialize`` gives the new weights as far as the backend does that; TensorRT does.
+    Calls of an engine wait while it changes; several engines change one after the other. Execution contexts
+    and CUDA graphs are made anew afterwards; modes, profiles and budgets stay. From then on
+    ``Engine.serialize`` gives the new weights.
     """
     if not isinstance(state_dict, Mapping):
         hint = "; pass its state_dict()" if isinstance(state_dict, torch.nn.Module) else ""
@@ -101,7 +106,7 @@ def refit(
         unexpected = tuple(key for key in state_dict if key not in used)
         if strict:
             _refuse_leftovers(changes, unexpected)
-        _apply([change for change in changes if change.count])
+        _apply(change for change in changes if change.count)
         return RefitResult(missing, unexpected)
 
 
@@ -261,31 +266,41 @@ class _Change:
         return value
 
 
-def _apply(changes: list[_Change]) -> None:
-    """Change all engines, or none, while no call runs on any of them."""
+def _apply(changes: Iterable[_Change]) -> None:
+    """Change all engines, or none; one at a time, so that no thread holds what another one waits for."""
     plans: dict[Engine, bytes] = {}
-    with ExitStack() as paused:
-        # In an order that depends on nothing else, so that two threads cannot each hold what the other wants.
-        for change in sorted(changes, key=lambda change: id(change.engine)):
-            paused.enter_context(change.engine.without_contexts())
+    try:
+        for change in changes:
+            plans[change.engine] = _change_one(change)
+    except BaseException:
+        with ExitStack() as restoring:  # restores all of them, and raises what any has raised
+            for engine, plan in plans.items():
+                restoring.callback(_go_back, engine, plan)
+        raise
+
+
+def _change_one(change: _Change) -> bytes:
+    """Change one engine, or leave it as it was; returns its plan of before."""
+    with change.engine.without_contexts():
+        plan = change.engine.serialize()
         try:
-            for change in changes:
-                plans[change.engine] = change.engine.serialize()
-                change.make()
+            change.make()
         except BaseException:
-            _restore(plans)
+            _restore(change.engine, plan)
             raise
+    return plan
 
 
-def _restore(plans: Mapping[Engine, bytes]) -> None:
-    lost = []
-    for engine, plan in plans.items():
-        try:
-            engine.restore(plan)
-        except PlanError as error:
-            lost.append(str(error))
-    if lost:
+def _go_back(engine: Engine, plan: bytes) -> None:
+    with engine.without_contexts():
+        _restore(engine, plan)
+
+
+def _restore(engine: Engine, plan: bytes) -> None:
+    try:
+        engine.restore(plan)
+    except PlanError as error:
         raise ExecutionError(
-            "a refit failed half-way, and engines could not go back to the weights that they had, so they "
-            f"were closed; load them again: {' '.join(lost)}"
-        )
+            f"a refit failed half-way, and engine {engine.name!r} could not go back to the weights that it "
+            f"had, so it was closed; load it again. {error}"
+        ) from error

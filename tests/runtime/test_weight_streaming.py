@@ -211,7 +211,7 @@ def test_a_module_with_nothing_to_stream() -> None:
 
 
 def test_a_module_with_no_engine() -> None:
-    with pytest.raises(ValueError, match="no engine"):
+    with pytest.raises(ValueError, match="no TensorRT engine"):
         weight_streaming(torch.nn.Linear(2, 2))
 
 
@@ -294,7 +294,7 @@ def test_streaming_is_refused_while_graphs_are_on(program: torch.nn.Module) -> N
         check(graphs)
         with weight_streaming(program) as streaming:
             check(graphs)
-            with pytest.raises(ValueError, match=rf"CUDA graph, which cannot stream weights.*{TOTAL}"):
+            with pytest.raises(ValueError, match=rf"CUDA graph: TensorRT waits .*{TOTAL}"):
                 streaming.device_budget = TOTAL // 2
             streaming.device_budget = TOTAL
             assert streaming.device_budget == TOTAL
@@ -312,3 +312,18 @@ def test_streaming_is_refused_for_an_engine_that_another_module_runs_as_a_graph(
             streaming.device_budget = 0
         check(graphs, 1)
         check(other, 1)
+
+
+def test_streaming_is_refused_while_the_program_is_one_graph(program: torch.nn.Module) -> None:
+    mixed = torch.nn.Sequential(program, torch.nn.ReLU())
+    x = torch.rand(3, 4)
+    with enable_cudagraphs(mixed, whole_graph=True) as graph, weight_streaming(graph) as streaming:
+        torch.testing.assert_close(graph(x), x + 3)
+        with pytest.raises(ValueError, match="CUDA graph"):
+            streaming.device_budget = 0
+        torch.testing.assert_close(streaming(x), x + 3)
+    with weight_streaming(mixed) as streaming:
+        streaming.device_budget = 0
+        with pytest.raises(ValueError, match="stream"), enable_cudagraphs(mixed, whole_graph=True):
+            pytest.fail("graphs were switched on")
+        torch.testing.assert_close(streaming(x), x + 3)

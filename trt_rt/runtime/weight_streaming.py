@@ -9,24 +9,27 @@ from types import TracebackType
 from typing import Any, SupportsIndex
 
 import torch
-from trt_rt.runtime.find_engines import find_engines
+from torch.export import ExportedProgram
 
 from trt_rt.engine import Engine
 from trt_rt.errors import BackendError
 from trt_rt.module_executors import replays_cuda_graphs
 from trt_rt.runtime.budget_shares import budget_shares
+from trt_rt.runtime.composition import EXCLUSIONS
+from trt_rt.runtime.find_engines import as_module, find_engines
 
 __all__ = ["WeightStreaming", "weight_streaming"]
 
+_NOT_IN_GRAPHS = EXCLUSIONS[frozenset({"enable_cudagraphs", "weight_streaming"})]
 _LARGEST_BUDGET = 2**63 - 1
 
 
-def weight_streaming(module: torch.nn.Module) -> WeightStreaming:
+def weight_streaming(module: torch.nn.Module | ExportedProgram) -> WeightStreaming:
     """Choose how many bytes of a module's weights stay on the device.
 
     Parameters
     ----------
-    module : torch.nn.Module
+    module : torch.nn.Module or torch.export.ExportedProgram
         A `TRTModule`, or a tree of modules or a program with some. Engines that were not built for weight
         streaming are left alone; one that several modules share counts once, and changes for all of them.
 
@@ -37,6 +40,8 @@ def weight_streaming(module: torch.nn.Module) -> WeightStreaming:
 
     Raises
     ------
+    TypeError
+        If `module` is neither.
     ValueError
         If there is no engine in `module`.
     BackendError
@@ -56,9 +61,9 @@ def weight_streaming(module: torch.nn.Module) -> WeightStreaming:
 class WeightStreaming:
     """The weight streaming budget of a module's engines; `weight_streaming` makes it."""
 
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._module = module
-        sizes = {part.engine: part.engine.streamable_weights_size for part in find_engines(module)}
+    def __init__(self, module: torch.nn.Module | ExportedProgram) -> None:
+        self._module = as_module(module)
+        sizes = {part.engine: part.engine.streamable_weights_size for part in find_engines(self._module)}
         # In the order of the tree, each engine once.
         self._sizes = {engine: size for engine, size in sizes.items() if size > 0}
         if not self._sizes:
@@ -149,8 +154,8 @@ class WeightStreaming:
         for engine, share in shares.items():
             if share < self._sizes[engine] and replays_cuda_graphs(engine):
                 raise ValueError(
-                    f"engine {engine.name!r} is run as a CUDA graph, which cannot stream weights, and a "
-                    f"device_budget of {sum(shares.values())} bytes would stream some. Set it outside of "
+                    f"a device_budget of {sum(shares.values())} bytes would stream weights of engine "
+                    f"{engine.name!r}, which is run as a CUDA graph: {_NOT_IN_GRAPHS}. Set it outside of "
                     f"enable_cudagraphs, or to total_device_budget, {self.total_device_budget}."
                 )
 
