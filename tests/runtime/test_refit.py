@@ -6,6 +6,8 @@ import copy
 import functools
 import gc
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -463,3 +465,29 @@ def test_on_a_gpu_with_weights_from_anywhere(place: str) -> None:
             refit(module, weights)
         for _ in range(3):
             check(module, seed, x)
+
+
+def test_threads_see_old_weights_or_new_ones(module: TRTModule) -> None:
+    expected = [network(seed)(X).detach() for seed in (0, 1)]
+    finished = threading.Event()
+    seen: set[int] = set()
+
+    def call() -> None:
+        rounds = 0
+        while not finished.is_set() or rounds < 5:
+            result = module(X)
+            (which,) = [index for index, value in enumerate(expected) if torch.allclose(result, value)]
+            seen.add(which)
+            rounds += 1
+
+    with ThreadPoolExecutor(3) as pool:
+        callers = [pool.submit(call) for _ in range(3)]
+        try:
+            for seed in (1, 0) * 10 + (1,):
+                refit(module, network(seed).state_dict())
+        finally:
+            finished.set()
+        for caller in callers:
+            caller.result(60)
+    assert 1 in seen
+    check(module, 1)
