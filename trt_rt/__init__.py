@@ -17,7 +17,16 @@ from trt_rt.errors import (
 )
 from trt_rt.module import PythonTorchTensorRTModule, TRTModule
 from trt_rt.refit import RefitResult, refit
-from trt_rt.runtime import WeightStreaming, weight_streaming
+from trt_rt.runtime import (
+    WeightStreaming,
+    WholeGraph,
+    enable_cudagraphs,
+    get_cudagraphs_mode,
+    get_whole_cudagraphs_mode,
+    set_cudagraphs_mode,
+    set_whole_cudagraphs_mode,
+    weight_streaming,
+)
 
 __all__ = [
     "Backend",
@@ -37,9 +46,15 @@ __all__ = [
     "TRTError",
     "TRTModule",
     "WeightStreaming",
+    "WholeGraph",
     "__version__",
     "backends",
+    "enable_cudagraphs",
     "errors",
+    "get_cudagraphs_mode",
+    "get_whole_cudagraphs_mode",
     "refit",
+    "set_cudagraphs_mode",
+    "set_whole_cudagraphs_mode",
     "weight_streaming",
 ]
