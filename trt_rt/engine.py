@@ -173,6 +173,11 @@ class Engine:
         return self._backend.name
 
     @property
+    def api(self) -> Any:
+        """The module that the backend's engines come from: TensorRT's Python API."""
+        return self._backend.api
+
+    @property
     def tensorrt_version(self) -> str:
         """Version of the backend that runs it."""
         return self._backend.version
@@ -248,8 +253,10 @@ class Engine:
         ------
         ClosedError
             If the engine was closed.
+        BackendError
+            If the backend cannot write it.
         """
-        return bytes(self._open_engine().serialize())
+        return self._backend.serialize(self._open_engine(), self._name)
 
     def close(self) -> None:
         """Wait for work in flight, close every module over this engine, and free its memory. Idempotent.

@@ -432,6 +432,15 @@ def test_an_engine_that_cannot_go_back_is_closed(module: TRTModule, monkeypatch:
         module(X)
 
 
+def test_an_engine_that_cannot_be_serialized_is_not_touched(
+    module: TRTModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference.ICudaEngine, "serialize", lambda self: None)
+    with pytest.raises(BackendError, match="'net': reference made no plan"):
+        refit(module, network(1).state_dict())
+    check(module, 0)
+
+
 def test_weights_that_one_tensor_holds_are_changed_apart() -> None:
     class Tied(torch.nn.Module):
         def __init__(self) -> None:

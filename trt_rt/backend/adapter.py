@@ -125,6 +125,20 @@ class Backend:
         message = self.log.take_error()
         return f"It says: {message}" if message else "It logged no reason."
 
+    def serialize(self, engine: Any, name: str) -> bytes:
+        """An engine's plan.
+
+        Raises
+        ------
+        BackendError
+            If TensorRT makes none.
+        """
+        self.log.take_error()
+        plan = engine.serialize()
+        if plan is None:
+            raise BackendError(f"engine {name!r}: {self.name} made no plan of it. {self._says()}")
+        return bytes(plan)
+
     def create_context(self, engine: Any, name: str, *, user_managed: bool = False) -> Any:
         """A new ``IExecutionContext``.
 
