@@ -61,7 +61,7 @@ class TestKinds:
         [
             (TENSORRT_PLAN, "tensorrt", (10, 3, 0, 26)),
             (RTX_PLAN, "tensorrt_rtx", (1, 7, 1, 116)),
-            (plans.affine(), "reference", (1,)),
+            (plans.affine(), "reference", (2,)),
         ],
         ids=["TensorRT", "TensorRT-RTX", "reference"],
     )

@@ -50,6 +50,7 @@ USED = {
         "num_io_tensors",
         "num_layers",
         "num_optimization_profiles",
+        "refittable",
         "serialize",
         "streamable_weights_size",
         "weight_streaming_budget_v2",
@@ -76,6 +77,14 @@ USED = {
     "IProfiler": ["report_layer_time"],
     "IHostMemory": ["nbytes"],
     "IOutputAllocator": [],
+    "Refitter": [
+        "get_all_weights",
+        "get_missing_weights",
+        "get_weights_prototype",
+        "refit_cuda_engine",
+        "set_named_weights",
+    ],
+    "Weights": ["dtype", "size"],
 }
 """What trt_rt calls: every binding must have it."""
 

@@ -18,6 +18,17 @@ from trt_rt.errors import (
 )
 from trt_rt.module import PythonTorchTensorRTModule, TRTModule
 from trt_rt.plugins import load_plugins
+from trt_rt.refit import RefitResult, refit
+from trt_rt.runtime import (
+    WeightStreaming,
+    WholeGraph,
+    enable_cudagraphs,
+    get_cudagraphs_mode,
+    get_whole_cudagraphs_mode,
+    set_cudagraphs_mode,
+    set_whole_cudagraphs_mode,
+    weight_streaming,
+)
 
 __all__ = [
     "Backend",
@@ -33,11 +44,21 @@ __all__ = [
     "PlanError",
     "ProfileRange",
     "PythonTorchTensorRTModule",
+    "RefitResult",
     "TRTError",
     "TRTModule",
+    "WeightStreaming",
+    "WholeGraph",
     "__version__",
     "backends",
     "build",
+    "enable_cudagraphs",
     "errors",
+    "get_cudagraphs_mode",
+    "get_whole_cudagraphs_mode",
     "load_plugins",
+    "refit",
+    "set_cudagraphs_mode",
+    "set_whole_cudagraphs_mode",
+    "weight_streaming",
 ]

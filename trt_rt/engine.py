@@ -11,20 +11,35 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from trt_rt._core.executor import Executor
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend, choose_backend
+from trt_rt.backend.engine_refitter import EngineRefitter
 from trt_rt.context_factory import ContextFactory
 from trt_rt.engine_handle import EngineHandle
-from trt_rt.errors import BackendError, PlanError
+from trt_rt.errors import PlanError
 from trt_rt.modes import Modes
 from trt_rt.output_allocator import output_allocator_class
+from trt_rt.placement import current_device, resolve_device
 
-__all__ = ["Engine"]
+__all__ = ["ContextUser", "Engine"]
+
+
+class ContextUser(Protocol):
+    """What has execution contexts of an engine: an `Executor`, or a graph that has captured some."""
+
+    def pause(self) -> None:
+        """Wait for work, drop every context, keep calls out until `resume`, which the same thread calls."""
+
+    def resume(self) -> None:
+        """Let calls in again."""
+
+    def close(self) -> None:
+        """Wait for work and drop every context for good."""
 
 
 class Engine:
@@ -47,8 +62,8 @@ class Engine:
         self._backend = backend
         self._device = device
         self._lock = threading.Lock()
-        self._executors: weakref.WeakSet[Executor] = weakref.WeakSet()
-        with _current_device(device):
+        self._executors: weakref.WeakSet[ContextUser] = weakref.WeakSet()
+        with current_device(device):
             runtime = backend.runtime(host_code_allowed=engine_host_code_allowed)
             engine = backend.deserialize(runtime, plan, name)
         self._handle = EngineHandle(backend, runtime, engine, name)
@@ -97,7 +112,7 @@ class Engine:
         name = name or "engine"
         chosen = choose_backend(view, backend, name)
         built_for = chosen.plan_device(view)
-        resolved = _resolve_device(built_for if device is None else device, chosen)
+        resolved = resolve_device(built_for if device is None else device, chosen)
         chosen.require(resolved)
         if built_for not in (None, resolved.type):
             raise PlanError(
@@ -184,6 +199,11 @@ class Engine:
         return self._backend.name
 
     @property
+    def api(self) -> Any:
+        """The module that the backend's engines come from: TensorRT's Python API."""
+        return self._backend.api
+
+    @property
     def tensorrt_version(self) -> str:
         """Version of the backend that runs it."""
         return self._backend.version
@@ -203,6 +223,30 @@ class Engine:
             If the engine was closed.
         """
         return int(self._open_engine().num_optimization_profiles)
+
+    @property
+    def streamable_weights_size(self) -> int:
+        """Bytes of the weights that can stay in host memory; 0 if it was not built for weight streaming.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
+        return int(self._open_engine().streamable_weights_size)
+
+    @property
+    def weight_streaming_budget(self) -> int:
+        """Bytes of its streamable weights that stay on the device; the others are copied there in every call.
+
+        Set it with `trt_rt.runtime.weight_streaming`.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
+        return int(self._open_engine().weight_streaming_budget_v2)
 
     @property
     def closed(self) -> bool:
@@ -235,8 +279,10 @@ class Engine:
         ------
         ClosedError
             If the engine was closed.
+        BackendError
+            If the backend cannot write it.
         """
-        return bytes(self._open_engine().serialize())
+        return self._backend.serialize(self._open_engine(), self._name)
 
     def close(self) -> None:
         """Wait for work in flight, close every module over this engine, and free its memory. Idempotent.
@@ -278,6 +324,91 @@ class Engine:
                 executor.pause()
                 paused.callback(executor.resume)
             yield engine
+
+    def automatic_weight_streaming_budget(self) -> int:
+        """A budget that TensorRT finds fitting for the memory that is free on the device now, in bytes.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
+        with current_device(self._device):
+            return int(self._open_engine().get_weight_streaming_automatic_budget())
+
+    def set_weight_streaming_budget(self, budget: int) -> None:
+        """Change `weight_streaming_budget`, while no call runs.
+
+        Parameters
+        ----------
+        budget : int
+            Bytes, from 0 to `streamable_weights_size`.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        ExecutionError
+            If TensorRT refuses, or CUDA reports that work in flight has failed; the budget is as it was.
+        """
+        if budget == self.weight_streaming_budget:
+            return
+        with self.without_contexts() as engine, current_device(self._device):
+            self._backend.set_weight_streaming_budget(engine, budget, self._name)
+
+    def restore(self, plan: bytes) -> None:
+        """Go back to a plan of `serialize`; only within `without_contexts`.
+
+        Parameters
+        ----------
+        plan : bytes
+            What this engine was, with other weights.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        PlanError
+            If the backend refuses the plan, mostly for lack of memory; then the engine is closed, since
+            nobody knows what it holds.
+        """
+        try:
+            with current_device(self._device):
+                self._handle.reload(plan)
+        except PlanError:
+            self._handle.close()
+            raise
+
+    def new_refitter(self) -> EngineRefitter:
+        """What gives this engine new weights; it keeps TensorRT's engine loaded.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        BackendError
+            If it was not built to be refitted, or TensorRT cannot.
+        """
+        with current_device(self._device):
+            return self._backend.refitter(self._open_engine(), self._name)
+
+    @contextmanager
+    def contexts_kept(self) -> Iterator[weakref.WeakSet[ContextUser]]:
+        """Keep away whoever wants the engine without contexts, until one has taken over what uses them.
+
+        Yields
+        ------
+        WeakSet of ContextUser
+            What is paused and closed with the engine; to be changed. No executor is made meanwhile.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
+        with self._lock:
+            self._open_engine()
+            yield self._executors
 
     def new_context_factory(self, modes: Modes) -> ContextFactory:
         """What makes the execution contexts of one module.
@@ -330,26 +461,3 @@ class Engine:
 
     def _open_engine(self) -> Any:
         return self._handle.engine
-
-
-def _resolve_device(device: torch.device | str | int | None, backend: Backend) -> torch.device:
-    if device is None:
-        device = "cpu" if backend.runs_on_cpu and not torch.cuda.is_available() else "cuda"
-    try:
-        resolved = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise BackendError(f"device={device!r} is no device: {str(error).splitlines()[0]}") from None
-    if resolved.type not in ("cpu", "cuda") or (resolved.index or 0) < 0:
-        raise BackendError(
-            f"engines run on CUDA devices (and the reference backend on the CPU), not on {resolved}."
-        )
-    if resolved.type == "cpu":
-        return torch.device("cpu")
-    if resolved.index is None and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cuda", resolved.index or 0)
-
-
-def _current_device(device: torch.device) -> torch.cuda.device:
-    """The device while TensorRT loads; the caller's is back afterwards."""
-    return torch.cuda.device(device if device.type == "cuda" else -1)

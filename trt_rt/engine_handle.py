@@ -47,6 +47,22 @@ class EngineHandle:
             raise ClosedError(f"engine {self.name!r} was closed; load it again to use it.")
         return self._held[1]
 
+    def reload(self, plan: bytes) -> None:
+        """Replace TensorRT's engine by one of `plan`, when there are no contexts of it.
+
+        Raises
+        ------
+        ClosedError
+            If it was closed.
+        PlanError
+            If the backend refuses the plan; then it is as it was.
+        """
+        before = self.engine
+        engine = self.backend.deserialize(self._held[0], plan, self.name)
+        if before.streamable_weights_size:
+            engine.weight_streaming_budget_v2 = before.weight_streaming_budget_v2
+        self._held[1] = engine
+
     def close(self) -> None:
         """Destroy both, unless somebody holds on to TensorRT's own objects. Idempotent."""
         while self._held:

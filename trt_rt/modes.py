@@ -18,6 +18,8 @@ class Modes:
         Sets of outputs that are reused in turn, for each set of input shapes; 0 for fresh outputs.
     cuda_graphs : bool or None
         Whether calls replay CUDA graphs; None for the process's default, `set_cudagraphs_mode`.
+    whole_graph : bool
+        Whether the calls are part of a CUDA graph of the whole program.
     max_graphs : int
         CUDA graphs that are kept for each stream that calls.
     output_allocator : bool
@@ -32,6 +34,7 @@ class Modes:
 
     pre_allocated_outputs: int = 0
     cuda_graphs: bool | None = None
+    whole_graph: bool = False
     max_graphs: int = 32
     output_allocator: bool = False
     optimization_profile: int | None = None

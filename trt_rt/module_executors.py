@@ -20,7 +20,7 @@ from trt_rt.modes import Modes
 if TYPE_CHECKING:
     from trt_rt.engine import Engine
 
-__all__ = ["ModuleExecutors", "default_cuda_graphs", "set_default_cuda_graphs"]
+__all__ = ["ModuleExecutors", "default_cuda_graphs", "replays_cuda_graphs", "set_default_cuda_graphs"]
 
 _live: WeakSet[ModuleExecutors] = WeakSet()
 _default_cuda_graphs = False
@@ -39,13 +39,20 @@ def default_cuda_graphs() -> bool:
     return _default_cuda_graphs
 
 
+def replays_cuda_graphs(engine: Engine) -> bool:
+    """Whether calls of any module over an engine replay CUDA graphs: of it, or of the whole program."""
+    return any(
+        each.uses_cuda_graphs or each.modes.whole_graph for each in list(_live) if each.engine is engine
+    )
+
+
 class ModuleExecutors:
     """Makes a module's executors, and changes the modes of all of them together.
 
     Parameters
     ----------
     engine : Engine
-        What runs.
+        What runs; kept as an attribute.
     inputs, outputs : sequence of IOTensor
         All of the engine's, in the order that calls use.
     modes : Modes
@@ -62,7 +69,7 @@ class ModuleExecutors:
         modes: Modes,
         max_contexts: int,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
         # Reentrant: while it is held a finalizer may drop, or a callback make, an executor.
@@ -86,7 +93,7 @@ class ModuleExecutors:
 
     def _make(self) -> Executor:
         with self._lock:
-            executor = self._engine.new_executor(self._inputs, self._outputs, self._contexts)
+            executor = self.engine.new_executor(self._inputs, self._outputs, self._contexts)
             self._configure(executor, new_context=False)
             return executor
 

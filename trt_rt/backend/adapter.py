@@ -13,9 +13,10 @@ import torch
 
 from trt_rt._core.driver import device_count
 from trt_rt._core.io_tensor import IOTensor, ProfileRange
+from trt_rt.backend.engine_refitter import EngineRefitter
 from trt_rt.backend.plan_kind import PlanKind, identify_plan
 from trt_rt.backend.shared_libraries import loaded_by
-from trt_rt.errors import BackendError, PlanError
+from trt_rt.errors import BackendError, ExecutionError, PlanError
 from trt_rt.tensorrt_log import TensorRTLog
 
 __all__ = ["Backend"]
@@ -226,6 +227,20 @@ class Backend:
             )
         return advice
 
+    def serialize(self, engine: Any, name: str) -> bytes:
+        """An engine's plan.
+
+        Raises
+        ------
+        BackendError
+            If TensorRT makes none.
+        """
+        self.log.take_error()
+        plan = engine.serialize()
+        if plan is None:
+            raise BackendError(f"engine {name!r}: {self.name} made no plan of it. {self._says()}")
+        return bytes(plan)
+
     def create_context(self, engine: Any, name: str, *, user_managed: bool = False) -> Any:
         """A new ``IExecutionContext``.
 
@@ -252,6 +267,53 @@ class Backend:
         if context is None:
             raise BackendError(f"engine {name!r}: {self.name} made no execution context. {self._says()}")
         return context
+
+    def refitter(self, engine: Any, name: str) -> EngineRefitter:
+        """What gives an engine new weights.
+
+        Parameters
+        ----------
+        engine : ICudaEngine
+            Whose weights change.
+        name : str
+            For messages.
+
+        Raises
+        ------
+        BackendError
+            If the engine was not built to be refitted, or TensorRT makes none.
+        """
+        if not engine.refittable:
+            raise BackendError(
+                f"engine {name!r} cannot be refitted. Build it with BuilderFlag.REFIT (reference backend: "
+                "refittable=True; Torch-TensorRT: immutable_weights=False)."
+            )
+        self.log.take_error()
+        try:
+            refitter = self.api.Refitter(engine, self.logger)
+        except (AttributeError, TypeError):  # the bindings' way of saying that TensorRT gave none
+            raise BackendError(
+                f"engine {name!r}: {self.name} {self.version} made no Refitter. {self._says()}"
+            ) from None
+        return EngineRefitter(self.api, refitter, _DTYPES, self.log.take_error)
+
+    def set_weight_streaming_budget(self, engine: Any, budget: int, name: str) -> None:
+        """Let `budget` bytes of an engine's streamable weights stay on the device; it must have no contexts.
+
+        Raises
+        ------
+        ExecutionError
+            If TensorRT refuses.
+        """
+        self.log.take_error()
+        engine.weight_streaming_budget_v2 = budget
+        # The bindings drop what TensorRT returned.
+        in_force = engine.weight_streaming_budget_v2
+        if in_force != budget:
+            raise ExecutionError(
+                f"engine {name!r} keeps its weight streaming budget of {in_force} bytes; {budget} were asked "
+                f"for. {self._says()}"
+            )
 
     def device_memory_size(self, engine: Any) -> int:
         """Bytes of scratch memory that a context needs, whatever its shapes."""

@@ -36,7 +36,9 @@ from trt_rt.reference.host_memory import IHostMemory
 from trt_rt.reference.inspector import EngineInspector
 from trt_rt.reference.logger import ILogger, Logger
 from trt_rt.reference.plan_container import PLAN_MAGIC
+from trt_rt.reference.refitter import Refitter
 from trt_rt.reference.runtime import Runtime
+from trt_rt.reference.weights_array import Weights
 
 __all__ = [
     "PLAN_MAGIC",
@@ -58,11 +60,13 @@ __all__ = [
     "Logger",
     "Profiler",
     "ProfilingVerbosity",
+    "Refitter",
     "Runtime",
     "SerializationFlag",
     "TensorFormat",
     "TensorIOMode",
     "TensorLocation",
+    "Weights",
     "build",
 ]
 

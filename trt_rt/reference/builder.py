@@ -25,6 +25,7 @@ def build(
     aliases: Mapping[str, str] | None = None,
     device: str | torch.device = "cpu",
     streamable_weights: bool = False,
+    refittable: bool = False,
     name: str = "",
 ) -> bytes:
     """Build a plan for the reference backend.
@@ -60,6 +61,9 @@ def build(
         What the engine runs on; it need not be there now.
     streamable_weights : bool
         Whether the engine allows weight streaming.
+    refittable : bool
+        Whether the engine's weights can be changed, under the names that they have in the module's state
+        dict. Those on whose values shapes depend cannot.
     name : str
         The engine's name.
 
@@ -87,5 +91,6 @@ def build(
         shape_inputs=shape_inputs,
         aliases=aliases or {},
         device=device,
+        refittable=refittable,
     )
     return builder.build(profiles, streamable_weights=streamable_weights, name=name)

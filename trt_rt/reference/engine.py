@@ -75,8 +75,8 @@ class ICudaEngine:
 
     @property
     def refittable(self) -> bool:
-        """Whether weights can be changed: no."""
-        return False
+        """Whether weights can be changed, by a :class:`Refitter`."""
+        return self._plan.refittable
 
     @property
     def engine_capability(self) -> EngineCapability:

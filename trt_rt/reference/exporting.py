@@ -19,7 +19,26 @@ from torch.fx import Node as FxNode
 
 from trt_rt.errors import CompileError
 
-__all__ = ["ExportedNetwork", "describe", "export_network"]
+__all__ = ["ExportedNetwork", "NamedWeight", "describe", "export_network"]
+
+
+@dataclass(frozen=True)
+class NamedWeight:
+    """A parameter, buffer or constant.
+
+    Attributes
+    ----------
+    node : torch.fx.Node
+        Its placeholder.
+    value : torch.Tensor
+        Its value.
+    key : str or None
+        Under which the module's state dict has it; None if it has not.
+    """
+
+    node: FxNode
+    value: torch.Tensor
+    key: str | None
 
 
 @dataclass(frozen=True)
@@ -32,8 +51,8 @@ class ExportedNetwork:
         Placeholders of the user's tensors, in their order.
     examples : list of torch.Tensor
         Their example values.
-    weights : list of (torch.fx.Node, torch.Tensor)
-        Placeholders of parameters, buffers and constants that layers read, and their values.
+    weights : list of NamedWeight
+        Parameters, buffers and constants that layers read.
     layers : list of torch.fx.Node
         The calls, in order.
     outputs : list of torch.fx.Node
@@ -48,7 +67,7 @@ class ExportedNetwork:
 
     inputs: list[FxNode]
     examples: list[torch.Tensor]
-    weights: list[tuple[FxNode, torch.Tensor]]
+    weights: list[NamedWeight]
     layers: list[FxNode]
     outputs: list[FxNode]
     returned: int
@@ -138,9 +157,7 @@ def _network(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str,
     )
 
 
-def _weights(
-    program: ExportedProgram, placeholders: Mapping[str, FxNode]
-) -> list[tuple[FxNode, torch.Tensor]]:
+def _weights(program: ExportedProgram, placeholders: Mapping[str, FxNode]) -> list[NamedWeight]:
     weights = []
     for spec in program.graph_signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
@@ -154,7 +171,9 @@ def _weights(
         value = stored[str(spec.target)]
         if value.layout is not torch.strided:
             raise CompileError(f"weight {spec.target!r} has layout {value.layout}: make it dense")
-        weights.append((node, value.detach()))
+        # Buffers that are not persistent are constants too, and in no state dict.
+        key = str(spec.target) if stored is program.state_dict else None
+        weights.append(NamedWeight(node, value.detach(), key))
     return weights
 
 

@@ -57,7 +57,7 @@ class _Places:
     """Tells the part that a device plays in an exported network."""
 
     def __init__(self, network: ExportedNetwork) -> None:
-        tensors = [*network.examples, *(value for _, value in network.weights)]
+        tensors = [*network.examples, *(weight.value for weight in network.weights)]
         kinds = {tensor.device.type for tensor in tensors}
         if not kinds <= {"cpu", "cuda"}:
             raise CompileError(f"the network has tensors on {sorted(kinds)}: only CPU and CUDA are known")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 
 from trt_rt.errors import PlanError
+from trt_rt.reference.dtypes import TENSORRT_DTYPES
 from trt_rt.reference.logger import Reporter
-from trt_rt.reference.plan import Plan, address_alignment, unpack_plan
+from trt_rt.reference.plan import Plan, address_alignment, pack_plan, unpack_plan
 from trt_rt.reference.plan_container import aligned_copy
 from trt_rt.reference.program import Program
 from trt_rt.reference.shape_inference import InferredShapes, infer_shapes
@@ -28,8 +30,6 @@ class LoadedEngine:
     ----------
     plan, program, weights, device
         What it runs, and where.
-    serialized : memoryview
-        The plan's bytes; weights on the CPU lie in them.
     reporter : Reporter
         Where it reports.
     contexts : weakref.WeakSet
@@ -40,7 +40,8 @@ class LoadedEngine:
 
     def __init__(self, plan: Plan, content: memoryview, serialized: memoryview, reporter: Reporter) -> None:
         self.plan = plan
-        self.serialized = serialized
+        self._serialized: memoryview | bytes = serialized  # weights on the CPU lie in it
+        self._content = content
         self.reporter = reporter
         self.device = _device(plan)
         self.program = Program(plan)
@@ -58,6 +59,32 @@ class LoadedEngine:
     def has_aliases(self) -> bool:
         """Whether an output is written into the memory of an input."""
         return any(tensor.aliased_input is not None for tensor in self.plan.outputs)
+
+    @property
+    def refittable(self) -> dict[str, int]:
+        """Numbers of the weights that can be changed, by name."""
+        fixed = self.program.weights_on_host
+        return {
+            weight.name: number
+            for number, weight in enumerate(self.plan.weights)
+            if self.plan.refittable
+            and weight.name is not None
+            and weight.dtype in TENSORRT_DTYPES
+            and number not in fixed
+        }
+
+    def refit(self, values: Mapping[int, torch.Tensor]) -> None:
+        """Change weights: by number, of their shape and dtype. No run may be under way."""
+        self.weights.refit(values)
+        contents = [
+            self._content[weight.offset : weight.offset + weight.nbytes] for weight in self.plan.weights
+        ]
+        self._serialized = pack_plan(self.plan, contents)
+
+    @property
+    def serialized(self) -> memoryview | bytes:
+        """The plan, with the weights as they are now."""
+        return self._serialized
 
     def infer(
         self, shapes: tuple[tuple[int, ...], ...], shape_tensors: dict[int, torch.Tensor]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -135,11 +136,22 @@ class DimensionRelation:
 
 @dataclass(frozen=True)
 class Weight:
-    """Where a weight lies in the plan's weights, in bytes."""
+    """A weight.
+
+    Attributes
+    ----------
+    dtype, shape
+        Of its values.
+    offset : int
+        Where it lies in the plan's weights, in bytes.
+    name : str or None
+        Its key in the state dict of the module that the plan was built of; None for other constants.
+    """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     offset: int
+    name: str | None
 
     @property
     def nbytes(self) -> int:
@@ -154,6 +166,7 @@ class Plan:
     name: str
     device: DeviceKind
     streamable_weights: bool
+    refittable: bool
     torch_version: str
     inputs: tuple[InputTensor, ...]
     outputs: tuple[OutputTensor, ...]
@@ -163,7 +176,7 @@ class Plan:
     graph: Graph
 
 
-def pack_plan(plan: Plan, weights: list[bytes]) -> bytes:
+def pack_plan(plan: Plan, weights: Sequence[bytes | memoryview]) -> bytes:
     """Return the serialized plan; `weights` in the order of ``plan.weights``."""
     return pack(_to_json(plan), weights)
 
@@ -186,6 +199,7 @@ def _to_json(plan: Plan) -> dict[str, Any]:
         "device": plan.device,
         "alignment": address_alignment(plan.device),
         "streamable_weights": plan.streamable_weights,
+        "refittable": plan.refittable,
         "torch": plan.torch_version,
         "inputs": [
             {
@@ -227,7 +241,12 @@ def _to_json(plan: Plan) -> dict[str, Any]:
             for profile in plan.profiles
         ],
         "weights": [
-            {"dtype": dtype_name(weight.dtype), "shape": weight.shape, "offset": weight.offset}
+            {
+                "dtype": dtype_name(weight.dtype),
+                "shape": weight.shape,
+                "offset": weight.offset,
+                "name": weight.name,
+            }
             for weight in plan.weights
         ],
         "graph": encode_graph(plan.graph),
@@ -252,6 +271,7 @@ def _from_json(json: dict[str, Any], weights_length: int) -> Plan:
         name=fields.text("name"),
         device=device,
         streamable_weights=fields.flag("streamable_weights"),
+        refittable=fields.flag("refittable"),
         torch_version=fields.text("torch"),
         inputs=inputs,
         outputs=outputs,
@@ -369,6 +389,7 @@ def _weights_from_json(json: list[Any], weights_length: int) -> tuple[Weight, ..
             dtype=DTYPES_BY_NAME[fields.choice("dtype", DTYPES_BY_NAME)],
             shape=fields.integers("shape", 0, LARGEST_MEMORY, _MOST_WEIGHT_DIMS),
             offset=fields.integer("offset", 0, LARGEST_MEMORY),
+            name=fields.optional_text("name"),
         )
         fields.finish()
         if weight.offset != end:
@@ -379,6 +400,9 @@ def _weights_from_json(json: list[Any], weights_length: int) -> tuple[Weight, ..
         weights.append(weight)
     if end != weights_length:
         raise PlanError("the plan's header is malformed: the weights leave bytes over")
+    names = [weight.name for weight in weights if weight.name is not None]
+    if len(set(names)) != len(names):
+        raise PlanError("the plan's header is malformed: two weights have the same name")
     return tuple(weights)
 
 

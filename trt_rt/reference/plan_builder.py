@@ -15,7 +15,7 @@ from trt_rt.errors import CompileError, ExecutionError, PlanError
 from trt_rt.reference.dimensions import Dimensions, static_shape
 from trt_rt.reference.dims import MAX_DIMS
 from trt_rt.reference.dtypes import DTYPES_BY_NAME, TENSORRT_DTYPES, dtype_name
-from trt_rt.reference.exporting import export_network
+from trt_rt.reference.exporting import NamedWeight, export_network
 from trt_rt.reference.graph_builder import build_graph
 from trt_rt.reference.loaded_engine import LoadedEngine, load
 from trt_rt.reference.logger import Logger, Reporter
@@ -51,13 +51,15 @@ class PlanBuilder:
         shape_inputs: Sequence[str],
         aliases: Mapping[str, str],
         device: str | torch.device,
+        refittable: bool,
     ) -> None:
         self._device = _device_kind(device)
         self._network = network = export_network(module, args, kwargs, dynamic_shapes)
         names = _names(input_names, [node.name for node in network.inputs], "input")
         self._dimensions = Dimensions(network, names)
         self._inputs = self._describe_inputs(names, shape_inputs)
-        self._weights, self._weight_bytes, numbers = _collect_weights(network.weights)
+        self._refittable = refittable
+        self._weights, self._weight_bytes, numbers = _collect_weights(network.weights, refittable)
         self._graph = build_graph(network, numbers, len(self._weights))
         self._outputs = self._describe_outputs(output_names, aliases)
 
@@ -74,6 +76,7 @@ class PlanBuilder:
             # Shapes are inferred here, whatever the machine that will run the engine.
             device="cpu",
             streamable_weights=streamable_weights,
+            refittable=self._refittable,
             torch_version=str(torch.__version__),
             inputs=self._inputs,
             outputs=self._outputs,
@@ -201,23 +204,25 @@ def _check_alias(output: OutputTensor, source: InputTensor) -> None:
 
 
 def _collect_weights(
-    placeholders: list[tuple[FxNode, torch.Tensor]],
+    named: list[NamedWeight], refittable: bool
 ) -> tuple[tuple[Weight, ...], list[bytes], dict[FxNode, int]]:
-    """Lay out the weights, each once, however many names it has."""
+    """Lay out the weights, each once, however many names it has; once for each name if they can change."""
     weights: list[Weight] = []
     contents: list[bytes] = []
     numbers: dict[FxNode, int] = {}
     seen: dict[Any, int] = {}
     offset = 0
-    for node, value in placeholders:
+    for entry in named:
+        node, value = entry.node, entry.value
         is_plain = type(value) is torch.Tensor and not value.is_meta
         if not is_plain or dtype_name(value.dtype) not in DTYPES_BY_NAME:
             kind = f"{type(value).__name__} of {value.dtype} on {value.device}"
             raise CompileError(f"weight {node.name!r} is {kind}: a plan cannot hold it")
-        key = (value.data_ptr(), value.dtype, value.shape, value.stride()) if value.numel() else node
+        shared = value.numel() and not (refittable and entry.key)
+        key = (value.data_ptr(), value.dtype, value.shape, value.stride()) if shared else node
         if key not in seen:
             seen[key] = len(weights)
-            weight = Weight(value.dtype, tuple(value.shape), offset)
+            weight = Weight(value.dtype, tuple(value.shape), offset, entry.key)
             weights.append(weight)
             contents.append(_bytes_of(value))
             offset += aligned(weight.nbytes)

@@ -33,7 +33,7 @@ __all__ = ["ALIGNMENT", "FORMAT_VERSION", "PLAN_MAGIC", "aligned", "aligned_copy
 PLAN_MAGIC = b"TRTRTREF"
 """The first bytes of every reference plan."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 ALIGNMENT = 64
 """Bytes; what PyTorch gives to tensors on the CPU, so that weights can be used where they lie."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -83,6 +83,14 @@ class WeightStore:
         if index in self._resident:
             return self._resident[index]
         return self._host[index].to(self._device, copy=True, non_blocking=True)
+
+    def refit(self, values: Mapping[int, torch.Tensor]) -> None:
+        """Give weights new values, of the same shape and dtype, where they lie."""
+        for index, value in values.items():
+            self._host[index].copy_(value)
+        if self._device.type != "cpu":
+            for index in self._resident.keys() & values.keys():
+                self._resident[index].copy_(self._host[index])
 
     def _place(self) -> None:
         """Keep weights on the device, in their order, as long as the budget lasts."""

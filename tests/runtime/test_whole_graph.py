@@ -1,0 +1,406 @@
+"""Programs that are run as one graph: which calls share one, and what callers get."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+
+from tests.reference import plans
+from trt_rt import Engine, ExecutionError, InputError, TRTModule
+from trt_rt.runtime import WholeGraph, enable_cudagraphs
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+SECONDS_UNTIL_DEADLOCK = 60
+
+
+def eager(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x) * 2 + 1
+
+
+def affine(device: str) -> TRTModule:
+    return TRTModule(plans.affine(device=device), device=device)
+
+
+class Program(torch.nn.Module):
+    """An engine and what `body` makes of its output and the other arguments."""
+
+    def __init__(self, device: str, body: Any = None) -> None:
+        super().__init__()
+        self.engine = affine(device)
+        self.body = body or (lambda y: y * 2)
+        self.runs = 0
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.runs += 1
+        return self.body(self.engine(x), *args, **kwargs)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def batch(device: str, size: int = 3) -> torch.Tensor:
+    return torch.randn(size, 7, device=device)
+
+
+def captures(run: torch.nn.Module) -> int:
+    assert isinstance(run, WholeGraph)
+    return run.stats()["captures"]
+
+
+# ---- which calls share a graph
+
+
+def test_calls_that_differ_in_what_is_no_tensor(device: str) -> None:
+    def body(y: torch.Tensor, factor: Any, *, words: tuple[str, ...] = ()) -> torch.Tensor:
+        return y * (factor if type(factor) is not bool else 10) + len(words)
+
+    x = batch(device)
+    with enable_cudagraphs(Program(device, body), whole_graph=True) as run:
+        for _ in range(2):
+            for factor, wanted in ((1, 1), (True, 10), (1.0, 1), (2, 2), (-0.0, 0)):
+                torch.testing.assert_close(run(x, factor), eager(x) * wanted)
+            torch.testing.assert_close(run(x, 1, words=("a", "b")), eager(x) + 2)
+            assert run(x, float("nan")).isnan().all()
+        assert captures(run) == 7
+
+
+def test_nested_arguments_and_results(device: str) -> None:
+    def body(y: torch.Tensor, more: dict[str, list[torch.Tensor]]) -> dict[str, Any]:
+        return {"sum": (y + more["a"][0], [more["a"][1] * 2]), "number": 5, "nothing": None}
+
+    with enable_cudagraphs(Program(device, body), whole_graph=True) as run:
+        for _ in range(3):
+            x, a, b = batch(device), batch(device), batch(device, 2)
+            result = run(x, {"a": [a, b]})
+            assert (result["number"], result["nothing"]) == (5, None)
+            torch.testing.assert_close(result["sum"], (eager(x) + a, [b * 2]))
+        torch.testing.assert_close(run(x=x, more={"a": [a, b]})["sum"][0], eager(x) + a)
+        assert captures(run) == 2
+
+
+def test_layouts_are_kept(device: str) -> None:
+    def body(y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return y * 2 if z.is_contiguous() else y * 3
+
+    x = batch(device)
+    straight = torch.randn(4, 5, device=device)
+    with enable_cudagraphs(Program(device, body), whole_graph=True) as run:
+        for _ in range(2):
+            torch.testing.assert_close(run(x, straight), eager(x) * 2)
+            torch.testing.assert_close(run(x, torch.randn(5, 4, device=device).t()), eager(x) * 3)
+            torch.testing.assert_close(run(x, straight[:, :3]), eager(x) * 2)
+        # The last is copied to contiguous memory, as PyTorch's empty_like gives it.
+        assert captures(run) == 3
+
+
+def test_dtypes(device: str) -> None:
+    def body(y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return y + z
+
+    x = batch(device)
+    with enable_cudagraphs(Program(device, body), whole_graph=True) as run:
+        for _ in range(2):
+            for dtype in (torch.float32, torch.float64, torch.int32):
+                z = torch.arange(7, device=device).to(dtype)
+                torch.testing.assert_close(run(x, z), eager(x) + z)
+        assert captures(run) == 3
+
+
+def test_autocast_is_part_of_it(device: str) -> None:
+    weight = torch.randn(7, 7, device=device)
+    x = batch(device)
+    with enable_cudagraphs(Program(device, lambda y: y @ weight), whole_graph=True) as run:
+        for _ in range(2):
+            torch.testing.assert_close(run(x), eager(x) @ weight)
+            with torch.autocast(device, dtype=torch.bfloat16):
+                for _ in range(2):
+                    torch.testing.assert_close(run(x), eager(x) @ weight)
+                    assert run(x).dtype == torch.bfloat16
+        assert captures(run) == 2
+
+
+@pytest.mark.gpu
+def test_values_on_the_cpu_are_baked_in() -> None:
+    x = batch("cuda")
+    with enable_cudagraphs(Program("cuda", lambda y, s: y * s.item()), whole_graph=True) as run:
+        factor = torch.tensor(2.0)
+        for value in (2.0, 3.0, 2.0):
+            factor.fill_(value)
+            torch.testing.assert_close(run(x, factor), eager(x) * value)
+        assert captures(run) == 2
+        with pytest.raises(InputError, match="baked"):
+            run(x, torch.zeros(1000))
+
+
+@pytest.mark.parametrize(
+    ("argument", "match"),
+    [
+        (torch.eye(3).to_sparse(), "dense"),
+        (torch.nn.parameter.UninitializedParameter(), "dense"),
+        (bytearray(b"x"), "bytearray"),
+    ],
+    ids=["sparse", "uninitialized", "bytearray"],
+)
+def test_arguments_that_cannot_be_compared(argument: Any, match: str) -> None:
+    x = batch("cpu")
+    with enable_cudagraphs(Program("cpu", lambda y, z: y), whole_graph=True) as run:
+        with pytest.raises(InputError, match=match):
+            run(x, argument)
+        torch.testing.assert_close((run(x, 1), run(x, 1)), (eager(x), eager(x)))
+
+
+def test_the_least_recently_used_graph_goes(device: str) -> None:
+    inputs = [batch(device, size) for size in (1, 2, 3)]
+    with enable_cudagraphs(Program(device), whole_graph=True, max_graphs=2) as run:
+        for index in (0, 1, 0, 2, 0, 1):  # the last has gone for the first's sake
+            torch.testing.assert_close(run(inputs[index]), eager(inputs[index]) * 2)
+        assert run.stats() == {"calls": 6, "captures": 4, "replays": 2, "graphs": 2}
+
+
+# ---- what is run
+
+
+@pytest.mark.gpu
+def test_a_replay_runs_none_of_the_programs_python() -> None:
+    program = Program("cuda")
+    x = batch("cuda")
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        for _ in range(5):
+            torch.testing.assert_close(run(x), eager(x) * 2)
+    assert program.runs == 2  # the call that was captured, and its capture
+
+
+@pytest.mark.parametrize("times", [2, 5])
+def test_an_engine_that_a_program_calls_several_times(device: str, times: int) -> None:
+    class Loop(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.engine = affine(device)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(times):
+                x = self.engine(x - 1)
+            return x
+
+    def expected(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(times):
+            x = eager(x - 1)
+        return x
+
+    program = Loop()
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        for size in (3, 8, 3, 8, 3):
+            x = batch(device, size)
+            torch.testing.assert_close(run(x), expected(x))
+        assert run.stats()["replays"] == 3
+    torch.testing.assert_close(program(x), expected(x))
+
+
+def test_engines_that_share_a_plan(device: str) -> None:
+    engine = Engine.from_bytes(plans.affine(device=device), device=device)
+    program = torch.nn.Sequential(TRTModule(engine), torch.nn.ReLU(), TRTModule(engine))
+    with enable_cudagraphs(program) as run:
+        for _ in range(3):
+            x = batch(device)
+            torch.testing.assert_close(run(x), eager(eager(x)))
+    engine.close()
+
+
+@pytest.mark.gpu
+def test_random_numbers_are_new_in_every_call() -> None:
+    x = batch("cuda")
+    with enable_cudagraphs(Program("cuda", torch.rand_like), whole_graph=True) as run:
+        results = [run(x) for _ in range(4)]
+    assert all(not torch.equal(a, b) for a, b in pairwise(results))
+
+
+def test_an_engine_that_is_closed_meanwhile(device: str) -> None:
+    program = Program(device)
+    x = batch(device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        run(x)
+        run(x)
+        program.engine.engine.close()
+        with pytest.raises(RuntimeError, match="was closed"):
+            run(x)
+
+
+def test_a_program_that_calls_what_it_was_wrapped_in(device: str) -> None:
+    program = Program(device, lambda y: program.run(y))
+    with enable_cudagraphs(program, whole_graph=True) as program.__dict__["run"]:
+        with pytest.raises(ExecutionError, match="own call"):
+            program.run(batch(device))
+        program.body = lambda y: y
+        x = batch(device)
+        torch.testing.assert_close((program.run(x), program.run(x)), (eager(x), eager(x)))
+
+
+@pytest.mark.gpu
+def test_a_capture_of_the_callers_own() -> None:
+    program = Program("cuda")
+    x = batch("cuda")
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        run(x)
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            run.program(x)
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            y = run(x)
+        x.copy_(batch("cuda"))
+        graph.replay()
+        torch.testing.assert_close(y, eager(x) * 2)
+
+
+# ---- inputs and outputs
+
+
+def test_inputs_that_require_grad_and_inference_mode(device: str) -> None:
+    with enable_cudagraphs(Program(device), whole_graph=True) as run:
+        for requires_grad in (True, False, True):
+            x = batch(device).requires_grad_(requires_grad)
+            result = run(x)
+            assert not result.requires_grad
+            torch.testing.assert_close(result, eager(x.detach()) * 2)
+        with torch.inference_mode():
+            inside = run(batch(device))
+        inside += run(batch(device))
+        assert captures(run) == 1
+
+
+def test_views_and_conjugates(device: str) -> None:
+    def body(y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return y[:1, :1] + z
+
+    x = batch(device)
+    with enable_cudagraphs(Program(device, body), whole_graph=True) as run:
+        for _ in range(2):
+            z = torch.randn(2, 3, dtype=torch.complex64, device=device)
+            torch.testing.assert_close(run(x, z.conj()), eager(x)[:1, :1] + z.conj())
+            wide = torch.randn(1, 3, device=device).expand(4, 3)
+            torch.testing.assert_close(run(x, wide), eager(x)[:1, :1] + wide)
+
+
+def test_empty_tensors_and_no_results(device: str) -> None:
+    with enable_cudagraphs(Program(device, lambda y, z: (z * 2, y[:0])), whole_graph=True) as run:
+        for _ in range(3):
+            doubled, none = run(batch(device), torch.empty(0, 4, device=device))
+            assert (doubled.shape, none.shape) == ((0, 4), (0, 7))
+    with enable_cudagraphs(Program(device, lambda y: None), whole_graph=True) as run:
+        assert [run(batch(device)) for _ in range(3)] == [None] * 3
+
+
+def test_results_that_are_the_programs_inputs(device: str) -> None:
+    with enable_cudagraphs(Program(device, lambda y, z: (z, y, z)), whole_graph=True) as run:
+        held = []
+        for _ in range(4):
+            x, z = batch(device), batch(device)
+            held.append((run(x, z), (z.clone(), eager(x), z.clone())))
+        for result, expected in held:
+            torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("buffers", [1, 3])
+def test_pre_allocated_results_last_as_long_as_said(device: str, buffers: int) -> None:
+    program = Program(device, lambda y: (y * 2, y.t()))
+    program.engine.set_pre_allocated_outputs(True, buffers=buffers)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        results: list[Any] = []
+        inputs = [batch(device) for _ in range(8)]
+        for count, x in enumerate(inputs, 1):
+            results.append(run(x))
+            for back in range(1, min(buffers, count) + 1):
+                y = eager(inputs[count - back])
+                torch.testing.assert_close(results[-back], (y * 2, y.t()))
+        assert len({result[0].data_ptr() for result in results}) == buffers
+        with pytest.raises(RuntimeError, match="resizable"):
+            results[-1][0].untyped_storage().resize_(0)
+        program.engine.set_pre_allocated_outputs(False)
+        kept = [(run(x), eager(x) * 2) for x in inputs]
+        for (result, _), expected in kept:
+            torch.testing.assert_close(result, expected)
+        other = batch(device, 5)
+        torch.testing.assert_close(run(other)[0], eager(other) * 2)
+
+
+def test_static_inputs_are_not_copied(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with enable_cudagraphs(Program(device, lambda y, z: y + z), whole_graph=True) as run:
+        assert run.graph_inputs is None
+        run(batch(device), batch(device))
+        static = run.graph_inputs
+        for tensor in static:
+            tensor.normal_()
+        expected = eager(static[0]) + static[1]
+        written = [tensor._version for tensor in static]
+        torch.testing.assert_close(run(*static), expected)
+        assert [tensor._version for tensor in static] == written
+        x = batch(device)
+        torch.testing.assert_close(run(x, static[1]), eager(x) + static[1])
+
+
+# ---- threads and streams
+
+
+def test_threads_share_a_program(device: str) -> None:
+    barrier = threading.Barrier(6)
+
+    def job(run: Any) -> None:
+        stream = torch.cuda.stream(torch.cuda.Stream()) if device == "cuda" else torch.no_grad()
+        with stream:
+            barrier.wait(SECONDS_UNTIL_DEADLOCK)
+            held = []
+            for step in range(20):
+                x = batch(device, 1 + step % 3)
+                held.append((run(x), eager(x) * 2))
+            for result, expected in held:
+                torch.testing.assert_close(result, expected)
+
+    with enable_cudagraphs(Program(device), whole_graph=True) as run, ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(job, run) for _ in range(6)]:
+            done.result(SECONDS_UNTIL_DEADLOCK)
+
+
+@pytest.mark.gpu
+def test_more_streams_than_contexts_while_a_program_is_captured() -> None:
+    program = Program("cuda")
+    program.engine = TRTModule(plans.affine(device="cuda"), device="cuda", max_contexts=1)
+    stop = threading.Event()
+
+    def use() -> None:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            while not stop.is_set():
+                x = batch("cuda")
+                torch.testing.assert_close(program.engine(x), eager(x))
+
+    with enable_cudagraphs(program, whole_graph=True) as run, ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(use) for _ in range(2)]
+        try:
+            for step in range(60):
+                x = batch("cuda", 1 + step % 8)
+                torch.testing.assert_close(run(x), eager(x) * 2)
+        finally:
+            stop.set()
+        for other in others:
+            other.result(SECONDS_UNTIL_DEADLOCK)
+
+
+@pytest.mark.gpu
+def test_calls_from_two_streams_follow_one_another() -> None:
+    streams = [torch.cuda.Stream(), torch.cuda.default_stream()]
+    with enable_cudagraphs(Program("cuda"), whole_graph=True) as run:
+        held = []
+        for step in range(40):
+            with torch.cuda.stream(streams[step % 2]):
+                x = batch("cuda")
+                held.append((run(x), eager(x) * 2))
+        torch.cuda.synchronize()
+        for result, expected in held:
+            torch.testing.assert_close(result, expected)

@@ -1,0 +1,121 @@
+"""One run of a program, recorded for calls with arguments of one kind."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, MutableSet, Sequence
+from contextlib import suppress
+from typing import Any
+
+from trt_rt._core.executor import Executor
+from trt_rt.engine import ContextUser
+from trt_rt.runtime.program_outputs import ProgramOutputs
+from trt_rt.runtime.static_inputs import StaticInputs
+from trt_rt.runtime.stream_sequence import StreamSequence
+
+__all__ = ["CapturedProgram"]
+
+
+class CapturedProgram:
+    """A run that can be repeated: on a GPU a CUDA graph; on a CPU, where there are none, the program itself.
+
+    On the CPU the program is run again on the same static inputs, so that all that surrounds graphs (keys,
+    static tensors, eviction, mutators) runs and is tested there; nothing is gained by it.
+
+    Owns the execution contexts that were captured: an engine that is closed, or wants to be without contexts,
+    closes or pauses this in place of their executors.
+
+    Parameters
+    ----------
+    inputs : StaticInputs
+        What it reads.
+    outputs : ProgramOutputs
+        What it writes.
+    repeat : callable
+        Enqueues the run on the current stream; returns outputs that are not the static ones, or None.
+    sequence : StreamSequence
+        Of the program's calls.
+    """
+
+    def __init__(
+        self,
+        inputs: StaticInputs,
+        outputs: ProgramOutputs,
+        repeat: Callable[[], Any],
+        sequence: StreamSequence,
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self._repeat: Callable[[], Any] | None = repeat
+        self._sequence = sequence
+        self._executors: list[Executor] = []
+        # Reentrant: a finalizer may close the engine in the middle of a call.
+        self._lock = threading.RLock()
+
+    def __del__(self) -> None:
+        # CUDA frees a graph that is in flight when it is done, but the contexts' memory goes at once.
+        if self._executors and sys is not None and not sys.is_finalizing():
+            with suppress(Exception):  # no one is left to tell
+                self._sequence.wait()
+
+    def own(self, executor: Executor, users: MutableSet[ContextUser]) -> None:
+        """Take the place of an executor that was captured among the `users` of its engine's contexts."""
+        self._executors.append(executor)
+        users.discard(executor)
+        users.add(self)
+
+    def run(self, leaves: Sequence[Any], buffers: int) -> tuple[bool, Any]:
+        """Repeat the run with a call's arguments.
+
+        Parameters
+        ----------
+        leaves : sequence
+            The arguments, flattened.
+        buffers : int
+            Sets of outputs that are reused in turn; 0 for new ones.
+
+        Returns
+        -------
+        tuple of (bool, object)
+            Whether it was run, and what the program returns; not if what was captured is gone.
+        """
+        with self._lock:
+            if self._repeat is None:
+                return False, None
+            self.inputs.fill(leaves)
+            result = self._repeat()
+            if result is not None:
+                self.outputs.take(result)
+            self.inputs.write_back(leaves)
+            return True, self.hand_over(buffers)
+
+    def hand_over(self, buffers: int) -> Any:
+        """The outputs of the last run, as the caller is to get them."""
+        return self.outputs.pre_allocated(buffers) if buffers else self.outputs.fresh()
+
+    def drop(self) -> None:
+        """Wait for the last run, and let go of all that was captured. Idempotent."""
+        with self._lock:
+            if self._repeat is None:
+                return
+            self._sequence.wait()
+            self._repeat = None
+            self._executors.clear()
+
+    def pause(self) -> None:
+        """As `ContextUser`: contexts that were captured cannot be made anew, so this is over for good."""
+        self._lock.acquire()
+        try:
+            self.drop()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def resume(self) -> None:
+        """As `ContextUser`."""
+        self._lock.release()
+
+    def close(self) -> None:
+        """As `ContextUser`."""
+        self.drop()

@@ -1,0 +1,79 @@
+"""Which controls exclude each other. Every control asks at entry; docs/modes.md has the same as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+
+from trt_rt.module import TRTModule
+
+__all__ = ["CONTROLS", "EXCLUSIONS", "refuse_if"]
+
+# In the order of the table.
+CONTROLS = (
+    "enable_cudagraphs",
+    "enable_pre_allocated_outputs",
+    "enable_output_allocator",
+    "weight_streaming",
+    "optimization_profile",
+    "use_dynamically_allocated_resources",
+    "enable_profiling",
+    "set_multi_device_safe_mode",
+)
+
+# Pairs, in both orders, and why.
+EXCLUSIONS: Mapping[frozenset[str], str] = MappingProxyType(
+    {
+        frozenset({"enable_cudagraphs", "enable_output_allocator"}): (
+            "TensorRT chooses where outputs lie in every call, and a CUDA graph has that baked in"
+        ),
+        frozenset({"enable_cudagraphs", "weight_streaming"}): (
+            "TensorRT waits for the device while it streams weights, which a CUDA graph cannot hold"
+        ),
+        frozenset({"enable_cudagraphs", "enable_profiling"}): (
+            "TensorRT waits for the device to time its layers, which a CUDA graph cannot hold"
+        ),
+    }
+)
+
+
+# Of those in `EXCLUSIONS`, whether one is on for a module.
+_IS_ON: Mapping[str, Callable[[TRTModule], bool]] = {
+    "enable_cudagraphs": lambda module: (
+        module.executors.uses_cuda_graphs or module.executors.modes.whole_graph
+    ),
+    "enable_output_allocator": lambda module: module.executors.modes.output_allocator,
+    # Entered with the whole budget it streams nothing, and excludes nothing.
+    "weight_streaming": lambda module: (
+        module.engine.weight_streaming_budget < module.engine.streamable_weights_size
+    ),
+    "enable_profiling": lambda module: module.executors.modes.profiler is not None,
+}
+
+
+def refuse_if(modules: Iterable[TRTModule], entering: str) -> None:
+    """Refuse to switch a control on for modules that have one on that it excludes.
+
+    Parameters
+    ----------
+    modules : iterable of TRTModule
+        For which it would be on.
+    entering : str
+        One of `CONTROLS`.
+
+    Raises
+    ------
+    ValueError
+        With the reason.
+    """
+    modules = list(modules)
+    for control, is_on in _IS_ON.items():
+        reason = EXCLUSIONS.get(frozenset({control, entering}))
+        if reason is None:
+            continue
+        for module in modules:
+            if is_on(module):
+                raise ValueError(
+                    f"{entering} cannot be entered for engine {module.name!r} while {control} is on for it: "
+                    f"{reason}."
+                )

@@ -1,0 +1,179 @@
+"""Switches CUDA graphs: for a module while a context lasts, and for the process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch.export import ExportedProgram
+
+from trt_rt.module import TRTModule
+from trt_rt.module_executors import default_cuda_graphs, set_default_cuda_graphs
+from trt_rt.runtime.composition import refuse_if
+from trt_rt.runtime.data_dependence import refuse_data_dependent
+from trt_rt.runtime.find_engines import as_module, find_engines
+from trt_rt.runtime.mode_override import ModeOverride
+from trt_rt.runtime.observed_program import ObservedProgram
+from trt_rt.runtime.program_kind import ProgramKind, program_kind
+from trt_rt.runtime.whole_graph import WholeGraph
+
+__all__ = [
+    "enable_cudagraphs",
+    "get_cudagraphs_mode",
+    "get_whole_cudagraphs_mode",
+    "set_cudagraphs_mode",
+    "set_whole_cudagraphs_mode",
+]
+
+_whole_by_default = False
+
+
+def set_cudagraphs_mode(mode: bool) -> None:
+    """Switch CUDA graphs, one for each engine, for modules that have no setting of their own, now and later.
+
+    Parameters
+    ----------
+    mode : bool
+        Whether calls replay graphs. `enable_cudagraphs` overrides it for its module.
+
+    Notes
+    -----
+    Refused is here what a call finds: with graphs on, a call of an engine that has outputs whose size depends
+    on data, or whose weights are streamed, raises ExecutionError.
+    """
+    set_default_cuda_graphs(mode)
+
+
+def get_cudagraphs_mode() -> bool:
+    """Whether modules with no setting of their own replay CUDA graphs, one for each engine."""
+    return default_cuda_graphs()
+
+
+def set_whole_cudagraphs_mode(mode: bool) -> None:
+    """Let `enable_cudagraphs` capture programs as a whole, unless it is told otherwise.
+
+    Parameters
+    ----------
+    mode : bool
+        False, the default: `enable_cudagraphs` looks at the program.
+    """
+    global _whole_by_default
+    _whole_by_default = mode
+
+
+def get_whole_cudagraphs_mode() -> bool:
+    """What `set_whole_cudagraphs_mode` has set."""
+    return _whole_by_default
+
+
+@contextmanager
+def enable_cudagraphs(
+    module: torch.nn.Module | ExportedProgram, *, whole_graph: bool | None = None, max_graphs: int = 32
+) -> Iterator[torch.nn.Module]:
+    """Run a module through CUDA graphs, which are launched with no call to TensorRT.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or torch.export.ExportedProgram
+        An engine, or a program with engines anywhere in it.
+    whole_graph : bool, optional
+        True: one graph of the whole program; its PyTorch operators too. False: a graph for each engine.
+        Default: what `set_whole_cudagraphs_mode` has set; else the whole program if PyTorch operators stand
+        between its engines, and all of these are on one device. That is read from the program's structure, or
+        where it has none that can be read, seen in its first call.
+    max_graphs : int, optional
+        Graphs that are kept for each engine and stream, or for the program.
+
+    Yields
+    ------
+    torch.nn.Module
+        To be called in place of `module`: the module itself, or a `WholeGraph` of it.
+
+    Raises
+    ------
+    ValueError
+        At entry, with the reason: no engine in the module, an output whose size depends on data, a control
+        that is on and excludes this one (weights that are streamed), `whole_graph` for engines on several
+        devices, `max_graphs` less than 1.
+
+    Notes
+    -----
+    Outputs whose size depends on data for some shapes only are found at the first call with such shapes,
+    which raises ExecutionError. On leaving, also by an exception, all graphs are dropped and the earlier
+    settings are back.
+    """
+    if max_graphs < 1:
+        raise ValueError(f"max_graphs={max_graphs}: at least one CUDA graph must be kept.")
+    module = as_module(module)
+    if any(isinstance(part, (WholeGraph, ObservedProgram)) for part in module.modules()):
+        raise ValueError("the module is run as one CUDA graph already: leave that enable_cudagraphs first.")
+    engines = find_engines(module)
+    refuse_data_dependent({engine.engine for engine in engines})
+    whole_graph = _whole_by_default or None if whole_graph is None else whole_graph
+    if whole_graph:
+        _refuse_several_devices(engines)
+    refuse_if(engines, "enable_cudagraphs")
+    with ExitStack() as leaving:
+        yield _Graphs(module, engines, max_graphs, leaving).of_kind(
+            _wanted_kind(module, engines, whole_graph)
+        )
+
+
+def _wanted_kind(
+    module: torch.nn.Module, engines: Sequence[TRTModule], whole_graph: bool | None
+) -> ProgramKind:
+    if whole_graph is not None:
+        return ProgramKind.MIXED if whole_graph else ProgramKind.ENGINES
+    if len({engine.engine.device for engine in engines}) > 1:
+        return ProgramKind.ENGINES
+    return program_kind(module)
+
+
+def _refuse_several_devices(engines: Sequence[TRTModule]) -> None:
+    devices = sorted({str(engine.engine.device) for engine in engines})
+    if len(devices) > 1:
+        raise ValueError(
+            f"the program has engines on {' and '.join(devices)}, and a CUDA graph is of one device. "
+            "Use whole_graph=False."
+        )
+
+
+class _Graphs:
+    """Switches graphs on for one module, and leaves with `leaving` what switches them off."""
+
+    def __init__(
+        self, module: torch.nn.Module, engines: Sequence[TRTModule], max_graphs: int, leaving: ExitStack
+    ) -> None:
+        self._module = module
+        self._engines = engines
+        self._max_graphs = max_graphs
+        self._leaving = leaving
+
+    def of_kind(self, kind: ProgramKind) -> torch.nn.Module:
+        """What is to be called."""
+        # While the whole program is captured, its engines must not launch graphs of their own.
+        self._switch_engines(kind is ProgramKind.ENGINES)
+        if kind is ProgramKind.UNKNOWN:
+            observed = ObservedProgram(self._module, self._choose)
+            self._leaving.callback(observed.close)  # pushed first: it is closed after what it has chosen
+            return observed
+        return self._callable(kind)
+
+    def _choose(self, kind: ProgramKind) -> torch.nn.Module:
+        if kind is ProgramKind.ENGINES:
+            self._switch_engines(True)
+        return self._callable(kind)
+
+    def _callable(self, kind: ProgramKind) -> torch.nn.Module:
+        if kind is ProgramKind.ENGINES:
+            return self._module
+        whole = WholeGraph(self._module, self._engines, self._max_graphs)
+        self._leaving.callback(whole.close)
+        return whole
+
+    def _switch_engines(self, enabled: bool) -> None:
+        modes = {"cuda_graphs": enabled, "whole_graph": not enabled, "max_graphs": self._max_graphs}
+        override = ModeOverride(dict.fromkeys(self._engines, modes))
+        override.apply()
+        self._leaving.callback(override.undo)

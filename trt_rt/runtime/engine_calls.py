@@ -1,0 +1,112 @@
+"""What engines are asked to do while a program runs once on this thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from trt_rt._core.executor import Executor
+from trt_rt.module import TRTModule
+from trt_rt.runtime.static_inputs import memory_of
+
+__all__ = ["EngineCalls", "current_executors", "take_executors"]
+
+
+class EngineCalls:
+    """Follows the calls of a program's engines on one thread, and gives each an execution context of its own.
+
+    Once it is captured, a context must not be modified. An engine that a program calls several times needs
+    one for each call. The n-th call of an engine in a run goes to the n-th of a list of streams, each of
+    which has an executor in the engine's pool; events keep all of them in the order of the program.
+
+    Parameters
+    ----------
+    modules : sequence of TRTModule
+        The program's engines.
+    stream : torch.cuda.Stream or None
+        On which the program runs; None on a CPU, where calls are only looked at.
+
+    Attributes
+    ----------
+    written : set of int
+        `memory_of` the inputs that engines have written into in the last run.
+    """
+
+    def __init__(self, modules: Sequence[TRTModule], stream: torch.cuda.Stream | None) -> None:
+        self._modules = modules
+        self._streams = [] if stream is None else [stream]
+        self._thread = threading.get_ident()
+        self._counts: Counter[TRTModule] = Counter()
+        self._active: list[int] = []
+        self.written: set[int] = set()
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """While the program runs once."""
+        self._counts.clear()
+        self._active.clear()
+        self.written.clear()
+        with ExitStack() as hooks:
+            for module in self._modules:
+                hooks.callback(module.register_forward_pre_hook(self._before, with_kwargs=True).remove)
+                hooks.callback(module.register_forward_hook(self._after, always_call=True).remove)
+            yield
+
+    def _before(self, module: TRTModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        self._note_writes(module, args, kwargs)
+        turn = self._counts[module]
+        self._counts[module] += 1
+        self._active.append(turn)
+        if self._streams and turn > 0:
+            if turn == len(self._streams):
+                self._streams.append(torch.cuda.Stream(self._streams[0].device))
+            self._streams[turn].wait_stream(self._streams[0])
+            torch.cuda.set_stream(self._streams[turn])
+
+    def _after(self, module: TRTModule, args: tuple[Any, ...], output: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        turn = self._active.pop()
+        if self._streams and turn > 0:
+            torch.cuda.set_stream(self._streams[0])
+            self._streams[0].wait_stream(self._streams[turn])
+
+    def _note_writes(self, module: TRTModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Remember the memory of inputs that the engine writes into."""
+        names = {output.aliased_input for output in module.engine.outputs}
+        inputs = {**dict(zip(module.input_binding_names, args, strict=False)), **kwargs}
+        for name, value in inputs.items():
+            if name in names and isinstance(value, torch.Tensor):
+                self.written.add(memory_of(value))
+
+    @property
+    def routes(self) -> list[tuple[TRTModule, torch.cuda.Stream]]:
+        """Engines and streams of the calls of the last run; on a CPU there are none."""
+        return [
+            (module, stream) for module, count in self._counts.items() for stream in self._streams[:count]
+        ]
+
+
+def current_executors(routes: Sequence[tuple[TRTModule, torch.cuda.Stream]]) -> list[Executor]:
+    """The executors that run an engine's calls on a stream."""
+    executors = []
+    for module, stream in routes:
+        with torch.cuda.stream(stream):
+            executors.append(module.executors.pool.current())
+    return executors
+
+
+def take_executors(routes: Sequence[tuple[TRTModule, torch.cuda.Stream]]) -> list[Executor | None]:
+    """Take the same out of their pools, so that no other call ever uses them; None for one that has gone."""
+    executors = []
+    for module, stream in routes:
+        with torch.cuda.stream(stream):
+            executors.append(module.executors.pool.take())
+    return executors

@@ -1,0 +1,82 @@
+"""What the controls that switch modes have in common: a context around some calls of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.export import ExportedProgram
+
+from trt_rt.module import TRTModule
+from trt_rt.runtime.composition import refuse_if
+from trt_rt.runtime.find_engines import as_module, find_engines
+from trt_rt.runtime.mode_override import ModeOverride
+
+__all__ = ["ModeManager"]
+
+# What ``as`` gives: the module, or something that can be called in its place.
+Called = TypeVar("Called")
+
+
+class ModeManager(Generic[Called]):
+    """Switches modes of all engines of a module while a ``with`` block runs.
+
+    Contexts of one module may be nested in any order, and left in any: the last one that was entered counts.
+    On leaving, also by an exception, the modes from before are back. It can be entered again after that.
+
+    Parameters
+    ----------
+    control : str
+        One of `trt_rt.runtime.composition.CONTROLS`.
+    module : torch.nn.Module or torch.export.ExportedProgram
+        With at least one engine anywhere in it.
+    modes : callable
+        ``modes(engine_module)`` gives, at entry, the fields of `Modes` to change for one engine.
+    called : callable
+        ``called(module)`` gives what ``as`` binds.
+
+    Raises
+    ------
+    ValueError
+        If there is no engine in `module`.
+    TypeError
+        If it is neither a module nor a program.
+    """
+
+    def __init__(
+        self,
+        control: str,
+        module: torch.nn.Module | ExportedProgram,
+        modes: Callable[[TRTModule], Mapping[str, Any]],
+        called: Callable[[torch.nn.Module], Called],
+    ) -> None:
+        self._control = control
+        self._module = as_module(module)
+        self._engines = find_engines(self._module)
+        self._modes = modes
+        self._called = called
+        self._override: ModeOverride | None = None
+
+    def __enter__(self) -> Called:
+        if self._override is not None:
+            raise RuntimeError(
+                f"this {self._control} is entered already; call {self._control} again for another context."
+            )
+        refuse_if(self._engines, self._control)
+        called, override = self._called(self._module), self._new_override()
+        override.apply()
+        self._override = override
+        return called
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        override, self._override = self._override, None
+        if override is None:
+            raise RuntimeError(f"this {self._control} is left without having been entered.")
+        override.undo()
+
+    def _new_override(self) -> ModeOverride:
+        return ModeOverride({engine: self._modes(engine) for engine in self._engines})

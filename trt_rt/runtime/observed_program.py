@@ -1,0 +1,59 @@
+"""A program whose first call tells how it is to be run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from trt_rt.runtime.program_kind import OperatorObserver, ProgramKind
+
+__all__ = ["ObservedProgram"]
+
+
+class ObservedProgram(torch.nn.Module):
+    """Calls a program as it is, once; then as was chosen by what that call did.
+
+    Parameters
+    ----------
+    program : torch.nn.Module
+        What runs.
+    choose : callable
+        ``choose(kind)`` is told `ProgramKind.ENGINES` or `ProgramKind.MIXED`, and gives what later calls
+        call.
+    """
+
+    def __init__(self, program: torch.nn.Module, choose: Callable[[ProgramKind], Callable[..., Any]]) -> None:
+        super().__init__()
+        self.program = program
+        self._choose = choose
+        self._chosen: Callable[..., Any] | None = None
+        self._lock = threading.RLock()  # a program may call what it was wrapped in
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program on the caller's current stream; same arguments and result."""
+        if self._chosen is None:
+            with self._lock:
+                if self._chosen is None:
+                    return self._observe(*args, **kwargs)
+        return self._chosen(*args, **kwargs)
+
+    def _observe(self, *args: Any, **kwargs: Any) -> Any:
+        observer = OperatorObserver()
+        with observer:
+            result = self.program(*args, **kwargs)
+        self._chosen = self._choose(ProgramKind.MIXED if observer.seen else ProgramKind.ENGINES)
+        return result
+
+    def close(self) -> None:
+        """Call the program as it is from now on. Idempotent."""
+        with self._lock:
+            self._chosen = self.program
+
+    @property
+    def graph_inputs(self) -> tuple[Any, ...] | None:
+        """As `WholeGraph.graph_inputs`; None while calls do not go through one graph of all of it."""
+        inputs: tuple[Any, ...] | None = getattr(self._chosen, "graph_inputs", None)
+        return inputs

@@ -1,0 +1,58 @@
+"""Switches pre-allocated outputs: memory that is made once, and reused by every call."""
+
+from __future__ import annotations
+
+import operator
+from typing import SupportsIndex
+
+import torch
+from torch.export import ExportedProgram
+
+from trt_rt.runtime.find_engines import as_module
+from trt_rt.runtime.mode_manager import ModeManager
+
+__all__ = ["enable_pre_allocated_outputs"]
+
+
+def enable_pre_allocated_outputs(
+    module: torch.nn.Module | ExportedProgram, buffers: SupportsIndex = 1
+) -> ModeManager[torch.nn.Module]:
+    """Reuse output memory: a result is then valid until the next call only.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or torch.export.ExportedProgram
+        A `TRTModule`, or anything with engines anywhere in it.
+    buffers : int, optional
+        How many sets of outputs are used in turn, for a loop that holds several results: a result is then
+        valid until `buffers` calls later.
+
+    Returns
+    -------
+    ModeManager
+        ``with`` it, ``as`` gives the module to call.
+
+    Raises
+    ------
+    ValueError
+        If there is no engine in `module`, or `buffers` is less than 1.
+    TypeError
+        If `module` is neither a module nor a program, or `buffers` is no integer.
+
+    Notes
+    -----
+    Every set of input shapes, on every stream, has memory of its own, as large as its outputs; it is freed
+    on exit, or with the last result that a caller holds. Outputs that TensorRT allocates, and those that lie
+    in an input's memory, are not affected.
+
+    Examples
+    --------
+    >>> with enable_pre_allocated_outputs(module) as fast:
+    ...     y = fast(x)
+    """
+    count = operator.index(buffers)
+    if count < 1:
+        raise ValueError(f"buffers={count}: at least one set of outputs is needed.")
+    return ModeManager(
+        "enable_pre_allocated_outputs", module, lambda engine: {"pre_allocated_outputs": count}, as_module
+    )

@@ -1,0 +1,176 @@
+"""Runs a program once for a call, and records that run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from trt_rt.errors import ExecutionError, TRTError
+from trt_rt.module import TRTModule
+from trt_rt.runtime.captured_program import CapturedProgram
+from trt_rt.runtime.engine_calls import EngineCalls, current_executors, take_executors
+from trt_rt.runtime.program_outputs import ProgramOutputs
+from trt_rt.runtime.static_inputs import StaticInputs
+from trt_rt.runtime.stream_sequence import StreamSequence
+
+__all__ = ["ProgramCapture"]
+
+# PyTorch's random number generators and its allocator follow one capture at a time.
+_capturing = threading.Lock()
+
+
+class ProgramCapture:
+    """Makes `CapturedProgram` of one program.
+
+    Parameters
+    ----------
+    program : callable
+        What runs.
+    modules : sequence of TRTModule
+        Its engines.
+    device : torch.device
+        Where it runs.
+    sequence : StreamSequence
+        Of the program's calls.
+    """
+
+    def __init__(
+        self,
+        program: Callable[..., Any],
+        modules: Sequence[TRTModule],
+        device: torch.device,
+        sequence: StreamSequence,
+    ) -> None:
+        self._program = program
+        self._modules = tuple(modules)
+        self._device = device
+        self._sequence = sequence
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def run(
+        self, leaves: Sequence[Any], structure: Any, positions: Sequence[int], buffers: int
+    ) -> tuple[CapturedProgram | None, Any]:
+        """Run the program once with a call's arguments, and record it.
+
+        The run before the capture, which TensorRT and PyTorch ask for, is the call's own: what the program
+        keeps in buffers advances by one step, not two.
+
+        Parameters
+        ----------
+        leaves, structure, positions
+            As for `StaticInputs`.
+        buffers : int
+            As for `CapturedProgram.run`.
+
+        Returns
+        -------
+        tuple of (CapturedProgram or None, object)
+            The recording, and what the program returned. None if another thread has changed an engine
+            meanwhile, so that the next call has to try again.
+
+        Raises
+        ------
+        ExecutionError
+            If the run went well, but PyTorch or CUDA refuses to capture it. State that the program keeps has
+            advanced by one step.
+        Exception
+            Whatever the program raises.
+        """
+        if self._stream is None:
+            return self._record_on_cpu(leaves, structure, positions, buffers)
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        try:
+            with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+                inputs, calls, result = self._run_on_static(leaves, structure, positions)
+                captured = self._capture(inputs, calls)
+                inputs.write_back(leaves)
+        finally:
+            current.wait_stream(self._stream)  # whose memory the caller may free now
+        outputs = ProgramOutputs(result) if captured is None else captured.outputs
+        outputs.take(result)
+        for tensor in pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.is_cuda:
+                tensor.record_stream(current)
+        return captured, outputs.pre_allocated(buffers) if buffers and captured else outputs.fresh()
+
+    def _record_on_cpu(
+        self, leaves: Sequence[Any], structure: Any, positions: Sequence[int], buffers: int
+    ) -> tuple[CapturedProgram, Any]:
+        inputs, _, result = self._run_on_static(leaves, structure, positions)
+        inputs.write_back(leaves)
+        args, kwargs = inputs.arguments
+        outputs = ProgramOutputs(pytree.tree_map_only(torch.Tensor, torch.clone, result))
+        captured = CapturedProgram(inputs, outputs, lambda: self._program(*args, **kwargs), self._sequence)
+        return captured, captured.hand_over(buffers)
+
+    def _run_on_static(
+        self, leaves: Sequence[Any], structure: Any, positions: Sequence[int]
+    ) -> tuple[StaticInputs, EngineCalls, Any]:
+        inputs = StaticInputs(leaves, structure, positions)
+        inputs.fill(leaves)
+        inputs.watch()
+        calls = EngineCalls(self._modules, self._stream)
+        args, kwargs = inputs.arguments
+        with calls.followed():
+            result = self._program(*args, **kwargs)
+        inputs.note_writes(calls.written)
+        return inputs, calls, result
+
+    def _capture(self, inputs: StaticInputs, calls: EngineCalls) -> CapturedProgram | None:
+        routes = calls.routes
+        expected = current_executors(routes)
+        contexts = [executor.context for executor in expected]
+        failure = captured = None
+        try:
+            graph, result = self._capture_graph(inputs, calls)
+            captured = CapturedProgram(inputs, ProgramOutputs(result), graph.replay, self._sequence)
+        except Exception as error:
+            failure = error
+        # Whatever has happened, no other call may use the contexts of before.
+        taken = take_executors(routes)
+        with ExitStack() as kept:
+            users = {}
+            for engine in {module.engine for module, _ in routes}:
+                users[engine] = kept.enter_context(engine.contexts_kept())
+            if taken != expected or [executor.context for executor in expected] != contexts:
+                return None  # a mutator dropped a context, or another stream took an executor over
+            if captured is not None and calls.routes == routes:
+                for (module, _), executor in zip(routes, expected, strict=True):
+                    captured.own(executor, users[module.engine])
+                return captured
+        raise _refusal(failure) from failure
+
+    def _capture_graph(self, inputs: StaticInputs, calls: EngineCalls) -> tuple[torch.cuda.CUDAGraph, Any]:
+        graph = torch.cuda.CUDAGraph()
+        args, kwargs = inputs.arguments
+        with _capturing, calls.followed():
+            # Thread-local: what other threads do meanwhile, allocating above all, must not break this.
+            # Not torch.cuda.graph, which waits for the device: that breaks captures of other threads.
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                result = self._program(*args, **kwargs)
+            except BaseException:
+                with suppress(RuntimeError):  # it says only that the capture has failed
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        return graph, result
+
+
+def _refusal(failure: Exception | None) -> Exception:
+    if isinstance(failure, (TRTError, torch.OutOfMemoryError)):
+        return failure
+    if failure is None:
+        reason = "it calls other engines when it is run again"
+    else:
+        reason = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
+    return ExecutionError(
+        f"the program ran, but cannot be captured as one CUDA graph: {reason}. Call it outside of "
+        "enable_cudagraphs, or give its engines graphs of their own with whole_graph=False."
+    )

@@ -1,0 +1,105 @@
+"""The arguments of a program's call, and which of its captured graphs they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from trt_rt.errors import InputTypeError, InputValueError
+
+__all__ = ["ProgramInputs", "flatten"]
+
+_PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+
+# A tensor on the CPU is baked into a CUDA graph by its values, which are compared at every call.
+_MOST_BAKED_VALUES = 256
+
+
+def flatten(arguments: Any) -> tuple[list[Any], Hashable]:
+    """The leaves of nested arguments, and their structure.
+
+    Parameters
+    ----------
+    arguments : tuple of (tuple, dict)
+        Positional and keyword arguments: lists, tuples and dicts of anything.
+
+    Returns
+    -------
+    tuple of (list, hashable)
+    """
+    leaves, structure = pytree.tree_flatten(arguments)
+    return leaves, structure
+
+
+class ProgramInputs:
+    """Sorts the arguments of calls of one program.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the program runs. Tensors there are copied to static ones; all else is baked into a graph.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def key(self, leaves: Sequence[Any], structure: Hashable) -> Hashable:
+        """Equal for calls that one graph serves.
+
+        Tensors on the program's device count by shape, dtype and strides; tensors on the CPU, for a program
+        on a GPU, by their values, which a graph has baked in; everything else by type and value.
+
+        Raises
+        ------
+        InputTypeError, InputValueError
+            If an argument cannot be told apart from others: an object that is neither hashable nor a plain,
+            dense tensor, or a CPU tensor with many values for a program on a GPU.
+        """
+        return (structure, *[self._key_of(leaf) for leaf in leaves])
+
+    def is_static(self, leaf: Any) -> bool:
+        """Whether a leaf is a tensor that a graph reads from memory of its own."""
+        return isinstance(leaf, torch.Tensor) and leaf.device.type == self._device.type
+
+    def _key_of(self, leaf: Any) -> Hashable:
+        if isinstance(leaf, torch.Tensor):
+            return self._key_of_tensor(leaf)
+        if isinstance(leaf, float):
+            return float, leaf.hex()  # not a number equals itself here, and -0.0 is not 0.0
+        try:
+            hash(leaf)
+        except TypeError:
+            raise InputTypeError(
+                f"a program that is run as one CUDA graph was called with a {type(leaf).__name__}, which "
+                "cannot be compared with that of another call. Pass tensors, numbers and strings."
+            ) from None
+        return type(leaf), leaf
+
+    def _key_of_tensor(self, tensor: torch.Tensor) -> Hashable:
+        if type(tensor) not in _PLAIN_TYPES or tensor.layout is not torch.strided:
+            raise InputTypeError(
+                f"a program that is run as one CUDA graph takes dense torch.Tensors; got a "
+                f"{type(tensor).__name__} of layout {tensor.layout}."
+            )
+        kind = (tensor.dtype, tensor.shape, _strides(tensor), tensor.device)
+        if self.is_static(tensor):
+            return kind
+        if tensor.numel() > _MOST_BAKED_VALUES:
+            raise InputValueError(
+                f"a program on {self._device} that is run as one CUDA graph was called with a tensor on "
+                f"{tensor.device} of {tensor.numel()} elements. Its values would be baked into it, which "
+                f"is allowed for up to {_MOST_BAKED_VALUES}: move it to {self._device} before the call."
+            )
+        return kind, tuple(tensor.flatten().tolist())
+
+
+def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Strides as far as they matter: none for contiguous tensors, 0 for dimensions of size 1."""
+    if tensor.is_contiguous():
+        return ()
+    return tuple(
+        0 if size == 1 else stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )

@@ -1,0 +1,135 @@
+"""Whether a program is engines only, or has PyTorch operators of its own between them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trt_rt.module import TRTModule
+from trt_rt.runtime.find_engines import find_engines
+
+__all__ = ["OperatorObserver", "ProgramKind", "program_kind"]
+
+
+class ProgramKind(Enum):
+    """What a program is made of.
+
+    Attributes
+    ----------
+    ENGINES
+        Engines, with nothing between them that runs on the device.
+    MIXED
+        Engines and PyTorch operators.
+    UNKNOWN
+        Python code that cannot be read as a graph; only a call can tell.
+    """
+
+    ENGINES = "engines"
+    MIXED = "mixed"
+    UNKNOWN = "unknown"
+
+
+def program_kind(program: torch.nn.Module) -> ProgramKind:
+    """Tell from a program's structure and graph, without running it, what it is made of.
+
+    Parameters
+    ----------
+    program : torch.nn.Module
+        An engine is `ENGINES`. A ``torch.fx.GraphModule``, which is what ``torch.export`` gives too, is read
+        node by node. A ``torch.nn.Sequential`` is what its parts are. A part with no engine in it is taken
+        for PyTorch operators. All other modules with engines are `UNKNOWN`: nothing is guessed from names,
+        and no code is traced, since that could change the module.
+    """
+    if isinstance(program, TRTModule):
+        return ProgramKind.ENGINES
+    if isinstance(program, GraphModule):
+        return _all_of(_kind_of_node(node, program) for node in program.graph.nodes)
+    if type(program) is torch.nn.Identity:
+        return ProgramKind.ENGINES
+    if type(program).forward is torch.nn.Sequential.forward and isinstance(program, torch.nn.Sequential):
+        return _all_of(program_kind(part) for part in program)
+    if not _has_engines(program):
+        return ProgramKind.MIXED
+    return ProgramKind.UNKNOWN
+
+
+def _has_engines(module: torch.nn.Module) -> bool:
+    try:
+        find_engines(module)
+    except ValueError:
+        return False
+    return True
+
+
+def _all_of(kinds: Iterable[ProgramKind]) -> ProgramKind:
+    found = set(kinds)
+    if ProgramKind.MIXED in found:
+        return ProgramKind.MIXED
+    return ProgramKind.UNKNOWN if ProgramKind.UNKNOWN in found else ProgramKind.ENGINES
+
+
+def _kind_of_node(node: Node, program: GraphModule) -> ProgramKind:
+    if node.op == "call_module":
+        return _kind_of_submodule(node, program)
+    if node.op in ("call_function", "call_method") and _computes(node):
+        return ProgramKind.MIXED
+    return ProgramKind.ENGINES
+
+
+def _kind_of_submodule(node: Node, program: GraphModule) -> ProgramKind:
+    part = program.get_submodule(str(node.target))
+    # torch.export puts its checks of the inputs' shapes into a module whose result nobody uses.
+    if not node.users and not _has_engines(part):
+        return ProgramKind.ENGINES
+    return program_kind(part)
+
+
+def _computes(node: Node) -> bool:
+    """Whether a node of a graph does something on the device."""
+    if node.target in (operator.getitem, torch._assert) and not _indexes_a_tensor(node):
+        return False
+    values = [value.meta["val"] for value in (node, *node.all_input_nodes) if "val" in value.meta]
+    if values and not any(isinstance(value, (torch.Tensor, tuple, list)) for value in values):
+        return False  # arithmetic on sizes, and checks of them
+    return not (isinstance(node.target, torch._ops.OpOverload) and node.target.is_view)
+
+
+def _indexes_a_tensor(node: Node) -> bool:
+    """Whether a getitem picks from a tensor, with an index that is more than a number."""
+    return node.target is operator.getitem and not isinstance(node.args[1], (int, str))
+
+
+class OperatorObserver(TorchDispatchMode):
+    """Notes, while it is entered, whether this thread runs PyTorch operators; engines do not count.
+
+    Attributes
+    ----------
+    seen : str
+        Name of the first operator that did something on the device; "" while there was none. Views and
+        allocations do nothing there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch has no annotation for it
+        self.seen = ""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if not self.seen and not func.is_view and func not in _ALLOCATIONS:
+            self.seen = str(func)
+        return func(*args, **(kwargs or {}))
+
+
+_ALLOCATIONS = frozenset(
+    getattr(getattr(torch.ops.aten, name), overload)
+    for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+    for overload in getattr(torch.ops.aten, name).overloads()
+    if overload != "out"
+)

@@ -1,0 +1,82 @@
+"""What a captured program writes, and how callers get it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from trt_rt._core.dlpack import view_of
+from trt_rt.runtime.static_inputs import copy_together
+
+__all__ = ["ProgramOutputs"]
+
+
+class ProgramOutputs:
+    """The static outputs of one captured program.
+
+    Parameters
+    ----------
+    result : object
+        What the program returned: tensors, in lists, tuples and dicts; anything else is the same at every
+        call.
+    """
+
+    def __init__(self, result: Any) -> None:
+        leaves, self._structure = pytree.tree_flatten(result)
+        self._leaves = leaves
+        self._positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        self._tensors: list[torch.Tensor] = [leaves[position] for position in self._positions]
+        self._ring: list[list[torch.Tensor]] = []
+        self._turn = 0
+
+    def take(self, result: Any) -> None:
+        """Copy what a run returned to the static outputs, where it is not there already.
+
+        Of other shapes it takes their place. That happens on a CPU only, where a shape tensor, whose values
+        decide on shapes, cannot be told from other tensors.
+        """
+        leaves = pytree.tree_leaves(result)
+        sources, targets = [], []
+        for index, position in enumerate(self._positions):
+            source, target = leaves[position], self._tensors[index]
+            if source.shape != target.shape:
+                self._tensors[index] = source.clone()
+                self._ring.clear()
+                self._turn = 0
+            elif source.data_ptr() != target.data_ptr():
+                sources.append(source)
+                targets.append(target)
+        with torch.inference_mode():  # which may write into tensors that were made under it
+            copy_together(targets, sources)
+
+    def fresh(self) -> Any:
+        """New tensors with the values of the static outputs, for the current stream."""
+        values = [torch.empty_like(tensor) for tensor in self._tensors]
+        copy_together(values, self._tensors)
+        return self._assembled(values)
+
+    def pre_allocated(self, buffers: int) -> Any:
+        """The static outputs themselves, or if `buffers` is more than 1 copies in as many sets in turn."""
+        if buffers == 1:
+            return self._assembled([_view(tensor) for tensor in self._tensors])
+        self._turn %= buffers
+        if self._turn == len(self._ring):
+            with torch.inference_mode(False):
+                self._ring.append([torch.empty_like(tensor) for tensor in self._tensors])
+        values = self._ring[self._turn]
+        self._turn += 1
+        copy_together(values, self._tensors)
+        return self._assembled([_view(tensor) for tensor in values])
+
+    def _assembled(self, values: list[torch.Tensor]) -> Any:
+        leaves = list(self._leaves)
+        for position, value in zip(self._positions, values, strict=True):
+            leaves[position] = value
+        return pytree.tree_unflatten(leaves, self._structure)
+
+
+def _view(tensor: torch.Tensor) -> torch.Tensor:
+    """Through which a caller cannot free the memory, where such a view can be had."""
+    return view_of(tensor) if tensor.is_contiguous() and tensor.numel() else tensor.detach()

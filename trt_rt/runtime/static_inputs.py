@@ -1,0 +1,97 @@
+"""Tensors that a captured program reads in place of its callers'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+__all__ = ["StaticInputs", "copy_together", "memory_of"]
+
+
+class StaticInputs:
+    """Static copies of the tensors among a call's arguments, made for the current stream.
+
+    Parameters
+    ----------
+    leaves : sequence
+        The arguments, flattened.
+    structure : TreeSpec
+        How to put them together again.
+    positions : sequence of int
+        Which leaves are tensors that change from call to call. Other tensors are copied once and for all.
+
+    Raises
+    ------
+    torch.OutOfMemoryError, RuntimeError
+        If there is no memory.
+    """
+
+    def __init__(self, leaves: Sequence[Any], structure: Any, positions: Sequence[int]) -> None:
+        self._structure = structure
+        self._positions = tuple(positions)
+        self._leaves = list(leaves)
+        with torch.inference_mode(False), torch.no_grad():
+            for position, leaf in enumerate(leaves):
+                if position in self._positions:
+                    self._leaves[position] = torch.empty_like(leaf, requires_grad=False)
+                elif isinstance(leaf, torch.Tensor):
+                    self._leaves[position] = leaf.detach().clone()
+        self._tensors = [self._leaves[position] for position in self._positions]
+        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._versions: list[int] = []
+        self._written: list[int] = []
+
+    @property
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments with static tensors in place of the callers'."""
+        args, kwargs = pytree.tree_unflatten(self._leaves, self._structure)
+        return args, kwargs
+
+    def fill(self, leaves: Sequence[Any]) -> None:
+        """Copy a call's tensors to the static ones, those that are the static ones excepted."""
+        values = [leaves[position] for position in self._positions]
+        sources, targets = [], []
+        for value, target, address in zip(values, self._tensors, self._addresses, strict=True):
+            if value.data_ptr() != address:
+                sources.append(value)
+                targets.append(target)
+        copy_together(targets, sources)
+
+    def watch(self) -> None:
+        """Begin to notice which static inputs PyTorch writes into."""
+        self._versions = [tensor._version for tensor in self._tensors]
+
+    def note_writes(self, memory: Iterable[int]) -> None:
+        """Remember those that were written into since `watch`, or lie in one of the given `memory_of`."""
+        written = set(memory)
+        self._written = [
+            index
+            for index, tensor in enumerate(self._tensors)
+            if tensor._version != self._versions[index] or memory_of(tensor) in written
+        ]
+
+    def write_back(self, leaves: Sequence[Any]) -> None:
+        """Let the caller see what the program has written into its arguments."""
+        sources, targets = [], []
+        for index in self._written:
+            target = leaves[self._positions[index]]
+            if target.data_ptr() != self._addresses[index]:
+                sources.append(self._tensors[index])
+                targets.append(target)
+        copy_together(targets, sources)
+
+
+def memory_of(tensor: torch.Tensor) -> int:
+    """Where a tensor's storage begins."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def copy_together(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
+    """Copy tensors on the current stream, with as few kernels as PyTorch can."""
+    if len(targets) == 1:
+        targets[0].copy_(sources[0])
+    elif targets:
+        torch._foreach_copy_(list(targets), list(sources))

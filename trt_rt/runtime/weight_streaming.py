@@ -1,0 +1,182 @@
+"""Weight streaming: weights that stay in host memory, and are copied to the device in every call."""
+
+from __future__ import annotations
+
+import operator
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any, SupportsIndex
+
+import torch
+from torch.export import ExportedProgram
+
+from trt_rt.engine import Engine
+from trt_rt.errors import BackendError
+from trt_rt.module_executors import replays_cuda_graphs
+from trt_rt.runtime.budget_shares import budget_shares
+from trt_rt.runtime.composition import EXCLUSIONS
+from trt_rt.runtime.find_engines import as_module, find_engines
+
+__all__ = ["WeightStreaming", "weight_streaming"]
+
+_NOT_IN_GRAPHS = EXCLUSIONS[frozenset({"enable_cudagraphs", "weight_streaming"})]
+_LARGEST_BUDGET = 2**63 - 1
+
+
+def weight_streaming(module: torch.nn.Module | ExportedProgram) -> WeightStreaming:
+    """Choose how many bytes of a module's weights stay on the device.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or torch.export.ExportedProgram
+        A `TRTModule`, or a tree of modules or a program with some. Engines that were not built for weight
+        streaming are left alone; one that several modules share counts once, and changes for all of them.
+
+    Returns
+    -------
+    WeightStreaming
+        Use it with ``with``: the budgets on entry are back on exit. It can be called in place of `module`.
+
+    Raises
+    ------
+    TypeError
+        If `module` is neither.
+    ValueError
+        If there is no engine in `module`.
+    BackendError
+        If no engine in it was built for weight streaming.
+    ClosedError
+        If an engine was closed.
+
+    Examples
+    --------
+    >>> with weight_streaming(module) as streaming:
+    ...     streaming.device_budget = streaming.total_device_budget // 2
+    ...     y = streaming(x)
+    """
+    return WeightStreaming(module)
+
+
+class WeightStreaming:
+    """The weight streaming budget of a module's engines; `weight_streaming` makes it."""
+
+    def __init__(self, module: torch.nn.Module | ExportedProgram) -> None:
+        self._module = as_module(module)
+        sizes = {part.engine: part.engine.streamable_weights_size for part in find_engines(self._module)}
+        # In the order of the tree, each engine once.
+        self._sizes = {engine: size for engine, size in sizes.items() if size > 0}
+        if not self._sizes:
+            names = ", ".join(repr(engine.name) for engine in sizes)
+            raise BackendError(
+                f"engine {names} was not built for weight streaming, so all weights stay on the device. "
+                "Build it with BuilderFlag.WEIGHT_STREAMING (reference backend: streamable_weights=True; "
+                "Torch-TensorRT: enable_weight_streaming=True)."
+            )
+        self._budgets_at_entry: list[dict[Engine, int]] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+        return self._module(*args, **kwargs)
+
+    def __enter__(self) -> WeightStreaming:
+        self._budgets_at_entry.append({engine: engine.weight_streaming_budget for engine in self._sizes})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._set_all(self._budgets_at_entry.pop())
+
+    @property
+    def total_device_budget(self) -> int:
+        """Bytes of all weights that can be streamed; with this budget none is."""
+        return sum(self._sizes.values())
+
+    @property
+    def device_budget(self) -> int:
+        """Bytes of these weights that stay on the device; the others are copied there in every call.
+
+        Setting it shares the bytes among the engines in proportion to the sizes of their streamable weights,
+        exactly. More than `total_device_budget` counts as that.
+
+        It waits for calls that run, and drops execution contexts and CUDA graphs, which the next call makes
+        anew; modes, profiles, allocators and profilers stay. While weights are streamed, every call waits for
+        the device, and a module cannot use CUDA graphs.
+
+        Raises
+        ------
+        TypeError
+            If set to what is no integer.
+        ValueError
+            If set to less than 0, or to more than 2**63 - 1; or if weights would be streamed while a module
+            over the engine uses CUDA graphs.
+        ExecutionError
+            If TensorRT refuses, or CUDA reports that work in flight has failed. After any error the budgets
+            are as they were.
+        ClosedError
+            If an engine was closed.
+        """
+        return sum(engine.weight_streaming_budget for engine in self._sizes)
+
+    @device_budget.setter
+    def device_budget(self, budget: SupportsIndex) -> None:
+        wanted = min(_checked(budget), self.total_device_budget)
+        shares = dict(zip(self._sizes, budget_shares(wanted, list(self._sizes.values())), strict=True))
+        self._refuse_graphs(shares)
+        before = {engine: engine.weight_streaming_budget for engine in self._sizes}
+        try:
+            for engine, share in shares.items():
+                engine.set_weight_streaming_budget(share)
+        except BaseException:
+            self._set_all(before)
+            raise
+
+    def get_automatic_weight_streaming_budget(self) -> int:
+        """A budget that TensorRT finds fitting for the memory that is free on the device now.
+
+        Returns
+        -------
+        int
+            Bytes, from 0 to `total_device_budget`; to be set as `device_budget`. Several engines on one
+            device are each told of the same free memory.
+
+        Raises
+        ------
+        ClosedError
+            If an engine was closed.
+        """
+        return sum(
+            min(engine.automatic_weight_streaming_budget(), size) for engine, size in self._sizes.items()
+        )
+
+    def _refuse_graphs(self, shares: dict[Engine, int]) -> None:
+        for engine, share in shares.items():
+            if share < self._sizes[engine] and replays_cuda_graphs(engine):
+                raise ValueError(
+                    f"a device_budget of {sum(shares.values())} bytes would stream weights of engine "
+                    f"{engine.name!r}, which is run as a CUDA graph: {_NOT_IN_GRAPHS}. Set it outside of "
+                    f"enable_cudagraphs, or to total_device_budget, {self.total_device_budget}."
+                )
+
+    def _set_all(self, budgets: dict[Engine, int]) -> None:
+        with ExitStack() as restoring:  # restores all of them, and raises what any has raised
+            for engine, budget in budgets.items():
+                if not engine.closed:
+                    restoring.callback(partial(engine.set_weight_streaming_budget, budget))
+
+
+def _checked(budget: Any) -> int:
+    allowed = (
+        "device_budget takes whole bytes, from 0 (stream all weights) to total_device_budget (stream none)"
+    )
+    if isinstance(budget, bool):
+        raise TypeError(f"{allowed}, not {budget!r}.")
+    try:
+        size = operator.index(budget)
+    except TypeError:
+        hint = f"; round it: int({budget!r})" if isinstance(budget, float) else ""
+        raise TypeError(f"{allowed}, not {type(budget).__name__} {budget!r}{hint}.") from None
+    if not 0 <= size <= _LARGEST_BUDGET:
+        raise ValueError(f"{allowed}, not {size}.")
+    return size
