@@ -49,6 +49,9 @@ cdef class BoundContext:
     cdef bint on_external_stream  # not PyTorch's: its owner may destroy it after a call
     cdef bint needs_events       # either of the two: an enqueue is more than one call
     cdef object stream_handle    # what execute_async_v3 is given
+    cdef uintptr_t lender        # the stream before one that was borrowed for this call
+    cdef bint is_borrowing
+    cdef list temporaries        # copies of inputs; PyTorch reuses their memory in stream order
 
     # Not a PyThread lock: up to Python 3.12 taking one reads the clock, even without waiting.
     cdef mutex lock
@@ -61,6 +64,9 @@ cdef class BoundContext:
     cdef int use_stream(self) except -1
     cdef int enter_device(self) except -1
     cdef int change_stream(self, uintptr_t stream) except -1
+    cdef int borrow_stream(self, uintptr_t stream) except -1
+    cdef int return_stream(self) except -1
+    cdef int set_stream(self, uintptr_t stream) except -1
     cdef int restore_device(self) except -1
     cdef int bind_address(self, Py_ssize_t index) except -1
     cdef int tell_address(self, Py_ssize_t index) except -1

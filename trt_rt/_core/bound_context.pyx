@@ -11,6 +11,7 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uintptr_t
 
 from trt_rt._core.dlpack cimport DL_CPU, DL_CUDA, dtype_code, pack_device, torch_exchange_api
+from trt_rt._core.driver cimport is_capturing
 from trt_rt._core.io_slot cimport IOSlot
 
 import sys
@@ -69,6 +70,7 @@ cdef class BoundContext:
         self.on_cuda = device.type == "cuda"
         self.device_index = device.index or 0
         self.stream_handle = 0
+        self.temporaries = []
         if self.on_cuda:
             self.order = StreamOrder(self.device_index)
         for index, tensor in enumerate((*inputs, *outputs)):
@@ -170,9 +172,30 @@ cdef class BoundContext:
         # The context's scratch memory is in use until its last work is done, so the new stream follows the
         # old. The side stream is ordered by events with the default stream, and stands for it here.
         if self.has_stream:
+            if is_capturing(stream):
+                return self.borrow_stream(stream)
             self.order.follow(self.stream, self.on_external_stream, stream)
-        self.stream = stream
+        self.set_stream(stream)
         self.has_stream = True
+        return 0
+
+    cdef int borrow_stream(self, uintptr_t stream) except -1:
+        """Use a stream that is being captured for this call only.
+
+        Work of before cannot be waited for in a capture, so that the last stream with real work is kept for
+        the next call to follow.
+        """
+        self.lender = self.stream
+        self.is_borrowing = True
+        self.temporaries.append(None)  # so that the call is tidied up after
+        return self.set_stream(stream)
+
+    cdef int return_stream(self) except -1:
+        self.is_borrowing = False
+        return self.set_stream(self.lender)
+
+    cdef int set_stream(self, uintptr_t stream) except -1:
+        self.stream = stream
         self.on_side_stream = stream == 0
         # PyTorch gives a stream that it did not make the stream's own handle for an id.
         self.on_external_stream = (

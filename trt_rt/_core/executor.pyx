@@ -421,6 +421,8 @@ cdef class Executor(GraphBinding):
             if not succeeded:
                 self._forget_all()
             self.temporaries.clear()
+            if self.is_borrowing:
+                self.return_stream()
             if self.previous_device >= 0:
                 self.restore_device()
             return 0
@@ -445,7 +447,7 @@ cdef class Executor(GraphBinding):
             self.calls += 1
             if self.on_cuda:
                 self.use_stream()
-                if self.stream != call.stream:
+                if self.stream != call.stream and not self.is_borrowing:
                     self._use_on_this_stream(call)
             if self.max_graphs != 0 and call.outputs is not None:
                 self._run_bound_graph(call)

@@ -27,3 +27,4 @@ cdef class ExecutorPool:
     cdef Executor select(self)
     cdef Executor _select_route(self, uintptr_t stream)
     cdef Executor _add_route(self, uintptr_t stream)
+    cdef Executor _lend_to_capture(self, uintptr_t stream)

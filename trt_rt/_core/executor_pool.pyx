@@ -11,6 +11,7 @@ from cpython.pystate cimport PyThreadState_Get
 from libc.stdint cimport uintptr_t
 
 from trt_rt._core.dlpack cimport DL_CUDA, torch_exchange_api
+from trt_rt._core.driver cimport is_capturing
 from trt_rt._core.executor cimport Executor
 
 cdef extern from *:
@@ -88,6 +89,8 @@ cdef class ExecutorPool:
         """Give a new stream the unclaimed executor, a new one, or that of the stream idle longest."""
         cdef Py_ssize_t index, chosen = -1
         cdef Executor executor
+        if self.on_cuda and self.count != 0 and stream != <uintptr_t> -1 and is_capturing(stream):
+            return self._lend_to_capture(stream)
         if self.count < self.capacity and not (self.count == 1 and self.routes[0].stream == <uintptr_t> -1):
             executor = self.make_executor()
             LOCK(self.lock)
@@ -105,6 +108,22 @@ cdef class ExecutorPool:
         self.clock += 1
         self.routes[chosen].stream = stream
         self.routes[chosen].last_used = self.clock
+        executor = <Executor> self.executors[chosen]
+        UNLOCK(self.lock)
+        return executor
+
+    cdef Executor _lend_to_capture(self, uintptr_t stream):
+        """Give a stream that is being captured the executor used last, with the shapes that it has.
+
+        A new context would allocate memory, which CUDA refuses there. The stream that had this one gets a
+        new one when it calls next, so that nothing modifies the context that was captured.
+        """
+        cdef Py_ssize_t index, chosen = 0
+        LOCK(self.lock)
+        for index in range(1, self.count):
+            if self.routes[index].last_used > self.routes[chosen].last_used:
+                chosen = index
+        self.routes[chosen].stream = stream
         executor = <Executor> self.executors[chosen]
         UNLOCK(self.lock)
         return executor

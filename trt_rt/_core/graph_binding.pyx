@@ -196,7 +196,7 @@ cdef class GraphBinding(OutputBinding):
         # freed, so that nothing of it may be in use on the new one.
         cdef bint had_stream = self.has_stream
         OutputBinding.change_stream(self, stream)
-        if had_stream:
+        if had_stream and not self.is_borrowing:
             self.drop_graphs()
             self.buffers = None
         return 0

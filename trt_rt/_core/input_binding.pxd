@@ -14,7 +14,6 @@ cdef class InputBinding(BoundContext):
     cdef uintptr_t alignment
     cdef object placeholder      # memory that empty tensors are bound to
     cdef uintptr_t placeholder_address
-    cdef list temporaries        # copies of inputs; PyTorch reuses their memory in stream order
 
     cdef ShapeCache records
     cdef ShapeRecord record      # of the last call's shapes; the context's too, unless binding is deferred

@@ -69,7 +69,6 @@ cdef class InputBinding(BoundContext):
         self.alignment = CUDA_ALIGNMENT if self.on_cuda else CPU_ALIGNMENT
         self.placeholder = torch.empty(self.alignment, dtype=torch.uint8, device=device)
         self.placeholder_address = self.placeholder.data_ptr()
-        self.temporaries = []
         self.records = ShapeCache(max_shapes)
         self.new_allocator = new_allocator
         self.forced_profile = -1
