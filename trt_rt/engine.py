@@ -49,7 +49,9 @@ class Engine:
         self._runtime: Any = None
         backend.require(device)
         with _current_device(device):
-            self._runtime = backend.runtime(host_code_allowed=engine_host_code_allowed)
+            self._runtime = backend.runtime()
+            if engine_host_code_allowed:
+                self._runtime.engine_host_code_allowed = True
             self._engine = backend.deserialize(self._runtime, plan, name)
         self._io = backend.io_tensors(self._engine)
 
