@@ -64,7 +64,9 @@ class Engine:
         self._lock = threading.Lock()
         self._executors: weakref.WeakSet[ContextUser] = weakref.WeakSet()
         with current_device(device):
-            runtime = backend.runtime(host_code_allowed=engine_host_code_allowed)
+            runtime = backend.runtime()
+            if engine_host_code_allowed:
+                runtime.engine_host_code_allowed = True
             engine = backend.deserialize(runtime, plan, name)
         self._handle = EngineHandle(backend, runtime, engine, name)
         self._io = backend.io_tensors(engine)

@@ -152,13 +152,8 @@ class Backend:
         """Why engines do not run on GPUs of that compute capability, in a sentence; "" if they do."""
         return ""
 
-    def runtime(self, *, host_code_allowed: bool = False) -> Any:
-        """A new ``Runtime``. Only after `require`.
-
-        Parameters
-        ----------
-        host_code_allowed : bool, optional
-            Whether a plan may bring code that runs in this process, as version-compatible plans do.
+    def runtime(self) -> Any:
+        """A new ``Runtime``, which lets no plan run code of its own in this process. Only after `require`.
 
         Raises
         ------
@@ -168,8 +163,6 @@ class Backend:
         runtime = self.api.Runtime(self.logger)
         if runtime is None:
             raise BackendError(f"backend {self.name!r} made no Runtime. {self._says()}")
-        if host_code_allowed:
-            runtime.engine_host_code_allowed = True
         return runtime
 
     def why_not_run(self, kind: PlanKind) -> str:
@@ -197,7 +190,8 @@ class Backend:
                 f"engine {name!r}: {self.name} {self.version} cannot read the plan: {error}"
             ) from error
         if engine is None:
-            advice = self._advise(plan, host_code_allowed=runtime.engine_host_code_allowed)
+            host_code_allowed = getattr(runtime, "engine_host_code_allowed", False)
+            advice = self._advise(plan, host_code_allowed=host_code_allowed)
             raise PlanError(
                 f"engine {name!r}: {self.name} {self.version} refuses the plan. {self._says()}{advice}"
             )

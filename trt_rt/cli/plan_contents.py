@@ -101,7 +101,9 @@ def load_contents(
         It refuses the plan.
     """
     backend.require(torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0))
-    runtime = backend.runtime(host_code_allowed=host_code_allowed)
+    runtime = backend.runtime()
+    if host_code_allowed:
+        runtime.engine_host_code_allowed = True
     engine = backend.deserialize(runtime, plan, name)
     tensors = backend.io_tensors(engine)
     contents = PlanContents(
