@@ -33,7 +33,7 @@ class ContextUser(Protocol):
     """What has execution contexts of an engine: an `Executor`, or a graph that has captured some."""
 
     def pause(self) -> None:
-        """Wait for work, drop every context and keep calls out until `resume`, which the same thread calls."""
+        """Wait for work, drop every context, keep calls out until `resume`, which the same thread calls."""
 
     def resume(self) -> None:
         """Let calls in again."""

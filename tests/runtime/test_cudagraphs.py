@@ -459,3 +459,14 @@ def test_no_memory_while_a_program_is_captured() -> None:
         program.hungry = False
         for _ in range(3):
             torch.testing.assert_close(run(x), eager(x))
+
+
+def test_stats_count_what_an_executor_did_before_it_was_taken(module: TRTModule) -> None:
+    x = batch()
+    module(x)
+    assert module.executors.take() is not None
+    assert module.stats()["calls"] == 1
+    module(x)
+    assert (module.stats()["calls"], module.stats()["contexts"]) == (2, 1)
+    assert module.executors.take() is not None
+    assert module.executors.take() is None

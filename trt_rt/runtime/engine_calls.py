@@ -110,5 +110,5 @@ def take_executors(routes: Sequence[tuple[TRTModule, torch.cuda.Stream]]) -> lis
     executors = []
     for module, stream in routes:
         with torch.cuda.stream(stream):
-            executors.append(module.executors.pool.take())
+            executors.append(module.executors.take())
     return executors
