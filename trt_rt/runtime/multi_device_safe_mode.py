@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 
 from trt_rt._core import bound_context
+from trt_rt.runtime.restore_points import RestorePoints
 
 __all__ = ["MultiDeviceSafeMode", "get_multi_device_safe_mode", "set_multi_device_safe_mode"]
 
@@ -45,7 +47,7 @@ class MultiDeviceSafeMode:
 
     def __init__(self, mode: bool) -> None:
         self._mode = bool(mode)
-        self._before: bool | None = get_multi_device_safe_mode()
+        self._found: bool | None = get_multi_device_safe_mode()
         self._is_entered = False
         bound_context.set_multi_device_safe_mode(self._mode)
 
@@ -54,17 +56,23 @@ class MultiDeviceSafeMode:
             raise RuntimeError(
                 "this set_multi_device_safe_mode is entered already; call it again for another context."
             )
-        if self._before is None:  # it was entered, and left, before
-            self._before = get_multi_device_safe_mode()
         self._is_entered = True
-        bound_context.set_multi_device_safe_mode(self._mode)
+        with _lock:
+            # At the first entry the mode is on since the call.
+            _restore_points.enter(self, get_multi_device_safe_mode() if self._found is None else self._found)
+            self._found = None
+            bound_context.set_multi_device_safe_mode(self._mode)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        before, self._before = self._before, None
-        if not self._is_entered or before is None:
+        if not self._is_entered:
             raise RuntimeError("this set_multi_device_safe_mode is left without having been entered.")
         self._is_entered = False
-        bound_context.set_multi_device_safe_mode(before)
+        with _lock:
+            _restore_points.leave(self, bound_context.set_multi_device_safe_mode)
+
+
+_lock = threading.Lock()
+_restore_points: RestorePoints[bool] = RestorePoints()
