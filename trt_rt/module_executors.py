@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -72,6 +73,7 @@ class ModuleExecutors:
         self.engine = engine
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
+        self._taken: Counter[str] = Counter()  # counts of executors that were taken out
         # Reentrant: while it is held a finalizer may drop, or a callback make, an executor.
         self._lock = threading.RLock()
         self._contexts: ContextFactory = engine.new_context_factory(modes)
@@ -140,11 +142,22 @@ class ModuleExecutors:
 
     def counts(self) -> dict[str, int]:
         """How often what has happened, in all executors together."""
-        total: dict[str, int] = {}
+        with self._lock:
+            total = Counter(self._taken)
         for executor in self._all():
-            for what, count in executor.counts.items():
-                total[what] = total.get(what, 0) + count
+            total.update(executor.counts)
         return {**total, "contexts": len(self._all())}
+
+    def take(self) -> Executor | None:
+        """Take the current stream's executor out of the pool for good; None if there is none.
+
+        What it has counted so far stays in `counts`.
+        """
+        executor = self.pool.take()
+        if executor is not None:
+            with self._lock:
+                self._taken.update(executor.counts)
+        return executor
 
     def _all(self) -> list[Executor]:
         # Until the pool stands, its first executor is being made.

@@ -250,7 +250,12 @@ CHANGES: dict[str, Change] = {
     "weight negative": lambda h: h["weights"][0].update(shape=[-4]),
     "weight overlapping": lambda h: h["weights"][1].update(offset=0),
     "weight before the plan": lambda h: h["weights"][0].update(offset=-64),
-    "weight too many": lambda h: h["weights"].append({"dtype": "float32", "shape": [16], "offset": 0}),
+    "weight too many": lambda h: h["weights"].append(
+        {"dtype": "float32", "shape": [16], "offset": 0, "name": None}
+    ),
+    "weights of one name": lambda h: h["weights"][0].update(name=h["weights"][1]["name"]),
+    "weight's name": lambda h: h["weights"][0].update(name=7),
+    "refittable": lambda h: h.update(refittable="yes"),
     "weight too few": lambda h: h["weights"].pop(),
     "graph": lambda h: h.update(graph=[]),
     "nodes": lambda h: h["graph"].update(nodes={}),

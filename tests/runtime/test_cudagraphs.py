@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import operator
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -324,18 +323,6 @@ def test_nested_in_itself(module: TRTModule) -> None:
         torch.testing.assert_close((module(x), module(x)), (eager(x), eager(x)))
 
 
-@pytest.mark.parametrize("whole_graph", [True, False])
-def test_what_graphs_read_is_freed(whole_graph: bool) -> None:
-    program = torch.nn.Sequential(affine(), torch.nn.Identity())
-    with enable_cudagraphs(program, whole_graph=whole_graph) as run:
-        run(batch())
-        graph_inputs = run.graph_inputs if whole_graph else program[0].graph_inputs
-        static = weakref.ref(graph_inputs[0])
-        del graph_inputs
-    gc.collect()
-    assert static() is None
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("whole_graph", [True, False])
 def test_no_gpu_memory_is_left(whole_graph: bool) -> None:
@@ -472,3 +459,14 @@ def test_no_memory_while_a_program_is_captured() -> None:
         program.hungry = False
         for _ in range(3):
             torch.testing.assert_close(run(x), eager(x))
+
+
+def test_stats_count_what_an_executor_did_before_it_was_taken(module: TRTModule) -> None:
+    x = batch()
+    module(x)
+    assert module.executors.take() is not None
+    assert module.stats()["calls"] == 1
+    module(x)
+    assert (module.stats()["calls"], module.stats()["contexts"]) == (2, 1)
+    assert module.executors.take() is not None
+    assert module.executors.take() is None

@@ -31,6 +31,7 @@ cdef class BoundContext:
     cdef Py_ssize_t input_count
     cdef Py_ssize_t output_count
     cdef IOSlot* slots           # inputs, then outputs
+    cdef list references         # to the tensors last checked, weak: a slot borrows its own
     cdef list context_shapes     # what set_input_shape was told, per input; None while unknown
     cdef readonly int profile    # -1 while unknown
     cdef uint64_t rebinds        # calls of set_tensor_address
@@ -76,6 +77,19 @@ cdef class BoundContext:
     cdef PyObject* enqueue_with_events(self, PyObject** stack) except NULL
     cdef int fail(self, str call) except -1
     cdef void forget(self) noexcept
+    cdef int remember(self, Py_ssize_t index, PyObject* value) except -1
+
+
+cdef extern from *:
+    """
+    #define TRT_RT_REFERENT(reference) (((PyWeakReference *) (reference))->wr_object)
+    """
+    PyObject* REFERENT "TRT_RT_REFERENT"(PyObject*) noexcept  # identity only; None's once it has gone
+
+
+cdef inline bint is_last(const IOSlot* slot, PyObject* value) noexcept:
+    """Whether `value` is the very tensor that was checked last."""
+    return value == slot.last_object and value == REFERENT(slot.last_reference)
 
 
 cdef inline int acquire(BoundContext self) except -1:

@@ -8,6 +8,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_Get
 from cpython.ref cimport Py_DECREF
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uintptr_t
 
 from trt_rt._core.dlpack cimport DL_CPU, DL_CUDA, dtype_code, pack_device, torch_exchange_api
@@ -62,6 +63,7 @@ cdef class BoundContext:
         self.inputs = inputs
         self.outputs = outputs
         self.names = tuple(tensor.name for tensor in (*inputs, *outputs))
+        self.references = [None] * len(self.names)
         self.context_shapes = [None] * self.input_count
         self.allocators = [None] * self.output_count
         self.name = name
@@ -289,6 +291,14 @@ cdef class BoundContext:
             call += f" (with cuda:{torch.cuda.current_device()} current, and the engine on {self.device})"
         says = f"TensorRT says: {message}" if message else "TensorRT logged no reason."
         raise ExecutionError(f"engine {self.name!r}: {call} failed. {says}")
+
+    cdef int remember(self, Py_ssize_t index, PyObject* value) except -1:
+        """What was found out about a tensor need not be found out again while the very same one comes."""
+        reference = PyWeakref_NewRef(<object> value, None)
+        self.references[index] = reference
+        self.slots[index].last_reference = <PyObject*> reference
+        self.slots[index].last_object = value
+        return 0
 
     cdef void forget(self) noexcept:
         """After a failure nothing that the context holds is taken for granted."""

@@ -13,7 +13,7 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
-from trt_rt._core.bound_context cimport BoundContext
+from trt_rt._core.bound_context cimport BoundContext, is_last
 from trt_rt._core.dlpack cimport MAX_DIMS, DLTensor, element_count
 from trt_rt._core.io_slot cimport (
     IOSlot,
@@ -102,7 +102,7 @@ cdef class InputBinding(BoundContext):
             return self._take_carefully(index, value)
         if (
             <uintptr_t> tensor.data == slot.address
-            and value == slot.last_object
+            and is_last(slot, value)
             and not slot.may_be_negative
             and is_bindable_as(&tensor, &slot.layout)
         ):
@@ -134,7 +134,8 @@ cdef class InputBinding(BoundContext):
             self.shapes_changed = True
         slot.may_be_negative = element_count(tensor) == 1
         slot.next_address = address
-        slot.last_object = value
+        if not is_last(slot, value):
+            self.remember(index, value)
         self.addresses_changed = True
         return 0
 

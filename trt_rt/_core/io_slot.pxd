@@ -19,6 +19,7 @@ cdef struct IOSlot:
     uintptr_t address         # what the context holds; 0 while unknown
     uintptr_t next_address    # what this call binds
     PyObject* last_object     # identity of the tensor last checked; borrowed, never dereferenced
+    PyObject* last_reference  # weak, to the same; another object may come to lie where one that has gone lay
     bint is_dynamic           # its shape is told to TensorRT
     bint is_shape_tensor      # host memory, read by value
     bint may_be_negative      # one element: contiguous even in z.conj().imag, which still waits to be negated

@@ -9,6 +9,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport uintptr_t
 
+from trt_rt._core.bound_context cimport is_last
 from trt_rt._core.dlpack cimport DLTensor
 from trt_rt._core.input_binding cimport InputBinding
 from trt_rt._core.io_slot cimport (
@@ -256,7 +257,7 @@ cdef class OutputBinding(InputBinding):
             raise InputValueError(f"output {target} has shape {shape} here; out= is {describe(value)}.")
         slot.next_address = <uintptr_t> tensor.data if layout_bytes(layout) else self.placeholder_address
         if (
-            <PyObject*> value == slot.last_object
+            is_last(slot, <PyObject*> value)
             and slot.next_address == slot.address
             and is_contiguous(&tensor)
         ):
@@ -277,7 +278,7 @@ cdef class OutputBinding(InputBinding):
                 f"bytes; got {describe(value)} with strides {list(value.stride())} at address "
                 f"{value.data_ptr():#x}."
             )
-        slot.last_object = <PyObject*> value
+        self.remember(self.input_count + output, <PyObject*> value)
         return 0
 
     @cython.final

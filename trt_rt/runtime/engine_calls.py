@@ -12,6 +12,7 @@ import torch
 
 from trt_rt._core.executor import Executor
 from trt_rt.module import TRTModule
+from trt_rt.runtime.capture_stream import CaptureStream
 from trt_rt.runtime.static_inputs import memory_of
 
 __all__ = ["EngineCalls", "current_executors", "take_executors"]
@@ -28,8 +29,9 @@ class EngineCalls:
     ----------
     modules : sequence of TRTModule
         The program's engines.
-    stream : torch.cuda.Stream or None
-        On which the program runs; None on a CPU, where calls are only looked at.
+    streams : list of CaptureStream
+        The program's own first; more are appended when they are needed. Empty on a CPU, where calls are only
+        looked at.
 
     Attributes
     ----------
@@ -37,9 +39,9 @@ class EngineCalls:
         `memory_of` the inputs that engines have written into in the last run.
     """
 
-    def __init__(self, modules: Sequence[TRTModule], stream: torch.cuda.Stream | None) -> None:
+    def __init__(self, modules: Sequence[TRTModule], streams: list[CaptureStream]) -> None:
         self._modules = modules
-        self._streams = [] if stream is None else [stream]
+        self._streams = streams
         self._thread = threading.get_ident()
         self._counts: Counter[TRTModule] = Counter()
         self._active: list[int] = []
@@ -66,17 +68,17 @@ class EngineCalls:
         self._active.append(turn)
         if self._streams and turn > 0:
             if turn == len(self._streams):
-                self._streams.append(torch.cuda.Stream(self._streams[0].device))
-            self._streams[turn].wait_stream(self._streams[0])
-            torch.cuda.set_stream(self._streams[turn])
+                self._streams.append(CaptureStream(module.engine.device))
+            self._streams[turn].stream.wait_stream(self._streams[0].stream)
+            torch.cuda.set_stream(self._streams[turn].stream)
 
     def _after(self, module: TRTModule, args: tuple[Any, ...], output: Any) -> None:
         if threading.get_ident() != self._thread:
             return
         turn = self._active.pop()
         if self._streams and turn > 0:
-            torch.cuda.set_stream(self._streams[0])
-            self._streams[0].wait_stream(self._streams[turn])
+            torch.cuda.set_stream(self._streams[0].stream)
+            self._streams[0].stream.wait_stream(self._streams[turn].stream)
 
     def _note_writes(self, module: TRTModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember the memory of inputs that the engine writes into."""
@@ -90,7 +92,7 @@ class EngineCalls:
     def routes(self) -> list[tuple[TRTModule, torch.cuda.Stream]]:
         """Engines and streams of the calls of the last run; on a CPU there are none."""
         return [
-            (module, stream) for module, count in self._counts.items() for stream in self._streams[:count]
+            (module, each.stream) for module, count in self._counts.items() for each in self._streams[:count]
         ]
 
 
@@ -108,5 +110,5 @@ def take_executors(routes: Sequence[tuple[TRTModule, torch.cuda.Stream]]) -> lis
     executors = []
     for module, stream in routes:
         with torch.cuda.stream(stream):
-            executors.append(module.executors.pool.take())
+            executors.append(module.executors.take())
     return executors

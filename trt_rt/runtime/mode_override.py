@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from trt_rt.module import TRTModule
 from trt_rt.module_executors import ModuleExecutors
+from trt_rt.runtime.restore_points import RestorePoints
 
 __all__ = ["ModeOverride"]
 
@@ -21,8 +22,8 @@ _lock = threading.RLock()
 class ModeOverride:
     """Changes modes of modules until it is undone.
 
-    Of several that change one mode the last that was applied counts. The value from before them all is back
-    when the last of them is undone, in whatever order that happens.
+    Of several that change one mode the last that was applied counts, until it is undone. The value from
+    before them all is back when all are undone, in whatever order that happens.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class ModeOverride:
         with _lock:
             try:
                 for executors, modes in self._changes.items():
-                    _of_module.setdefault(executors, _Overrides()).add(self, executors, modes)
+                    _of_module.setdefault(executors, _ModesFound()).override(self, executors, modes)
             except BaseException:
                 self.undo()
                 raise
@@ -60,34 +61,28 @@ class ModeOverride:
         with _lock, ExitStack() as undoing:  # undoes all of them, and raises what any has raised
             for executors in self._changes:
                 if executors in _of_module:
-                    undoing.callback(partial(_of_module[executors].remove, self, executors))
+                    undoing.callback(partial(_of_module[executors].restore, self, executors))
 
 
-class _Overrides:
-    """Those of one module, the last one at the end."""
+class _ModesFound:
+    """What overrides have found in one module."""
 
     def __init__(self) -> None:
-        self._applied: dict[ModeOverride, Mapping[str, Any]] = {}
-        self._before: dict[str, Any] = {}
+        self._of_mode: dict[str, RestorePoints[Any]] = {}
 
-    def add(self, override: ModeOverride, executors: ModuleExecutors, modes: Mapping[str, Any]) -> None:
+    def override(self, owner: ModeOverride, executors: ModuleExecutors, modes: Mapping[str, Any]) -> None:
         before = executors.modes
         for mode in modes:
-            self._before.setdefault(mode, getattr(before, mode))
-        self._applied[override] = modes
+            self._of_mode.setdefault(mode, RestorePoints()).enter(owner, getattr(before, mode))
         executors.change(**modes)
 
-    def remove(self, override: ModeOverride, executors: ModuleExecutors) -> None:
-        modes = self._applied.pop(override, None)
-        if modes is not None:
-            executors.change(**{mode: self._value(mode) for mode in modes})
-
-    def _value(self, mode: str) -> Any:
-        for modes in reversed(self._applied.values()):
-            if mode in modes:
-                return modes[mode]
-        return self._before.pop(mode)
+    def restore(self, owner: ModeOverride, executors: ModuleExecutors) -> None:
+        restored: dict[str, Any] = {}
+        for mode, points in self._of_mode.items():
+            points.leave(owner, partial(restored.__setitem__, mode))
+        if restored:
+            executors.change(**restored)
 
 
 # They must not hold on to the executors, or no module would ever be collected.
-_of_module: WeakKeyDictionary[ModuleExecutors, _Overrides] = WeakKeyDictionary()
+_of_module: WeakKeyDictionary[ModuleExecutors, _ModesFound] = WeakKeyDictionary()

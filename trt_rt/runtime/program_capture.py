@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.utils import _pytree as pytree
 
+from trt_rt._core.executor import Executor
 from trt_rt.errors import ExecutionError, TRTError
 from trt_rt.module import TRTModule
+from trt_rt.runtime.capture_stream import CaptureStream
 from trt_rt.runtime.captured_program import CapturedProgram
 from trt_rt.runtime.engine_calls import EngineCalls, current_executors, take_executors
 from trt_rt.runtime.program_outputs import ProgramOutputs
@@ -50,7 +53,8 @@ class ProgramCapture:
         self._modules = tuple(modules)
         self._device = device
         self._sequence = sequence
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        # One for each call of an engine in a run; the first is the program's.
+        self._streams = [CaptureStream(device)] if device.type == "cuda" else []
 
     def run(
         self, leaves: Sequence[Any], structure: Any, positions: Sequence[int], buffers: int
@@ -81,17 +85,18 @@ class ProgramCapture:
         Exception
             Whatever the program raises.
         """
-        if self._stream is None:
+        if not self._streams:
             return self._record_on_cpu(leaves, structure, positions, buffers)
         current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
+        stream = self._streams[0].stream
+        stream.wait_stream(current)
         try:
-            with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            with torch.cuda.device(self._device), torch.cuda.stream(stream):
                 inputs, calls, result = self._run_on_static(leaves, structure, positions)
-                captured = self._capture(inputs, calls)
                 inputs.write_back(leaves)
+                captured = self._capture(inputs, calls)
         finally:
-            current.wait_stream(self._stream)  # whose memory the caller may free now
+            current.wait_stream(stream)  # whose memory the caller may free now
         outputs = ProgramOutputs(result) if captured is None else captured.outputs
         outputs.take(result)
         for tensor in pytree.tree_leaves(result):
@@ -115,7 +120,7 @@ class ProgramCapture:
         inputs = StaticInputs(leaves, structure, positions)
         inputs.fill(leaves)
         inputs.watch()
-        calls = EngineCalls(self._modules, self._stream)
+        calls = EngineCalls(self._modules, self._streams)
         args, kwargs = inputs.arguments
         with calls.followed():
             result = self._program(*args, **kwargs)
@@ -124,8 +129,11 @@ class ProgramCapture:
 
     def _capture(self, inputs: StaticInputs, calls: EngineCalls) -> CapturedProgram | None:
         routes = calls.routes
+        if any(module.executors.uses_cuda_graphs for module, _ in routes):
+            return None  # switched on since: the contexts that ran are those of an engine's own graphs
         expected = current_executors(routes)
-        contexts = [executor.context for executor in expected]
+        # Weak: a mutator on another thread may want the engine without contexts.
+        contexts = [weakref.ref(executor.context) for executor in expected]
         failure = captured = None
         try:
             graph, result = self._capture_graph(inputs, calls)
@@ -138,13 +146,13 @@ class ProgramCapture:
             users = {}
             for engine in {module.engine for module, _ in routes}:
                 users[engine] = kept.enter_context(engine.contexts_kept())
-            if taken != expected or [executor.context for executor in expected] != contexts:
+            if taken != expected or not all(map(_has_kept, expected, contexts)):
                 return None  # a mutator dropped a context, or another stream took an executor over
             if captured is not None and calls.routes == routes:
                 for (module, _), executor in zip(routes, expected, strict=True):
                     captured.own(executor, users[module.engine])
                 return captured
-        raise _refusal(failure) from failure
+        _refuse(failure)
 
     def _capture_graph(self, inputs: StaticInputs, calls: EngineCalls) -> tuple[torch.cuda.CUDAGraph, Any]:
         graph = torch.cuda.CUDAGraph()
@@ -163,14 +171,18 @@ class ProgramCapture:
         return graph, result
 
 
-def _refusal(failure: Exception | None) -> Exception:
+def _has_kept(executor: Executor, context: weakref.ref[Any]) -> bool:
+    return executor.context is not None and executor.context is context()
+
+
+def _refuse(failure: Exception | None) -> NoReturn:
     if isinstance(failure, (TRTError, torch.OutOfMemoryError)):
-        return failure
+        raise failure
     if failure is None:
         reason = "it calls other engines when it is run again"
     else:
         reason = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
-    return ExecutionError(
+    raise ExecutionError(
         f"the program ran, but cannot be captured as one CUDA graph: {reason}. Call it outside of "
         "enable_cudagraphs, or give its engines graphs of their own with whole_graph=False."
-    )
+    ) from failure

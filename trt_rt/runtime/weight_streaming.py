@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+import threading
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any, SupportsIndex
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.export import ExportedProgram
@@ -17,11 +19,16 @@ from trt_rt.module_executors import replays_cuda_graphs
 from trt_rt.runtime.budget_shares import budget_shares
 from trt_rt.runtime.composition import EXCLUSIONS
 from trt_rt.runtime.find_engines import as_module, find_engines
+from trt_rt.runtime.restore_points import RestorePoints
 
 __all__ = ["WeightStreaming", "weight_streaming"]
 
 _NOT_IN_GRAPHS = EXCLUSIONS[frozenset({"enable_cudagraphs", "weight_streaming"})]
 _LARGEST_BUDGET = 2**63 - 1
+
+# Reentrant: a finalizer may leave a context while it is held.
+_lock = threading.RLock()
+_found: WeakKeyDictionary[Engine, RestorePoints[int]] = WeakKeyDictionary()
 
 
 def weight_streaming(module: torch.nn.Module | ExportedProgram) -> WeightStreaming:
@@ -73,20 +80,28 @@ class WeightStreaming:
                 "Build it with BuilderFlag.WEIGHT_STREAMING (reference backend: streamable_weights=True; "
                 "Torch-TensorRT: enable_weight_streaming=True)."
             )
-        self._budgets_at_entry: list[dict[Engine, int]] = []
+        self._entries: list[object] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
         return self._module(*args, **kwargs)
 
     def __enter__(self) -> WeightStreaming:
-        self._budgets_at_entry.append({engine: engine.weight_streaming_budget for engine in self._sizes})
+        budgets = {engine: engine.weight_streaming_budget for engine in self._sizes}
+        entry = object()
+        with _lock:
+            for engine, budget in budgets.items():
+                _found.setdefault(engine, RestorePoints()).enter(entry, budget)
+        self._entries.append(entry)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._set_all(self._budgets_at_entry.pop())
+        entry = self._entries.pop()
+        with _lock, ExitStack() as leaving:  # restores all of them, and raises what any has raised
+            for engine in self._sizes:
+                leaving.callback(_found[engine].leave, entry, partial(_set_if_open, engine))
 
     @property
     def total_device_budget(self) -> int:
@@ -162,8 +177,12 @@ class WeightStreaming:
     def _set_all(self, budgets: dict[Engine, int]) -> None:
         with ExitStack() as restoring:  # restores all of them, and raises what any has raised
             for engine, budget in budgets.items():
-                if not engine.closed:
-                    restoring.callback(partial(engine.set_weight_streaming_budget, budget))
+                restoring.callback(_set_if_open, engine, budget)
+
+
+def _set_if_open(engine: Engine, budget: int) -> None:
+    if not engine.closed:
+        engine.set_weight_streaming_budget(budget)
 
 
 def _checked(budget: Any) -> int:

@@ -1,0 +1,64 @@
+"""Every control, each entered in a way that changes how engines are run, so that a test can try each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+
+from trt_rt import runtime
+from trt_rt.runtime.composition import CONTROLS
+from trt_rt.runtime.find_engines import find_engines
+
+__all__ = ["BY_NAME", "OVER_MODES", "state"]
+
+
+@contextmanager
+def _streaming(module: torch.nn.Module) -> Iterator[Callable[..., Any]]:
+    """Half of the weights are streamed."""
+    with runtime.weight_streaming(module) as streaming:
+        streaming.device_budget = streaming.total_device_budget // 2
+        yield streaming
+
+
+@contextmanager
+def _safe_mode(module: torch.nn.Module) -> Iterator[Callable[..., Any]]:
+    with runtime.set_multi_device_safe_mode(True):
+        yield module
+
+
+Control = Callable[[torch.nn.Module], AbstractContextManager[Any]]
+
+# Of a kind of engine with weights to stream, each works.
+BY_NAME: dict[str, Control] = {
+    "enable_cudagraphs": runtime.enable_cudagraphs,
+    "enable_pre_allocated_outputs": runtime.enable_pre_allocated_outputs,
+    "enable_output_allocator": runtime.enable_output_allocator,
+    "weight_streaming": _streaming,
+    "optimization_profile": lambda module: runtime.optimization_profile(module, 0),
+    "use_dynamically_allocated_resources": runtime.use_dynamically_allocated_resources,
+    "enable_profiling": runtime.enable_profiling,
+    "set_multi_device_safe_mode": _safe_mode,
+}
+assert tuple(BY_NAME) == CONTROLS
+
+# Those that change nothing but a module's modes.
+OVER_MODES = (
+    "enable_pre_allocated_outputs",
+    "enable_output_allocator",
+    "optimization_profile",
+    "use_dynamically_allocated_resources",
+    "enable_profiling",
+)
+
+
+def state(module: torch.nn.Module) -> list[Any]:
+    """All that controls may change."""
+    engines = find_engines(module)
+    return [
+        runtime.get_multi_device_safe_mode(),
+        *[engine.executors.modes for engine in engines],
+        *[engine.engine.weight_streaming_budget for engine in engines],
+    ]

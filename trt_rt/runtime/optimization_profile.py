@@ -1,0 +1,77 @@
+"""Chooses the optimization profile that an engine runs with."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Literal, SupportsIndex
+
+import torch
+from torch.export import ExportedProgram
+
+from trt_rt.module import TRTModule
+from trt_rt.runtime.find_engines import as_module
+from trt_rt.runtime.mode_manager import ModeManager
+
+__all__ = ["optimization_profile"]
+
+
+def optimization_profile(
+    module: torch.nn.Module | ExportedProgram, profile: SupportsIndex | Literal["auto"] | None
+) -> ModeManager[torch.nn.Module]:
+    """Choose the optimization profile that calls run with.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or torch.export.ExportedProgram
+        A `TRTModule`, or anything with engines anywhere in it.
+    profile : int, "auto" or None
+        A number from 0: the only profile that calls may use, for all the engines. "auto" or None, as without
+        any of these contexts: the one in use if it admits a call's inputs, else the first that does.
+
+    Returns
+    -------
+    ModeManager
+        ``with`` it, ``as`` gives the module to call. It raises ValueError at entry if an engine has no such
+        profile.
+
+    Raises
+    ------
+    ValueError
+        If there is no engine in `module`, or `profile` is a string other than "auto".
+    TypeError
+        If `module` is neither a module nor a program, or `profile` is something else.
+
+    Notes
+    -----
+    In a context with a number, a call with inputs that this profile does not admit raises InputError. Where
+    profiles overlap, a number chooses the one that was tuned for a call's shapes.
+
+    Examples
+    --------
+    >>> with optimization_profile(module, 1) as decoding:
+    ...     y = decoding(x)
+    """
+    index = _index(profile)
+
+    def modes(engine: TRTModule) -> dict[str, Any]:
+        _refuse_outside(engine, index)
+        return {"optimization_profile": index}
+
+    return ModeManager("optimization_profile", module, modes, as_module)
+
+
+def _index(profile: SupportsIndex | str | None) -> int | None:
+    if profile is None or profile == "auto":
+        return None
+    if isinstance(profile, str):
+        raise ValueError(f"profile={profile!r}: a number from 0, 'auto' or None is allowed.")
+    if isinstance(profile, bool) or not hasattr(profile, "__index__"):
+        raise TypeError(f"profile={profile!r}: a number from 0, 'auto' or None is allowed.")
+    return operator.index(profile)
+
+
+def _refuse_outside(module: TRTModule, index: int | None) -> None:
+    count = module.engine.num_optimization_profiles
+    if index is not None and not 0 <= index < count:
+        allowed = "profile 0 only" if count == 1 else f"the profiles 0 to {count - 1}"
+        raise ValueError(f"profile={index}: engine {module.name!r} has {allowed}.")

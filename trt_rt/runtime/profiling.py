@@ -1,0 +1,185 @@
+"""Times the layers of engines."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from trt_rt.module import TRTModule
+from trt_rt.runtime.mode_manager import ModeManager
+
+__all__ = ["LayerProfile", "LayerTime", "enable_profiling"]
+
+
+def enable_profiling(module: torch.nn.Module | ExportedProgram) -> ModeManager[LayerProfile]:
+    """Time every layer of every engine.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or torch.export.ExportedProgram
+        A `TRTModule`, or anything with engines anywhere in it.
+
+    Returns
+    -------
+    ModeManager
+        ``with`` it, ``as`` gives a `LayerProfile`, to be called in place of the module. It raises ValueError
+        at entry if CUDA graphs are on for an engine.
+
+    Raises
+    ------
+    ValueError
+        If there is no engine in `module`.
+    TypeError
+        If `module` is neither a module nor a program.
+
+    Notes
+    -----
+    Every call waits until the engine has run. Layers have the names that the plan kept: build with detailed
+    profiling verbosity for more. Within a second context for a module only that one is told of its times.
+
+    Examples
+    --------
+    >>> with enable_profiling(module) as profile:
+    ...     y = profile(x)
+    >>> print(profile.table())
+    """
+    return _Profiling(module)
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """How long a layer took.
+
+    Attributes
+    ----------
+    engine : str
+        Name of its `TRTModule`.
+    layer : str
+        Name of the layer.
+    runs : int
+        How often it ran.
+    total_ms : float
+        Milliseconds, all runs together.
+    """
+
+    engine: str
+    layer: str
+    runs: int
+    total_ms: float
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds of one run, on average."""
+        return self.total_ms / self.runs
+
+
+class LayerProfile:
+    """Layers' times; stays readable when its context is left. Call it to call the module."""
+
+    def __init__(self, module: torch.nn.Module, profilers: Sequence[Any]) -> None:
+        self._module = module
+        self._profilers = tuple(profilers)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+        return self._module(*args, **kwargs)
+
+    @property
+    def layers(self) -> list[LayerTime]:
+        """Those that have run, engine by engine, in the order in which they first ran."""
+        return [time for profiler in self._profilers for time in profiler.times()]
+
+    @property
+    def total_ms(self) -> float:
+        """Milliseconds of all layers and runs."""
+        return sum(time.total_ms for time in self.layers)
+
+    def reset(self) -> None:
+        """Forget all times, those of warm-up runs for example."""
+        for profiler in self._profilers:
+            profiler.reset()
+
+    def table(self) -> str:
+        """The times as text, a line for each layer, slowest first within its engine.
+
+        Returns
+        -------
+        str
+            Columns: engine, layer, runs, milliseconds of a run, share of its engine's time.
+        """
+        rows = [("engine", "layer", "runs", "ms", "share")]
+        for profiler in self._profilers:
+            times = sorted(profiler.times(), key=lambda time: time.total_ms, reverse=True)
+            whole = sum(time.total_ms for time in times)
+            rows += [
+                (t.engine, t.layer, str(t.runs), f"{t.ms:.4f}", f"{t.total_ms / whole if whole else 0:.1%}")
+                for t in times
+            ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(_line(row, widths) for row in rows)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+    numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+    return "  ".join(names + numbers)
+
+
+class _Profiling(ModeManager[LayerProfile]):
+    """Makes new profilers at every entry."""
+
+    def __init__(self, module: torch.nn.Module | ExportedProgram) -> None:
+        super().__init__("enable_profiling", module, self._profiler_of, self._profile)
+
+    def __enter__(self) -> LayerProfile:
+        self._profilers = {engine: _new_profiler(engine) for engine in self._engines}
+        return super().__enter__()
+
+    def _profiler_of(self, engine: TRTModule) -> dict[str, Any]:
+        return {"profiler": self._profilers[engine]}
+
+    def _profile(self, module: torch.nn.Module) -> LayerProfile:
+        return LayerProfile(module, list(self._profilers.values()))
+
+
+def _new_profiler(module: TRTModule) -> Any:
+    return _profiler_class(module.engine.api)(module.name)
+
+
+@cache
+def _profiler_class(api: ModuleType) -> type:
+    """The profiler for one backend: a subclass of ``api.IProfiler``."""
+    base: Any = api.IProfiler
+
+    class Profiler(base):  # type: ignore[misc]
+        """Adds up the times of one module's layers; contexts on several streams may tell it at once."""
+
+        def __init__(self, engine: str) -> None:
+            base.__init__(self)
+            self._engine = engine
+            self._lock = threading.Lock()
+            self.reset()
+
+        def reset(self) -> None:
+            """Forget all times."""
+            self._totals: dict[str, tuple[int, float]] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            """TensorRT's word on one run of a layer."""
+            with self._lock:
+                runs, total = self._totals.get(layer_name, (0, 0.0))
+                self._totals[layer_name] = (runs + 1, total + ms)
+
+        def times(self) -> list[LayerTime]:
+            """Of all layers so far."""
+            with self._lock:
+                return [LayerTime(self._engine, layer, *total) for layer, total in self._totals.items()]
+
+    return Profiler
