@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
 from torch.utils import _pytree as pytree
 
+from trt_rt._core.driver import launch_graph
 from trt_rt._core.executor import Executor
 from trt_rt.errors import ExecutionError, TRTError
 from trt_rt.module import TRTModule
@@ -92,7 +95,10 @@ class ProgramCapture:
         stream.wait_stream(current)
         try:
             with torch.cuda.device(self._device), torch.cuda.stream(stream):
+                generator = torch.cuda.default_generators[self._device.index]
+                offset = generator.get_offset()
                 inputs, calls, result = self._run_on_static(leaves, structure, positions)
+                self._uses_random_numbers = generator.get_offset() != offset
                 inputs.write_back(leaves)
                 captured = self._capture(inputs, calls)
         finally:
@@ -137,14 +143,16 @@ class ProgramCapture:
         failure = captured = None
         try:
             graph, result = self._capture_graph(inputs, calls)
-            captured = CapturedProgram(inputs, ProgramOutputs(result), graph.replay, self._sequence)
+            repeat = graph.replay if self._uses_random_numbers else partial(_launch, graph, self._device)
+            captured = CapturedProgram(inputs, ProgramOutputs(result), repeat, self._sequence)
         except Exception as error:
             failure = error
         # Whatever has happened, no other call may use the contexts of before.
         taken = take_executors(routes)
         with ExitStack() as kept:
             users = {}
-            for engine in {module.engine for module, _ in routes}:
+            # In one order, so that two captures over the same engines never wait for each other.
+            for engine in sorted({module.engine for module, _ in routes}, key=id):
                 users[engine] = kept.enter_context(engine.contexts_kept())
             if taken != expected or not all(map(_has_kept, expected, contexts)):
                 return None  # a mutator dropped a context, or another stream took an executor over
@@ -156,19 +164,48 @@ class ProgramCapture:
 
     def _capture_graph(self, inputs: StaticInputs, calls: EngineCalls) -> tuple[torch.cuda.CUDAGraph, Any]:
         graph = torch.cuda.CUDAGraph()
+        pool = torch.cuda.graph_pool_handle()
         args, kwargs = inputs.arguments
         with _capturing, calls.followed():
             # Thread-local: what other threads do meanwhile, allocating above all, must not break this.
             # Not torch.cuda.graph, which waits for the device: that breaks captures of other threads.
-            graph.capture_begin(capture_error_mode="thread_local")
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 result = self._program(*args, **kwargs)
             except BaseException:
                 with suppress(RuntimeError):  # it says only that the capture has failed
-                    graph.capture_end()
+                    self._end_capture(graph, pool)
                 raise
-            graph.capture_end()
+            self._end_capture(graph, pool)
         return graph, result
+
+    def _end_capture(self, graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+        with warnings.catch_warnings():
+            # Of an empty graph, which is what is left of a program that has failed at once. As an exception
+            # it would keep PyTorch from putting its own state right.
+            warnings.simplefilter("ignore")
+            try:
+                graph.capture_end()
+            except RuntimeError:
+                _end_what_pytorch_left(self._device, pool)
+                raise
+
+
+def _end_what_pytorch_left(device: torch.device, pool: Any) -> None:
+    """Put PyTorch's state right after a ``capture_end`` in which ``cudaStreamEndCapture`` failed.
+
+    CUDAGraph::capture_end (aten/src/ATen/cuda/CUDAGraph.cpp) raises before it tells the allocator and the
+    random number generator that the capture is over. The allocator would then refuse to free memory, and
+    every later random operation would raise "Offset increment outside graph capture".
+    """
+    torch._C._cuda_endAllocateToPool(device.index, pool)
+    generator = torch.cuda.default_generators[device.index]
+    generator.graphsafe_set_state(generator.clone_state())
+
+
+def _launch(graph: torch.cuda.CUDAGraph, device: torch.device) -> None:
+    """Repeat a graph that uses no random numbers, which ``replay()`` would have to provide for."""
+    launch_graph(graph.raw_cuda_graph_exec(), torch.cuda.current_stream(device).cuda_stream)
 
 
 def _has_kept(executor: Executor, context: weakref.ref[Any]) -> bool:
