@@ -193,7 +193,7 @@ class _BakedState:
             table for module in program.modules() for table in (module._parameters, module._buffers) if table
         ]
         self._objects: list[Any] = []
-        self._addresses: list[int] = []
+        self._addresses: list[int] | None = None  # unlike any list: the first question notes all
         self.has_changed()
 
     def has_changed(self) -> bool:

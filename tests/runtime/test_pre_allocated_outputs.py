@@ -1,0 +1,108 @@
+"""enable_pre_allocated_outputs: how long results last, and when their memory goes."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from tests.reference import plans
+from trt_rt import TRTModule
+from trt_rt.runtime import enable_pre_allocated_outputs
+
+
+@pytest.fixture
+def module() -> TRTModule:
+    return TRTModule(plans.affine())
+
+
+def eager(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x) * 2 + 1
+
+
+@pytest.mark.parametrize("buffers", [1, 2, 5])
+def test_results_last_as_long_as_said(module: TRTModule, buffers: int) -> None:
+    held: list[tuple[torch.Tensor, torch.Tensor]] = []
+    with enable_pre_allocated_outputs(module, buffers=buffers) as called:
+        for _ in range(3 * buffers):
+            x = torch.randn(3, 7)
+            held.append((called(x), eager(x)))
+            for result, expected in held[-buffers:]:
+                torch.testing.assert_close(result, expected)
+    assert len({result.data_ptr() for result, _ in held}) == buffers
+
+
+def test_every_shape_has_buffers_of_its_own(module: TRTModule) -> None:
+    addresses = set()
+    with enable_pre_allocated_outputs(module) as called:
+        for _ in range(3):
+            for batch in (8, 12):
+                x = torch.randn(batch, 7)
+                result = called(x)
+                torch.testing.assert_close(result, eager(x))
+                assert result.untyped_storage().nbytes() == result.nbytes
+                addresses.add(result.data_ptr())
+    assert len(addresses) == 2
+
+
+def test_results_that_are_held_after_it_are_the_callers(module: TRTModule) -> None:
+    x = torch.randn(3, 7)
+    with enable_pre_allocated_outputs(module) as called:
+        result = called(x)
+    for _ in range(5):
+        module(torch.randn(3, 7))
+    torch.testing.assert_close(result, eager(x))
+
+
+def test_memory_is_freed_on_exit(module: TRTModule) -> None:
+    """The storage is gone with the context, though the module goes on."""
+    with enable_pre_allocated_outputs(module) as called:
+        result = called(torch.randn(3, 7))
+        owner = StorageWeakRef(result.untyped_storage())
+        del result
+        gc.collect()
+        assert not owner.expired()
+    gc.collect()
+    assert owner.expired()
+
+
+def test_memory_is_freed_when_the_mode_ends_by_an_exception(module: TRTModule) -> None:
+    with contextlib.suppress(KeyError), enable_pre_allocated_outputs(module) as called:
+        result = called(torch.randn(3, 7))
+        owner = StorageWeakRef(result.untyped_storage())
+        del result
+        raise KeyError
+    gc.collect()
+    assert owner.expired()
+
+
+@pytest.mark.parametrize("buffers", [0, -1])
+def test_a_number_that_makes_no_sense(module: TRTModule, buffers: int) -> None:
+    with pytest.raises(ValueError, match=f"buffers={buffers}"):
+        enable_pre_allocated_outputs(module, buffers)
+
+
+@pytest.mark.parametrize("buffers", [1.0, "2", None])
+def test_what_is_no_number(module: TRTModule, buffers: Any) -> None:
+    with pytest.raises(TypeError):
+        enable_pre_allocated_outputs(module, buffers)
+
+
+def test_an_integer_of_another_kind(module: TRTModule) -> None:
+    with enable_pre_allocated_outputs(module, np.int64(2)):
+        assert module.executors.modes.pre_allocated_outputs == 2
+
+
+def test_outputs_that_tensorrt_allocates_are_not_affected() -> None:
+    module = TRTModule(plans.nonzero())
+    x = torch.eye(3, 5)
+    with enable_pre_allocated_outputs(module) as called:
+        first = called(x)
+        second = called(torch.zeros_like(x))
+    torch.testing.assert_close(first, (torch.nonzero(x), x * 2))
+    assert second[0].shape == (0, 2)
