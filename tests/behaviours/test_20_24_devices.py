@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 import trt_rt
 from tests.behaviours.recording import recorded
+from trt_rt import set_multi_device_safe_mode
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:.*multi-device safe mode switches:RuntimeWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def safe_mode() -> Iterator[None]:
+    """On, so that engines may be called with another GPU current."""
+    set_multi_device_safe_mode(True)
+    yield
+    set_multi_device_safe_mode(False)
 
 
 @pytest.fixture(params=[0, 1], ids=["on-0", "on-1"])
@@ -151,3 +165,69 @@ def test_24_the_stream_is_that_of_the_engines_device(make):
     assert calls.arguments("execute_async_v3") == [(current.cuda_stream,)]
     torch.cuda.synchronize(1)
     _assert_right(case, result, inputs)
+
+
+@pytest.mark.parametrize("default_stream", [True, False])
+def test_24_safe_mode_switches_back_and_warns_once(make, default_stream):
+    """With safe mode on a call for another GPU is right, leaves the current device, and warns the first time."""
+    _need_two_gpus()
+    case = make("two")
+    module, inputs = _on(case, 1), _inputs(case, 1)
+    stream = torch.cuda.default_stream(1) if default_stream else torch.cuda.Stream(1)
+    stream.wait_stream(torch.cuda.default_stream(1))
+    set_multi_device_safe_mode(True)
+    with torch.cuda.stream(stream), torch.cuda.device(0):
+        with pytest.warns(RuntimeWarning, match="multi-device safe mode switches"):
+            results = [module(*inputs)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            results += [module(*inputs), module.bind(*inputs)()]
+        assert torch.cuda.current_device() == 0
+    for result in results:
+        _assert_right(case, result, inputs)
+
+
+@pytest.mark.parametrize("default_stream", [True, False])
+def test_24_without_safe_mode_a_mismatch_is_an_error(make, default_stream):
+    """With safe mode off a call for another GPU raises, and the next call under the right one is right."""
+    _need_two_gpus()
+    case = make("two")
+    module, inputs = _on(case, 1), _inputs(case, 1)
+    stream = torch.cuda.default_stream(1) if default_stream else torch.cuda.Stream(1)
+    stream.wait_stream(torch.cuda.default_stream(1))
+    set_multi_device_safe_mode(False)
+    for _ in range(2):
+        with torch.cuda.stream(stream), torch.cuda.device(0):
+            with pytest.raises(trt_rt.ExecutionError, match="cuda:1"):
+                module(*inputs)
+            assert torch.cuda.current_device() == 0
+        with torch.cuda.stream(stream):
+            _assert_right(case, module(*inputs), inputs)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_24_engines_on_two_gpus(make, graphs):
+    """Engines on two GPUs in one process, called in turn by one thread, then by a thread each at once."""
+    _need_two_gpus()
+    case = make("two")
+    modules = [_on(case, index) for index in (0, 1)]
+    for module in modules:
+        module.executors.change(cuda_graphs=graphs)
+    inputs = [_inputs(case, index) for index in (0, 1)]
+    for _ in range(3):
+        for index in (0, 1):
+            _assert_right(case, modules[index](*inputs[index]), inputs[index])
+
+    def work(index):
+        for _ in range(20):
+            _assert_right(case, modules[index](*inputs[index]), inputs[index])
+            _assert_right(case, modules[1 - index](*inputs[1 - index]), inputs[1 - index])
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work, index) for index in (0, 1)]:
+            done.result(60)
+
+
+def _need_two_gpus():
+    if torch.cuda.device_count() < 2:
+        pytest.skip(f"needs two GPUs: torch.cuda.device_count() is {torch.cuda.device_count()} here")

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from trt_rt._core.capture_memory import CaptureMemory
 from trt_rt._core.dlpack import tensor_from_address
 from trt_rt.errors import ExecutionError
 from trt_rt.reference.bindings import Bindings
-from trt_rt.reference.capture_memory import CaptureMemory
 from trt_rt.reference.dims import Dims
 from trt_rt.reference.interpreter import CpuTimer, CudaTimer, LayerTimer, execute, plain_execution
 from trt_rt.reference.loaded_engine import LoadedEngine

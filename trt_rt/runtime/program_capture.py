@@ -7,13 +7,11 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from typing import Any, NoReturn
 
 import torch
 from torch.utils import _pytree as pytree
 
-from trt_rt._core.driver import launch_graph
 from trt_rt._core.executor import Executor
 from trt_rt.errors import ExecutionError, TRTError
 from trt_rt.module import TRTModule
@@ -22,11 +20,12 @@ from trt_rt.runtime.captured_program import CapturedProgram
 from trt_rt.runtime.engine_calls import EngineCalls, current_executors, take_executors
 from trt_rt.runtime.program_outputs import ProgramOutputs
 from trt_rt.runtime.static_inputs import StaticInputs
+from trt_rt.runtime.stream_graph import StreamGraph
 from trt_rt.runtime.stream_sequence import StreamSequence
 
 __all__ = ["ProgramCapture"]
 
-# PyTorch's random number generators and its allocator follow one capture at a time.
+# PyTorch's random number generator follows one capture at a time.
 _capturing = threading.Lock()
 
 
@@ -142,8 +141,10 @@ class ProgramCapture:
         contexts = [weakref.ref(executor.context) for executor in expected]
         failure = captured = None
         try:
-            graph, result = self._capture_graph(inputs, calls)
-            repeat = graph.replay if self._uses_random_numbers else partial(_launch, graph, self._device)
+            if self._uses_random_numbers:
+                repeat, result = self._capture_with_random_numbers(inputs, calls)
+            else:
+                repeat, result = self._capture_stream(inputs, calls)
             captured = CapturedProgram(inputs, ProgramOutputs(result), repeat, self._sequence)
         except Exception as error:
             failure = error
@@ -162,7 +163,17 @@ class ProgramCapture:
                 return captured
         _refuse(failure)
 
-    def _capture_graph(self, inputs: StaticInputs, calls: EngineCalls) -> tuple[torch.cuda.CUDAGraph, Any]:
+    def _capture_stream(self, inputs: StaticInputs, calls: EngineCalls) -> tuple[Callable[[], None], Any]:
+        graph = StreamGraph(self._device)
+        args, kwargs = inputs.arguments
+        with calls.followed(), graph.captured():
+            result = self._program(*args, **kwargs)
+        return graph.launch, result
+
+    def _capture_with_random_numbers(
+        self, inputs: StaticInputs, calls: EngineCalls
+    ) -> tuple[Callable[[], None], Any]:
+        """With PyTorch's own graph, which gives each replay random numbers of its own."""
         graph = torch.cuda.CUDAGraph()
         pool = torch.cuda.graph_pool_handle()
         args, kwargs = inputs.arguments
@@ -177,7 +188,7 @@ class ProgramCapture:
                     self._end_capture(graph, pool)
                 raise
             self._end_capture(graph, pool)
-        return graph, result
+        return graph.replay, result
 
     def _end_capture(self, graph: torch.cuda.CUDAGraph, pool: Any) -> None:
         with warnings.catch_warnings():
@@ -201,11 +212,6 @@ def _end_what_pytorch_left(device: torch.device, pool: Any) -> None:
     torch._C._cuda_endAllocateToPool(device.index, pool)
     generator = torch.cuda.default_generators[device.index]
     generator.graphsafe_set_state(generator.clone_state())
-
-
-def _launch(graph: torch.cuda.CUDAGraph, device: torch.device) -> None:
-    """Repeat a graph that uses no random numbers, which ``replay()`` would have to provide for."""
-    launch_graph(graph.raw_cuda_graph_exec(), torch.cuda.current_stream(device).cuda_stream)
 
 
 def _has_kept(executor: Executor, context: weakref.ref[Any]) -> bool:
