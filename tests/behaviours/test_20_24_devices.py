@@ -169,7 +169,7 @@ def test_24_the_stream_is_that_of_the_engines_device(make):
 
 @pytest.mark.parametrize("default_stream", [True, False])
 def test_24_safe_mode_switches_back_and_warns_once(make, default_stream):
-    """With safe mode on a call for another GPU is right, leaves the current device, and warns the first time."""
+    """With safe mode on a call for another GPU is right, leaves the current device, and warns once."""
     _need_two_gpus()
     case = make("two")
     module, inputs = _on(case, 1), _inputs(case, 1)
