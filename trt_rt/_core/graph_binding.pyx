@@ -26,6 +26,7 @@ from trt_rt._core.shape_record cimport ShapeRecord, hash_words
 import torch
 
 from trt_rt._core.dlpack import tensor_from_address, view_of
+from trt_rt._core.garbage_collection import no_garbage_collection
 from trt_rt.errors import ExecutionError
 
 cdef extern from "Python.h":
@@ -155,6 +156,7 @@ cdef class GraphBinding(OutputBinding):
         """
         cdef CapturedGraph graph = CapturedGraph(self.contexts.create_for_graph(), record)
         cdef Py_ssize_t index
+        cdef bint refused = False
         context = graph.context
         graph.set_addresses(addresses, self.input_count + self.output_count)
         if context.active_optimization_profile != record.profile:
@@ -173,8 +175,11 @@ cdef class GraphBinding(OutputBinding):
             self.enqueue()
         finally:
             self.execute = execute
-        if self.on_cuda and graph.capture(self.order):
-            self.fail("capturing execute_async_v3 in a CUDA graph")
+        if self.on_cuda:
+            with no_garbage_collection():
+                refused = graph.capture(self.order)
+            if refused:
+                self.fail("capturing execute_async_v3 in a CUDA graph")
         self.captures += 1
         return graph
 

@@ -10,7 +10,7 @@ from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport uintptr_t
 
 from trt_rt._core.bound_context cimport is_last
-from trt_rt._core.dlpack cimport DLTensor
+from trt_rt._core.dlpack cimport DLTensor, pack_device
 from trt_rt._core.input_binding cimport InputBinding
 from trt_rt._core.io_slot cimport (
     IOSlot,
@@ -118,7 +118,19 @@ cdef class OutputBinding(InputBinding):
         Py_DECREF(value)  # the call's reference; `value` holds its own
         if self.api.dltensor_from_py_object_no_sync(<PyObject*> value, tensor) != 0:
             raise_pending()
+        if (
+            pack_device(tensor.device.device_type, tensor.device.device_id)
+            != self.slots[self.input_count + output].layout.device
+        ):
+            self._refuse_current_device()
         return value
+
+    def _refuse_current_device(self):
+        raise ExecutionError(
+            f"engine {self.name!r} is on {self.device}, but the current device is "
+            f"cuda:{torch.cuda.current_device()}, where its outputs would be. Call it under "
+            f"torch.cuda.device({self.device_index}), or call set_multi_device_safe_mode(True)."
+        )
 
     @cython.final
     cdef object _fail_allocation(self, Py_ssize_t output):

@@ -13,12 +13,14 @@ import torch
 from torch.utils import _pytree as pytree
 
 from trt_rt._core.executor import Executor
+from trt_rt._core.garbage_collection import no_garbage_collection
 from trt_rt.errors import ExecutionError, TRTError
 from trt_rt.module import TRTModule
 from trt_rt.runtime.capture_stream import CaptureStream
 from trt_rt.runtime.captured_program import CapturedProgram
 from trt_rt.runtime.engine_calls import EngineCalls, current_executors, take_executors
 from trt_rt.runtime.program_outputs import ProgramOutputs
+from trt_rt.runtime.random_numbers import SeesRandomNumbers
 from trt_rt.runtime.static_inputs import StaticInputs
 from trt_rt.runtime.stream_graph import StreamGraph
 from trt_rt.runtime.stream_sequence import StreamSequence
@@ -94,12 +96,10 @@ class ProgramCapture:
         stream.wait_stream(current)
         try:
             with torch.cuda.device(self._device), torch.cuda.stream(stream):
-                generator = torch.cuda.default_generators[self._device.index]
-                offset = generator.get_offset()
-                inputs, calls, result = self._run_on_static(leaves, structure, positions)
-                self._uses_random_numbers = generator.get_offset() != offset
+                with SeesRandomNumbers() as random_numbers:
+                    inputs, calls, result = self._run_on_static(leaves, structure, positions)
                 inputs.write_back(leaves)
-                captured = self._capture(inputs, calls)
+                captured = self._capture(inputs, calls, uses_random_numbers=random_numbers.seen)
         finally:
             current.wait_stream(stream)  # whose memory the caller may free now
         outputs = ProgramOutputs(result) if captured is None else captured.outputs
@@ -132,7 +132,9 @@ class ProgramCapture:
         inputs.note_writes(calls.written)
         return inputs, calls, result
 
-    def _capture(self, inputs: StaticInputs, calls: EngineCalls) -> CapturedProgram | None:
+    def _capture(
+        self, inputs: StaticInputs, calls: EngineCalls, *, uses_random_numbers: bool
+    ) -> CapturedProgram | None:
         routes = calls.routes
         if any(module.executors.uses_cuda_graphs for module, _ in routes):
             return None  # switched on since: the contexts that ran are those of an engine's own graphs
@@ -141,7 +143,7 @@ class ProgramCapture:
         contexts = [weakref.ref(executor.context) for executor in expected]
         failure = captured = None
         try:
-            if self._uses_random_numbers:
+            if uses_random_numbers:
                 repeat, result = self._capture_with_random_numbers(inputs, calls)
             else:
                 repeat, result = self._capture_stream(inputs, calls)
@@ -166,7 +168,7 @@ class ProgramCapture:
     def _capture_stream(self, inputs: StaticInputs, calls: EngineCalls) -> tuple[Callable[[], None], Any]:
         graph = StreamGraph(self._device)
         args, kwargs = inputs.arguments
-        with calls.followed(), graph.captured():
+        with calls.followed(), no_garbage_collection(), graph.captured():
             result = self._program(*args, **kwargs)
         return graph.launch, result
 
@@ -177,7 +179,7 @@ class ProgramCapture:
         graph = torch.cuda.CUDAGraph()
         pool = torch.cuda.graph_pool_handle()
         args, kwargs = inputs.arguments
-        with _capturing, calls.followed():
+        with _capturing, calls.followed(), no_garbage_collection():
             # Thread-local: what other threads do meanwhile, allocating above all, must not break this.
             # Not torch.cuda.graph, which waits for the device: that breaks captures of other threads.
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
