@@ -54,6 +54,12 @@ cdef void _stay_busy(long long nanoseconds) noexcept nogil:
         clock_gettime(CLOCK_MONOTONIC, &now)
 
 
+cdef inline cydriver.CUresult _launch(cydriver.CUfunction kernel, cydriver.CUstream stream) noexcept nogil:
+    if kernel == NULL:
+        return cydriver.CUDA_SUCCESS
+    return cydriver.cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL)
+
+
 cdef class IExecutionContext:
     """What one execution context remembers (shapes, addresses) and how often each method was called.
 
@@ -108,12 +114,10 @@ cdef class IExecutionContext:
         if self._busy_ns != 0:
             with nogil:
                 _stay_busy(self._busy_ns)
-        if self._kernel != NULL:
-            result = cydriver.cuLaunchKernel(
-                self._kernel, 1, 1, 1, 1, 1, 1, 0, <cydriver.CUstream>stream_handle, NULL, NULL
-            )
-            return result == cydriver.CUDA_SUCCESS
-        return True
+                result = _launch(self._kernel, <cydriver.CUstream>stream_handle)
+        else:
+            result = _launch(self._kernel, <cydriver.CUstream>stream_handle)
+        return result == cydriver.CUDA_SUCCESS
 
     # -- shapes: every output has the shape of one input
 

@@ -28,6 +28,12 @@ cdef extern from "Python.h":
     PyObject* PyObject_Vectorcall(object, PyObject* const*, size_t, PyObject*) except NULL
 
 
+class _Nothing:
+    """Something to have been."""
+
+
+cdef object _GONE = PyWeakref_NewRef(_Nothing(), None)  # to what is no more: no tensor is its referent
+
 cdef bint _safe_mode = False
 cdef bint _has_warned = False
 
@@ -293,11 +299,18 @@ cdef class BoundContext:
         raise ExecutionError(f"engine {self.name!r}: {call} failed. {says}")
 
     cdef int remember(self, Py_ssize_t index, PyObject* value) except -1:
-        """What was found out about a tensor need not be found out again while the very same one comes."""
-        reference = PyWeakref_NewRef(<object> value, None)
-        self.references[index] = reference
-        self.slots[index].last_reference = <PyObject*> reference
-        self.slots[index].last_object = value
+        """What was found out about a tensor need not be found out again while the very same one comes.
+
+        A weak reference tells whether it is. It costs more than finding out once, so it is made for a tensor
+        that comes a second time.
+        """
+        cdef IOSlot* slot = &self.slots[index]
+        if value == slot.last_object:
+            self.references[index] = PyWeakref_NewRef(<object> value, None)
+            slot.last_reference = <PyObject*> self.references[index]
+        else:
+            slot.last_reference = <PyObject*> _GONE
+            slot.last_object = value
         return 0
 
     cdef void forget(self) noexcept:
