@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from collections.abc import Callable
 
 import null_engine
 import torch
 from prepared_call import PreparedCall
-from scenarios import DYNAMIC, SHAPE, tensors
+from scenarios import DYNAMIC, SHAPE, current_stream, tensors
 
 import trt_rt
 from trt_rt.backend import Backend
@@ -18,6 +19,8 @@ THREADS = 8
 CALLS = 200
 ROUNDS = 15
 BUSY_US = 20.0
+
+Prepare = Callable[[], PreparedCall]
 
 
 def new_module(device: torch.device, busy_us: float) -> trt_rt.TRTModule:
@@ -33,20 +36,20 @@ def new_module(device: torch.device, busy_us: float) -> trt_rt.TRTModule:
 class Callers:
     """Threads that stay, so that each has the same stream, tensors and execution context in every round."""
 
-    def __init__(self, module: trt_rt.TRTModule, device: torch.device, count: int) -> None:
+    def __init__(self, prepare: Prepare, device: torch.device, count: int) -> None:
         self.start = threading.Barrier(count + 1)
         self.end = threading.Barrier(count + 1)
         self.stopping = False
         self.device = device
-        self.threads = [threading.Thread(target=self.run, args=(module,)) for _ in range(count)]
+        self.threads = [threading.Thread(target=self.run, args=(prepare,)) for _ in range(count)]
         for thread in self.threads:
             thread.start()
 
-    def run(self, module: trt_rt.TRTModule) -> None:
+    def run(self, prepare: Prepare) -> None:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             torch.cuda.set_stream(torch.cuda.Stream(self.device))
-        call = PreparedCall(module, tensors(self.device, 1, SHAPE))
+        call = prepare()
         while True:
             self.start.wait()
             if self.stopping:
@@ -70,10 +73,23 @@ class Callers:
             thread.join()
 
 
-def calls_a_second(device: torch.device, busy_us: float) -> tuple[float, float]:
-    """Of one thread and of `THREADS`, both in the same rounds."""
+def module_calls(device: torch.device, busy_us: float) -> Prepare:
+    """Calls of one module, from whatever thread."""
     module = new_module(device, busy_us)
-    one, many = Callers(module, device, 1), Callers(module, device, THREADS)
+    return lambda: PreparedCall(module, tensors(device, 1, SHAPE))
+
+
+def bare_calls(device: torch.device, busy_us: float) -> Prepare:
+    """Calls of ``execute_async_v3`` alone, a context for each thread: what the GIL leaves room for."""
+    plan = null_engine.plan(shape=DYNAMIC, launches_kernel=device.type == "cuda", busy_us=busy_us)
+    engine = null_engine.Runtime(null_engine.ILogger()).deserialize_cuda_engine(plan)
+    assert engine is not None
+    return lambda: PreparedCall(engine.create_execution_context().execute_async_v3, (current_stream(device),))
+
+
+def calls_a_second(device: torch.device, prepare: Prepare) -> tuple[float, float]:
+    """Of one thread and of `THREADS`, both in the same rounds."""
+    one, many = Callers(prepare, device, 1), Callers(prepare, device, THREADS)
     try:
         taken = [(one.seconds(), many.seconds()) for _ in range(ROUNDS + 1)][1:]
     finally:
@@ -89,13 +105,15 @@ def thread_table(device: torch.device) -> str:
     lines = [
         f"### {THREADS} threads on {THREADS} streams over one module",
         "",
-        "| enqueue | calls/s, 1 thread | calls/s, all threads | ratio | target on a GPU |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| enqueue | call | calls/s, 1 thread | calls/s, all threads | ratio | target on a GPU |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for busy_us, label, target in (
         (BUSY_US, f"{BUSY_US:g} µs without the GIL", 5),
         (0.0, "nothing without the GIL", 1),
     ):
-        alone, together = calls_a_second(device, busy_us)
-        lines.append(f"| {label} | {alone:,.0f} | {together:,.0f} | {together / alone:.2f} | ≥ {target} |")
+        for name, calls, wanted in (("module", module_calls, f"≥ {target}"), ("bare", bare_calls, "")):
+            alone, together = calls_a_second(device, calls(device, busy_us))
+            ratio = together / alone
+            lines.append(f"| {label} | {name} | {alone:,.0f} | {together:,.0f} | {ratio:.2f} | {wanted} |")
     return "\n".join(lines)

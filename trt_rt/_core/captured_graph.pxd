@@ -2,6 +2,7 @@
 
 from cuda.bindings cimport cydriver
 from libc.stdint cimport uint64_t, uintptr_t
+from libc.string cimport memcmp
 
 from trt_rt._core.driver cimport StreamOrder
 from trt_rt._core.shape_record cimport ShapeRecord
@@ -21,6 +22,16 @@ cdef class CapturedGraph:
     cdef uint64_t last_used
 
     cdef int set_addresses(self, const uintptr_t* addresses, Py_ssize_t count) except -1
-    cdef bint has(self, ShapeRecord record, const uintptr_t* addresses) noexcept
     cdef int capture(self, StreamOrder order) except -1  # 1: the engine refused
     cdef int launch(self, uintptr_t stream) except -1
+
+
+cdef inline bint is_for(
+    CapturedGraph graph, ShapeRecord record, const uintptr_t* addresses
+) noexcept:
+    """Whether a graph is one of these shapes and addresses; most are told apart by the first address."""
+    return (
+        graph.record is record
+        and graph.addresses[0] == addresses[0]
+        and memcmp(graph.addresses, addresses, graph.count * sizeof(uintptr_t)) == 0
+    )

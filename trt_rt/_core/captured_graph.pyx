@@ -5,12 +5,12 @@ On a GPU it is a CUDA graph. On a CPU, where there are none, it is the context i
 up, so that all that surrounds graphs (keys, static buffers, eviction) runs and is tested there too.
 """
 
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from cuda.bindings cimport cydriver
 from libc.stdint cimport uintptr_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
 from trt_rt._core.driver cimport StreamOrder, check
 from trt_rt._core.shape_record cimport ShapeRecord
@@ -41,7 +41,7 @@ cdef class CapturedGraph:
         self.statics = []
 
     cdef int set_addresses(self, const uintptr_t* addresses, Py_ssize_t count) except -1:
-        self.addresses = <uintptr_t*> PyMem_Malloc(max(count, 1) * sizeof(uintptr_t))
+        self.addresses = <uintptr_t*> PyMem_Calloc(max(count, 1), sizeof(uintptr_t))
         if self.addresses == NULL:
             raise MemoryError()
         memcpy(self.addresses, addresses, count * sizeof(uintptr_t))
@@ -54,12 +54,6 @@ cdef class CapturedGraph:
         if self.executable != NULL and sys is not None and not sys.is_finalizing():
             with nogil:
                 cydriver.cuGraphExecDestroy(self.executable)
-
-    cdef bint has(self, ShapeRecord record, const uintptr_t* addresses) noexcept:
-        return (
-            self.record is record
-            and memcmp(self.addresses, addresses, self.count * sizeof(uintptr_t)) == 0
-        )
 
     cdef int capture(self, StreamOrder order) except -1:
         """Capture what the context enqueues now; it has run once before, as TensorRT asks."""

@@ -12,6 +12,7 @@ cdef class GraphBinding(OutputBinding):
     cdef Py_ssize_t max_graphs   # 0: graphs are off
     cdef list graphs             # of CapturedGraph
     cdef CapturedGraph graph     # the one that the last call's tensors launch; None if they were copied
+    cdef CapturedGraph static_graph  # the one that copies were last launched in, or None
     cdef uint64_t graph_clock
     cdef uint64_t graph_generation  # changes when all graphs are dropped
     cdef uintptr_t* wanted       # addresses of the graph that is looked for: inputs, then outputs

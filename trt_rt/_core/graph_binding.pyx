@@ -16,7 +16,7 @@ from cuda.bindings cimport cydriver
 from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memcpy
 
-from trt_rt._core.captured_graph cimport CapturedGraph
+from trt_rt._core.captured_graph cimport CapturedGraph, is_for
 from trt_rt._core.dlpack cimport DLTensor
 from trt_rt._core.driver cimport check
 from trt_rt._core.io_slot cimport IOSlot, layout_bytes
@@ -91,7 +91,9 @@ cdef class GraphBinding(OutputBinding):
                 for index in range(self.output_count):
                     if self.aliased[index] < 0:
                         self.wanted[self.input_count + index] = self._static_address(self.input_count + index)
-            graph = self._find_graph()
+            graph = self.static_graph
+            if graph is None or not is_for(graph, self.record, self.wanted):
+                graph = self.static_graph = self._find_graph()
         if graph is not None:
             self.launch_graph(graph)
         else:
@@ -119,7 +121,7 @@ cdef class GraphBinding(OutputBinding):
     cdef CapturedGraph _find_graph(self):
         cdef CapturedGraph graph
         for graph in self.graphs:
-            if graph.has(self.record, self.wanted):
+            if is_for(graph, self.record, self.wanted):
                 return graph
         return None
 
@@ -131,6 +133,8 @@ cdef class GraphBinding(OutputBinding):
             if self.on_cuda:  # its context must not go while it runs
                 self.order.wait_for(self.stream, self.on_external_stream)
             self.graphs.remove(oldest)
+            if oldest is self.static_graph:
+                self.static_graph = None
             oldest.record.graph_count -= not oldest.is_static
         self.graph_clock += 1
         graph.last_used = self.graph_clock
@@ -189,6 +193,7 @@ cdef class GraphBinding(OutputBinding):
         if self.on_cuda and self.has_stream and self.graphs:
             self.order.wait_for(self.stream, self.on_external_stream)
         self.graph = None
+        self.static_graph = None
         self.graphs.clear()
         self.graph_generation += 1
         for record in self.records.records:
