@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch.export import ExportedProgram
 
-from trt_rt import reference
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend
 from trt_rt.compiler.builder_choice import choose_builder
@@ -279,6 +278,9 @@ def _build_reference(
             "refittable=True: the reference backend cannot replace weights in an engine. Leave it out, or "
             "build with another backend"
         )
+    # Slow to import, so that `import trt_rt` does not.
+    from trt_rt import reference
+
     started = perf_counter()
     plan = reference.build(
         program,

@@ -10,12 +10,8 @@ import torch
 from trt_rt._core.io_tensor import IOTensor, ProfileRange
 from trt_rt.compiler.profiles import Profile
 from trt_rt.errors import CompileError
-from trt_rt.reference.dtypes import TENSORRT_DTYPES
 
 __all__ = ["network_io", "reference_io"]
-
-_DTYPES = {member.name: dtype for dtype, member in TENSORRT_DTYPES.items()}
-"""By TensorRT's name of the member: the numbers differ between versions."""
 
 
 def network_io(network: Any, profiles: Sequence[Profile]) -> tuple[IOTensor, ...]:
@@ -66,12 +62,17 @@ def reference_io(plan: bytes) -> tuple[IOTensor, ...]:
 
 
 def _dtype(tensor: Any) -> torch.dtype:
-    if tensor.dtype.name not in _DTYPES:
+    # Slow to import, so that `import trt_rt` does not.
+    from trt_rt.reference.dtypes import TENSORRT_DTYPES
+
+    # By TensorRT's name of the member: the numbers differ between versions.
+    dtypes = {member.name: dtype for dtype, member in TENSORRT_DTYPES.items()}
+    if tensor.dtype.name not in dtypes:
         raise CompileError(
             f"I/O tensor {tensor.name!r} of the model is {tensor.dtype.name}, and an engine can be "
             "given no PyTorch tensor of that type: cast it in the model"
         )
-    return _DTYPES[tensor.dtype.name]
+    return dtypes[tensor.dtype.name]
 
 
 def _tensor(tensor: Any, mode: Literal["input", "output"], profiles: Sequence[Profile]) -> IOTensor:
