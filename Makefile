@@ -46,6 +46,7 @@ gpu: ## with an NVIDIA GPU: build with PYTHON (no venv, no network), run the GPU
 	$(PYTHON) bench/setup.py build_ext --inplace
 	$(PYTHON) -m pytest -m gpu
 	$(PYTHON) -m pytest bench -m gpu
+	PYTHONPATH=. $(PYTHON) bench/report.py --device cuda
 
 clean: ## remove what was built and installed here
 	rm -rf $(VENV) build dist *.egg-info bench/build .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
