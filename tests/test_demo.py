@@ -28,7 +28,15 @@ from trt_rt.demo.run import report_rtx_plan, run_demo
 from trt_rt.demo.train import measure_accuracy, train
 from trt_rt.errors import BackendError
 
-MODES = [EAGER, "fresh outputs", "pre-allocated outputs", "caller's out=", "bind"]
+MODES = [
+    EAGER,
+    "fresh outputs",
+    "pre-allocated outputs",
+    "caller's out=",
+    "bind",
+    "CUDA graphs",
+    "CUDA graphs, pre-allocated",
+]
 
 
 def status(name: str, *, works: bool, reason: str = "") -> BackendStatus:
