@@ -31,23 +31,24 @@ class ContextFactory:
         self._device = device
         self.modes = modes
 
-    @property
-    def shares_workspace(self) -> bool:
-        """Whether ordinary contexts use scratch memory of ours."""
-        return self.modes.dynamic_resources
-
-    def create(self) -> Any:
+    def create(self) -> tuple[Any, bool]:
         """An ``IExecutionContext`` for ordinary calls.
+
+        Returns
+        -------
+        tuple of (IExecutionContext, bool)
+            The context, and whether it runs in scratch memory of `give_workspace` only.
 
         Raises
         ------
         BackendError
             If there is no memory for it.
         """
-        context = self._create(user_managed=self.shares_workspace)
-        if self.modes.profiler is not None:
-            context.profiler = self.modes.profiler
-        return context
+        modes = self.modes  # as they are now: another thread may change them meanwhile
+        context = self._create(user_managed=modes.dynamic_resources)
+        if modes.profiler is not None:
+            context.profiler = modes.profiler
+        return context, modes.dynamic_resources
 
     def create_for_graph(self) -> Any:
         """An ``IExecutionContext`` for one CUDA graph; many share the scratch memory of their stream.
@@ -92,7 +93,7 @@ class ContextFactory:
         Unless resources are dynamic it is as large as any shapes need, so that all graphs of a stream have
         the same.
         """
-        if self.shares_workspace:
+        if self.modes.dynamic_resources:
             return self.give_workspace(context, stream)
         return self._give(context, stream, self._handle.backend.device_memory_size(self._handle.engine))
 

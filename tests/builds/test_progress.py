@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from threading import Event
 from typing import Any
 
@@ -73,6 +74,15 @@ def test_a_display_that_fails_does_not_end_the_build(rtx: Backend, caplog: pytes
     assert "progress of the build cannot be shown" in caplog.text
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also in a background job, which inherits that it does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_work_and_is_raised_when_it_has_ended() -> None:
     began, ended, cancelled = Event(), Event(), Event()
 
@@ -88,6 +98,7 @@ def test_ctrl_c_ends_the_work_and_is_raised_when_it_has_ended() -> None:
     assert ended.is_set()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_a_real_build(rtx: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted = Event()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -142,3 +143,26 @@ def test_no_memory_for_it(recording: Recording, monkeypatch: pytest.MonkeyPatch)
                 called(torch.randn(32, 7))
         check(called, 3, 32, 3)
     check(module, 32)
+
+
+def test_left_by_another_thread_while_a_context_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context that was made to run in our memory is given some, whatever the mode is by then."""
+    module = TRTModule(plans.affine())
+    x = torch.randn(3, 7)
+    backend = load("reference")
+    create = backend.create_context
+    left = threading.Event()
+
+    def create_and_leave(*args: Any, **options: Any) -> Any:
+        context = create(*args, **options)
+        if options["user_managed"] and not left.is_set():
+            left.set()
+            factory.modes = replace(factory.modes, dynamic_resources=False)
+        return context
+
+    factory = module.executors._contexts
+    monkeypatch.setattr(backend, "create_context", create_and_leave)
+    with use_dynamically_allocated_resources(module):
+        torch.testing.assert_close(module(x), torch.relu(x) * 2 + 1)
+    assert left.is_set()
+    torch.testing.assert_close(module(x), torch.relu(x) * 2 + 1)

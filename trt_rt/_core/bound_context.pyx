@@ -113,12 +113,11 @@ cdef class BoundContext:
     cdef int use_context(self) except -1:
         """Make sure that there is a context: a mutator may have dropped it."""
         if self.context is None:
-            context = self.contexts.create()
+            context, self.shares_workspace = self.contexts.create()
             self.execute = context.execute_async_v3
             self.set_address = context.set_tensor_address
             self.set_shape = context.set_input_shape
             self.context = context
-            self.shares_workspace = self.contexts.shares_workspace
         return 0
 
     cdef int drop_context(self) except -1:
