@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModuleExecutors", "default_cuda_graphs", "replays_cuda_graphs", "set_default_cuda_graphs"]
 
+_lock = threading.Lock()  # of the next two; nothing else is locked while it is held
 _live: WeakSet[ModuleExecutors] = WeakSet()
 _default_cuda_graphs = False
 
@@ -30,9 +31,12 @@ _default_cuda_graphs = False
 def set_default_cuda_graphs(enabled: bool) -> None:
     """Switch CUDA graphs for every module that has no setting of its own, now and later."""
     global _default_cuda_graphs
-    _default_cuda_graphs = enabled
-    for executors in list(_live):
-        executors.change()
+    with _lock:
+        _default_cuda_graphs = enabled
+        live = list(_live)
+    with ExitStack() as changing:  # changes all of them, and raises what any has raised
+        for executors in live:
+            changing.callback(executors.change)
 
 
 def default_cuda_graphs() -> bool:
@@ -42,9 +46,9 @@ def default_cuda_graphs() -> bool:
 
 def replays_cuda_graphs(engine: Engine) -> bool:
     """Whether calls of any module over an engine replay CUDA graphs: of it, or of the whole program."""
-    return any(
-        each.uses_cuda_graphs or each.modes.whole_graph for each in list(_live) if each.engine is engine
-    )
+    with _lock:
+        live = list(_live)
+    return any(each.uses_cuda_graphs or each.modes.whole_graph for each in live if each.engine is engine)
 
 
 class ModuleExecutors:
@@ -79,8 +83,10 @@ class ModuleExecutors:
         self._contexts: ContextFactory = engine.new_context_factory(modes)
         # The pool goes with this, and must not keep it: a cycle would leave contexts to the collector.
         this = ref(self)
+        self._made: WeakSet[Executor] = WeakSet()  # also those that are on their way into the pool
+        with _lock:
+            _live.add(self)  # first, so that no change of the default is missed
         self.pool = ExecutorPool(lambda: _executors_of(this)._make(), engine.device, max_contexts)
-        _live.add(self)
 
     @property
     def modes(self) -> Modes:
@@ -96,6 +102,7 @@ class ModuleExecutors:
     def _make(self) -> Executor:
         with self._lock:
             executor = self.engine.new_executor(self._inputs, self._outputs, self._contexts)
+            self._made.add(executor)
             self._configure(executor, new_context=False)
             return executor
 
@@ -157,11 +164,11 @@ class ModuleExecutors:
         if executor is not None:
             with self._lock:
                 self._taken.update(executor.counts)
+                self._made.discard(executor)
         return executor
 
     def _all(self) -> list[Executor]:
-        # Until the pool stands, its first executor is being made.
-        return self.pool.all() if hasattr(self, "pool") else []
+        return list(self._made)
 
 
 def _executors_of(this: ReferenceType[ModuleExecutors]) -> ModuleExecutors:

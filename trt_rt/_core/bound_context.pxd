@@ -59,6 +59,7 @@ cdef class BoundContext:
     cdef PyThreadState* lock_owner  # identity only; NULL while free
 
     cdef int _describe(self, IOSlot* slot, tensor) except -1
+    cdef void wait_quietly(self) noexcept
     cdef int use_context(self) except -1
     cdef int drop_context(self) except -1
     cdef int wait_for_lock(self) except -1

@@ -4,6 +4,7 @@
 Every call to TensorRT that a run makes is here, and every return value is checked here.
 """
 
+cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_Get
@@ -50,6 +51,7 @@ def multi_device_safe_mode():
     return _safe_mode
 
 
+@cython.no_gc_clear  # to wait for the last work needs members that would be gone
 cdef class BoundContext:
     """An execution context, and what it has been told. A context belongs to one stream at a time."""
 
@@ -98,17 +100,22 @@ cdef class BoundContext:
 
     def __dealloc__(self):
         cdef Py_ssize_t index
-        # Whatever the context owns is freed with it, so its last work must be done; when the interpreter
-        # is going away, the driver may be too, and the process frees everything.
+        self.wait_quietly()
+        if self.slots != NULL:
+            for index in range(self.input_count):
+                PyMem_Free(self.slots[index].values)
+        PyMem_Free(self.slots)
+
+    cdef void wait_quietly(self) noexcept:
+        """Wait for the last work: whatever a context owns is freed with it.
+
+        When the interpreter is going away, the driver may be too, and the process frees everything.
+        """
         if self.order is not None and self.has_stream and sys is not None and not sys.is_finalizing():
             try:
                 self.order.wait_for(self.stream, self.on_external_stream)
             except Exception:  # no one is left to tell
                 pass
-        if self.slots != NULL:
-            for index in range(self.input_count):
-                PyMem_Free(self.slots[index].values)
-        PyMem_Free(self.slots)
 
     cdef int use_context(self) except -1:
         """Make sure that there is a context: a mutator may have dropped it."""
@@ -263,7 +270,8 @@ cdef class BoundContext:
     cdef int use_workspace(self) except -1:
         """Give the context scratch memory for its present shapes, if TensorRT does not own it."""
         if self.shares_workspace:
-            self.workspace = self.contexts.give_workspace(self.context, self.stream)
+            # Of the stream that TensorRT gets: two threads on the default stream have a side stream each.
+            self.workspace = self.contexts.give_workspace(self.context, self.stream_handle)
         return 0
 
     cdef int enqueue(self) except -1:

@@ -15,6 +15,7 @@ cdef class CapturedGraph:
     cdef object context          # nobody else's, and not modified once captured
     cdef object workspace        # scratch memory that the graph has baked in, or None
     cdef list statics            # tensors of ours that it reads and writes
+    cdef list values             # of shape tensors, which TensorRT reads when it enqueues
     cdef ShapeRecord record
     cdef uintptr_t* addresses    # inputs, then outputs
     cdef Py_ssize_t count

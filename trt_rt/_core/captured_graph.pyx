@@ -39,6 +39,7 @@ cdef class CapturedGraph:
         self.execute = context.execute_async_v3
         self.record = record
         self.statics = []
+        self.values = []
 
     cdef int set_addresses(self, const uintptr_t* addresses, Py_ssize_t count) except -1:
         self.addresses = <uintptr_t*> PyMem_Calloc(max(count, 1), sizeof(uintptr_t))
@@ -70,8 +71,11 @@ cdef class CapturedGraph:
             )
             try:
                 succeeded = self.execute(<uintptr_t> <void*> stream) is True
-            finally:
-                result = cydriver.cuStreamEndCapture(stream, &graph)
+            except BaseException:
+                if cydriver.cuStreamEndCapture(stream, &graph) == cydriver.CUDA_SUCCESS and graph != NULL:
+                    cydriver.cuGraphDestroy(graph)
+                raise
+            result = cydriver.cuStreamEndCapture(stream, &graph)
             if not succeeded or result != cydriver.CUDA_SUCCESS:
                 if graph != NULL:
                     cydriver.cuGraphDestroy(graph)

@@ -31,6 +31,9 @@ cdef class Executor(GraphBinding):
 
     cdef object run(self, PyObject** args, Py_ssize_t count, object out)
     cdef object run_bound(self, BoundCall call)
+    cdef int drop_graphs(self) except -1
+    cdef bint has_graphs(self) except -1
+    cdef int change_stream(self, uintptr_t stream) except -1
 
     cdef object _run_with_graphs(self, PyObject** args, Py_ssize_t count, object out)
     cdef int _run_bound_graph(self, BoundCall call) except -1

@@ -35,6 +35,7 @@ cdef inline PyObject** _items(tuple items) noexcept:
     return (<PyTupleObject*> items).ob_item
 
 
+@cython.no_gc_clear  # its graph waits for work, through members that would be gone
 cdef class BoundCall:
     """An engine's call with everything bound: calling it only enqueues.
 
@@ -62,6 +63,8 @@ cdef class BoundCall:
 
     def __dealloc__(self):
         PyMem_Free(self.addresses)
+        if self.graph is not None and self.executor is not None:
+            self.executor.wait_quietly()  # its context must not go while it runs
 
     def __call__(self):
         """Enqueue the engine.
@@ -82,6 +85,7 @@ cdef class BoundCall:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Executor(GraphBinding):
     """Runs one execution context, and the graphs captured of it, for one stream at a time.
 
@@ -182,7 +186,7 @@ cdef class Executor(GraphBinding):
         """
         acquire(self)
         try:
-            self._drop_all_graphs()
+            self.drop_graphs()
             if new_context:
                 self.drop_context()
             elif self.allocate_all and not allocate_all:
@@ -204,16 +208,30 @@ cdef class Executor(GraphBinding):
         """A context keeps an allocator, and would go on asking it, until it is unset."""
         for index, allocator in enumerate(self.allocators):
             if allocator is not None:
-                name = self.outputs[index].name
-                if self.context.set_output_allocator(name, None) is not True:
-                    self.fail(f"set_output_allocator({name!r}, None)")
-                self.allocators[index] = None
+                self._switch_allocator(index)
 
-    def _drop_all_graphs(self):
+    cdef int drop_graphs(self) except -1:
         cdef BoundCall call
-        self.drop_graphs()
+        GraphBinding.drop_graphs(self)
         for call in self.live_calls:
             call.graph = None
+        return 0
+
+    cdef bint has_graphs(self) except -1:
+        cdef BoundCall call
+        if self.graphs:
+            return True
+        for call in self.live_calls:
+            if call.graph is not None:
+                return True
+        return False
+
+    cdef int change_stream(self, uintptr_t stream) except -1:
+        GraphBinding.change_stream(self, stream)
+        if self.shares_workspace and not self.is_borrowing:
+            self.record = None  # the scratch memory of the old stream stays with it
+            self.bound = 0
+        return 0
 
     def pause(self):
         """Wait for work, drop the context and keep calls out until `resume`, which the same thread calls.
@@ -225,7 +243,7 @@ cdef class Executor(GraphBinding):
         """
         acquire(self)
         try:
-            self._drop_all_graphs()
+            self.drop_graphs()
             self.drop_context()
             self._forget_all()
             self.records.clear()
@@ -278,7 +296,7 @@ cdef class Executor(GraphBinding):
             try:
                 self.drop_context()
             finally:
-                self._drop_all_graphs()
+                self.drop_graphs()
                 self._forget_all()
                 self.records.clear()
                 self.contexts = None
@@ -501,4 +519,5 @@ cdef class Executor(GraphBinding):
             if self.slots[index].next_address not in (0, self.slots[index].address):
                 self.tell_address(index)
         self.bound = call.identity
+        self.record = None  # an ordinary call looks its own up: modes may have changed since this one's
         return 0

@@ -23,6 +23,7 @@ cdef class GraphBinding(OutputBinding):
     cdef CapturedGraph capture_graph(self, ShapeRecord record, const uintptr_t* addresses)
     cdef int launch_graph(self, CapturedGraph graph) except -1
     cdef int drop_graphs(self) except -1
+    cdef bint has_graphs(self) except -1
 
     cdef int _choose_graph(self, bint copies_outputs) except -1
     cdef bint _may_bake_addresses(self) except -1

@@ -36,7 +36,10 @@ cdef extern from "Python.h":
 cdef Py_ssize_t ADDRESS_GRAPHS = 4
 
 
+@cython.no_gc_clear
 cdef class GraphBinding(OutputBinding):
+    """What a call needs besides to be launched as a captured graph."""
+
     def __cinit__(self, contexts, tuple inputs, tuple outputs, **options):
         self.graphs = []
         self.wanted = <uintptr_t*> PyMem_Calloc(max(len(inputs) + len(outputs), 1), sizeof(uintptr_t))
@@ -45,6 +48,7 @@ cdef class GraphBinding(OutputBinding):
 
     def __dealloc__(self):
         PyMem_Free(self.wanted)
+        self.wait_quietly()  # before the graphs' contexts go
 
     cdef object run_graph(self, PyObject** args, object out):
         """The rest of a call once the inputs were read."""
@@ -171,9 +175,12 @@ cdef class GraphBinding(OutputBinding):
                 if context.set_input_shape(self.names[index], record.input_shapes[index]) is not True:
                     self.fail(f"set_input_shape({self.names[index]!r}, {record.input_shapes[index]})")
         for index in range(self.input_count + self.output_count):
-            if context.set_tensor_address(self.names[index], addresses[index]) is not True:
-                self.fail(f"set_tensor_address({self.names[index]!r}, {addresses[index]:#x})")
-        graph.workspace = self.contexts.give_graph_workspace(context, self.stream)
+            address = addresses[index]
+            if index < self.input_count and self.slots[index].is_shape_tensor:
+                address = self._kept_values(graph, index)
+            if context.set_tensor_address(self.names[index], address) is not True:
+                self.fail(f"set_tensor_address({self.names[index]!r}, {address:#x})")
+        graph.workspace = self.contexts.give_graph_workspace(context, self.stream_handle)
         execute, self.execute = self.execute, graph.execute
         try:
             self.enqueue()
@@ -183,14 +190,18 @@ cdef class GraphBinding(OutputBinding):
             with no_garbage_collection():
                 refused = graph.capture(self.order)
             if refused:
+                self.order.wait_for(self.stream, self.on_external_stream)  # the context goes with the graph
                 self.fail("capturing execute_async_v3 in a CUDA graph")
         self.captures += 1
         return graph
 
+    cdef bint has_graphs(self) except -1:
+        return len(self.graphs) != 0
+
     cdef int drop_graphs(self) except -1:
         """Let go of all graphs, and of the memory that they read and write."""
         cdef ShapeRecord record
-        if self.on_cuda and self.has_stream and self.graphs:
+        if self.on_cuda and self.has_stream and self.has_graphs():
             self.order.wait_for(self.stream, self.on_external_stream)
         self.graph = None
         self.static_graph = None
@@ -307,6 +318,20 @@ cdef class GraphBinding(OutputBinding):
                 )
         return 0
 
+    def _kept_values(self, CapturedGraph graph, Py_ssize_t index):
+        """Address of a copy of a shape tensor's values: those in the slot change with the next call."""
+        values = self._shape_tensor(index).clone()
+        graph.values.append(values)
+        return values.data_ptr() or <uintptr_t> self.slots[index].values
+
+    def _shape_tensor(self, Py_ssize_t index):
+        return tensor_from_address(
+            <uintptr_t> self.slots[index].values,
+            self._shape_of(index),
+            self.inputs[index].dtype,
+            torch.device("cpu"),
+        )
+
     def _graph_inputs(self):
         """The static inputs of the last call's shapes; of a shape tensor, its values."""
         cdef Py_ssize_t index
@@ -317,13 +342,7 @@ cdef class GraphBinding(OutputBinding):
         for index in range(self.input_count):
             slot = &self.slots[index]
             if slot.is_shape_tensor:
-                held = tensor_from_address(
-                    <uintptr_t> slot.values,
-                    self.record.input_shapes[index],
-                    self.inputs[index].dtype,
-                    torch.device("cpu"),
-                )
-                tensors.append(held.clone())
+                tensors.append(self._shape_tensor(index).clone())
             else:
                 self._static_address(index)
                 tensors.append(view_of(self.record.statics[index]))

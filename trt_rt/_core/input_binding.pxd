@@ -39,4 +39,5 @@ cdef class InputBinding(BoundContext):
     cdef int _find_record(self) except -1
     cdef Py_ssize_t _build_key(self) except -1
     cdef ShapeRecord _derive(self, Py_ssize_t key_length)
+    cdef int _use_allocators(self, ShapeRecord record) except -1
     cdef int _derive_output(self, ShapeRecord record, Py_ssize_t output) except -1

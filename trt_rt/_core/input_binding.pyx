@@ -216,6 +216,7 @@ cdef class InputBinding(BoundContext):
             self.records.insert(record)
         elif not self.defers_binding:
             self.use_shapes(record.input_shapes, record.profile)
+            self._use_allocators(record)
             self.use_workspace()
         self.record = record
         return 0
@@ -251,13 +252,10 @@ cdef class InputBinding(BoundContext):
 
     cdef int use_record(self, ShapeRecord record) except -1:
         """Return to shapes of before, as a call with inputs of these shapes would."""
-        cdef Py_ssize_t index
         self.recall(record)
         self.use_shapes(record.input_shapes, record.profile)
+        self._use_allocators(record)
         self.use_workspace()
-        for index in range(self.output_count):
-            if record.outputs[index].ndim < 0:
-                self._use_allocator(index)
         self.record = record
         return 0
 
@@ -306,6 +304,7 @@ cdef class InputBinding(BoundContext):
         record.allocations = [None] * self.output_count
         for index in range(self.output_count):
             self._derive_output(record, index)
+        self._use_allocators(record)
         record.set_key(self.key)
         return record
 
@@ -334,7 +333,6 @@ cdef class InputBinding(BoundContext):
         shape = tuple([int(size) for size in self.context.get_tensor_shape(tensor.name)])
         record.outputs[output] = slot.layout
         if (-1 in shape or self.allocate_all) and tensor.aliased_input is None and not tensor.is_shape_tensor:
-            self._use_allocator(output)
             record.is_data_dependent = True
             return 0
         if len(shape) > MAX_DIMS or -1 in shape:
@@ -350,13 +348,25 @@ cdef class InputBinding(BoundContext):
             record.allocations[output] = (shape, tuple(strides), tensor.dtype)
         return 0
 
-    def _use_allocator(self, Py_ssize_t output):
+    cdef int _use_allocators(self, ShapeRecord record) except -1:
+        """Let TensorRT allocate the outputs that it must, and no others.
+
+        A context keeps an allocator until it is unset, and then writes nowhere else.
+        """
+        cdef Py_ssize_t output
+        for output in range(self.output_count):
+            if (record.outputs[output].ndim < 0) != (self.allocators[output] is not None):
+                self._switch_allocator(output)
+        return 0
+
+    def _switch_allocator(self, Py_ssize_t output):
+        name = self.outputs[output].name
+        allocator = None
         if self.allocators[output] is None:
             allocator = self.new_allocator(self.outputs[output], self.device)
-            name = self.outputs[output].name
-            if self.context.set_output_allocator(name, allocator) is not True:
-                self.fail(f"set_output_allocator({name!r})")
-            self.allocators[output] = allocator
+        if self.context.set_output_allocator(name, allocator) is not True:
+            self.fail(f"set_output_allocator({name!r})")
+        self.allocators[output] = allocator
 
 
 def _is_same_memory(plain, value):

@@ -321,12 +321,15 @@ cdef class OutputBinding(InputBinding):
                 allocator.start()
         try:
             self.enqueue()
+            for output, allocator in enumerate(self.allocators):
+                if allocator is not None:
+                    values[output] = allocator.take()
         except ExecutionError as failure:
+            errors = [each.error for each in self.allocators if each is not None and each.error]
             for allocator in self.allocators:
-                if allocator is not None and allocator.error is not None:
-                    raise allocator.error from failure
+                if allocator is not None:
+                    allocator.start()  # lest it keep the error, and its traceback the caller's tensors
+            if errors:
+                raise errors[0] from failure
             raise
-        for output, allocator in enumerate(self.allocators):
-            if allocator is not None:
-                values[output] = allocator.take()
         return values[0] if len(values) == 1 else tuple(values)
