@@ -184,7 +184,7 @@ def _explain_latency(report: DemoReport) -> str:
     if _on_cuda(report):
         sentence += ", which is when the work is enqueued, and until the GPU is done with it."
     else:
-        sentence += " with its result."
+        sentence += " with its result. A CPU has no CUDA graphs: those rows run a context left set up."
     if report.engine.backend == "reference":
         sentence += " The reference backend is right, not fast: compare the modes with each other."
     return sentence
