@@ -162,3 +162,60 @@ def test_module_compile(module: TRTModule) -> None:
     for batch in (3, 3, 5, 1):
         x = torch.randn(batch, 7)
         torch.testing.assert_close(module(x), eager(x))
+
+
+def test_a_subclass_with_a_call_of_its_own(x: torch.Tensor) -> None:
+    class Twice(TRTModule):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **kwargs) * 2
+
+    class Plain(Twice):
+        pass
+
+    for kind in (Twice, Plain):
+        module = kind(plans.affine())
+        torch.testing.assert_close(module(x), eager(x) * 2)
+        torch.testing.assert_close(module(x=x), eager(x) * 2)
+
+
+def test_a_class_whose_call_is_replaced(monkeypatch: pytest.MonkeyPatch, x: torch.Tensor) -> None:
+    class Replaced(TRTModule):
+        pass
+
+    module = Replaced(plans.affine())
+    torch.testing.assert_close(module(x), eager(x))
+    with monkeypatch.context() as patch:
+        patch.setattr(Replaced, "__call__", lambda self, *args, **kwargs: (args, kwargs), raising=False)
+        assert module(1, 2) == ((1, 2), {})
+        assert module(1, out=3) == ((1,), {"out": 3})
+    torch.testing.assert_close(module(x), eager(x))
+
+
+def test_every_way_to_pass_arguments(module: TRTModule, x: torch.Tensor) -> None:
+    wanted = eager(x)
+    out = torch.empty_like(x)
+    calls = [
+        lambda: module(x),
+        lambda: module(*[x]),
+        lambda: module(**{"x": x}),
+        lambda: module.__call__(x),
+        lambda: TRTModule.__call__(module, x),
+        lambda: module.executor(x),
+        lambda: module.executor(*[x]),
+        lambda: module.bind(x).__call__(),
+        lambda: module(x, out=None),
+    ]
+    for call in calls:
+        torch.testing.assert_close(call(), wanted)
+    for into in (
+        lambda: module(x, out=out),
+        lambda: module(x=x, out=out),
+        lambda: module(*[x], **{"out": out}),
+    ):
+        out.zero_()
+        assert into() is out
+        torch.testing.assert_close(out, wanted)
+    with pytest.raises(TypeError):
+        module.executor(x=x)
+    with pytest.raises(TypeError):
+        module.bind(x)(x=x)

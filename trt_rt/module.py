@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.modules.module as _torch_module
 
-from trt_rt._core.executor import BoundCall
+from trt_rt._core.bound_call import BoundCall
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.module_call import ModuleCallBase
 from trt_rt.backend import Backend

@@ -63,7 +63,8 @@ cdef class BoundContext:
     cdef int use_context(self) except -1
     cdef int drop_context(self) except -1
     cdef int wait_for_lock(self) except -1
-    cdef int use_stream(self) except -1
+    cdef uintptr_t callers_stream(self) except? 1
+    cdef int use_stream(self, uintptr_t stream) except -1
     cdef int enter_device(self) except -1
     cdef int change_stream(self, uintptr_t stream) except -1
     cdef int borrow_stream(self, uintptr_t stream) except -1
@@ -77,9 +78,13 @@ cdef class BoundContext:
     cdef int enqueue(self) except -1
     cdef PyObject* enqueue_with_events(self, PyObject** stack) except NULL
     cdef int fail(self, str call) except -1
+    cdef int tidy(self, bint succeeded) except -1
     cdef void forget(self) noexcept
     cdef int remember(self, Py_ssize_t index, PyObject* value) except -1
 
+
+cdef extern from "Python.h":
+    Py_ssize_t PyList_GET_SIZE(object)
 
 cdef extern from *:
     """
@@ -104,3 +109,11 @@ cdef inline int acquire(BoundContext self) except -1:
 cdef inline void release(BoundContext self) noexcept:
     self.lock_owner = NULL
     self.lock.unlock()
+
+
+cdef inline int end_call(BoundContext self, bint succeeded) except -1:
+    """What `acquire` began; with a flag, as ``except`` would save the thread's exception state each time."""
+    if succeeded and self.previous_device < 0 and PyList_GET_SIZE(self.temporaries) == 0:
+        release(self)
+        return 0
+    return self.tidy(succeeded)

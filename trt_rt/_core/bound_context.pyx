@@ -12,7 +12,7 @@ from cpython.ref cimport Py_DECREF
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uintptr_t
 
-from trt_rt._core.dlpack cimport DL_CPU, DL_CUDA, dtype_code, pack_device, torch_exchange_api
+from trt_rt._core.dlpack cimport DL_CPU, DL_CUDA, current_stream, dtype_code, pack_device, torch_exchange_api
 from trt_rt._core.driver cimport is_capturing
 from trt_rt._core.io_slot cimport IOSlot
 
@@ -148,12 +148,14 @@ cdef class BoundContext:
             self.lock.lock()
         return 0
 
-    cdef int use_stream(self) except -1:
+    cdef uintptr_t callers_stream(self) except? 1:
+        """The calling thread's current stream; 0 on a CPU."""
+        return current_stream(self.api, self.device_index) if self.on_cuda else 0
+
+    cdef int use_stream(self, uintptr_t stream) except -1:
         """Enqueue to the caller's current stream from here on."""
-        cdef void* stream = NULL
-        self.api.current_work_stream(DL_CUDA, self.device_index, &stream)
-        if <uintptr_t> stream != self.stream or not self.has_stream:
-            self.change_stream(<uintptr_t> stream)
+        if stream != self.stream or not self.has_stream:
+            self.change_stream(stream)
         # The default stream belongs to the current context, so it needs the right one even on one GPU.
         if (_safe_mode or self.on_side_stream) and self.order.has_other_context():
             self.enter_device()
@@ -320,8 +322,22 @@ cdef class BoundContext:
             slot.last_object = value
         return 0
 
+    cdef int tidy(self, bint succeeded) except -1:
+        """The end of a call that failed, or that made copies or switched something for its time."""
+        try:
+            if not succeeded:
+                self.forget()
+            self.temporaries.clear()
+            if self.is_borrowing:
+                self.return_stream()
+            if self.previous_device >= 0:
+                self.restore_device()
+            return 0
+        finally:
+            release(self)
+
     cdef void forget(self) noexcept:
-        """After a failure nothing that the context holds is taken for granted."""
+        """After a failure nothing is taken for granted, so that the next call binds everything."""
         cdef Py_ssize_t index
         for index in range(self.input_count + self.output_count):
             self.slots[index].address = 0

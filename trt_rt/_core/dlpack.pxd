@@ -122,5 +122,12 @@ cdef inline int64_t element_count(const DLTensor* tensor) noexcept nogil:
     return count
 
 
+cdef inline uintptr_t current_stream(const DLExchangeAPI* api, int32_t device_index) except? 1:
+    """The calling thread's current CUDA stream of a device."""
+    cdef void* stream = NULL
+    api.current_work_stream(DL_CUDA, device_index, &stream)
+    return <uintptr_t> stream
+
+
 cdef DLExchangeAPI* torch_exchange_api() except NULL
 cdef uint32_t dtype_code(object dtype) except? 0

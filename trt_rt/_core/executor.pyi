@@ -1,24 +1,17 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
-from typing_extensions import Self, disjoint_base
+from typing_extensions import Self
 
-from trt_rt._core.graph_binding import GraphBinding
+from trt_rt._core.bound_call import BoundCalls
 from trt_rt._core.io_tensor import IOTensor
 
-@disjoint_base
-class BoundCall:
-    def __new__(cls, executor: Executor, inputs: tuple[Any, ...]) -> Self: ...
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # raises: `Executor.bind` makes them
-    @property
-    def inputs(self) -> tuple[Any, ...]: ...
-    @property
-    def outputs(self) -> torch.Tensor | tuple[torch.Tensor, ...] | None: ...
-    def __call__(self) -> Any: ...
-
 @final
-class Executor(GraphBinding):
+class Executor(BoundCalls):
+    def __new__(
+        cls, contexts: Any, inputs: tuple[Any, ...], outputs: tuple[Any, ...], **options: Any
+    ) -> Self: ...
     def __init__(
         self,
         contexts: Any,
@@ -36,7 +29,6 @@ class Executor(GraphBinding):
     def closed(self) -> bool: ...
     def __call__(self, *args: Any) -> Any: ...
     def run_into(self, args: tuple[Any, ...], out: Any) -> Any: ...
-    def bind(self, *args: Any, out: torch.Tensor | Sequence[torch.Tensor] | None = None) -> BoundCall: ...
     def configure(
         self, *, buffers: int, max_graphs: int, allocate_all: bool, profile: int, new_context: bool
     ) -> None: ...
@@ -46,6 +38,4 @@ class Executor(GraphBinding):
     def graph_inputs(self) -> tuple[torch.Tensor, ...] | None: ...
     @property
     def counts(self) -> dict[str, int]: ...
-    @property
-    def calls(self) -> int: ...
     def close(self) -> None: ...

@@ -8,9 +8,9 @@ one.
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.pystate cimport PyThreadState_Get
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport uint64_t, uintptr_t
 
-from trt_rt._core.dlpack cimport DL_CUDA, torch_exchange_api
+from trt_rt._core.dlpack cimport current_stream, torch_exchange_api
 from trt_rt._core.driver cimport is_capturing
 from trt_rt._core.executor cimport Executor
 
@@ -27,6 +27,31 @@ cdef extern from *:
     # The GIL is not let go of between the two, so that with a GIL it is the lock.
     void LOCK "TRT_RT_LOCK"(mutex&) noexcept nogil
     void UNLOCK "TRT_RT_UNLOCK"(mutex&) noexcept nogil
+
+cdef extern from *:
+    """
+    #if defined(__x86_64__)
+    #include <x86intrin.h>
+    static inline uint64_t trt_rt_time_stamp(void) { return __rdtsc(); }
+    #elif defined(__aarch64__)
+    static inline uint64_t trt_rt_time_stamp(void) {
+        uint64_t stamp;
+        __asm__ volatile("mrs %0, cntvct_el0" : "=r"(stamp));
+        return stamp;
+    }
+    #else
+    #include <time.h>
+    static inline uint64_t trt_rt_time_stamp(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t) now.tv_sec * 1000000000u + now.tv_nsec;
+    }
+    #endif
+    """
+    # Rises with time, and is written nowhere: a counter would be, by every thread at every call.
+    uint64_t time_stamp "trt_rt_time_stamp" () noexcept nogil
+
+cdef uintptr_t UNCLAIMED = <uintptr_t> -1  # the route of an executor that any stream may take
 
 
 cdef class ExecutorPool:
@@ -52,46 +77,44 @@ cdef class ExecutorPool:
         self.make_executor = make_executor
         self.capacity = capacity
         self.executors = []
-        self.routes = <Route*> PyMem_Malloc(capacity * sizeof(Route))
+        self.routes = <uintptr_t*> PyMem_Malloc(capacity * sizeof(uintptr_t))
         if self.routes == NULL:
             raise MemoryError()
 
     def __init__(self, *args, **kwargs):
         # The first is made now, so that a lack of memory shows when a module is made; any stream may take it.
-        self._add_route(<uintptr_t> -1)
+        self._add_route(UNCLAIMED)
 
     def __dealloc__(self):
         PyMem_Free(self.routes)
 
-    cdef Executor select(self):
-        """The executor of the calling thread's current stream."""
-        cdef void* stream = NULL
-        if not self.on_cuda:
-            return self._select_route(<uintptr_t> PyThreadState_Get())
-        self.api.current_work_stream(DL_CUDA, self.device_index, &stream)
-        return self._select_route(<uintptr_t> stream)
+    cdef uintptr_t callers_route(self) except? 1:
+        """The calling thread's current stream; on a CPU, the thread."""
+        if self.on_cuda:
+            return current_stream(self.api, self.device_index)
+        return <uintptr_t> PyThreadState_Get()
 
-    cdef Executor _select_route(self, uintptr_t stream):
+    cdef Executor select(self, uintptr_t route):
+        """The executor of a stream or thread."""
         cdef Py_ssize_t index
         cdef Executor executor
         LOCK(self.lock)
         for index in range(self.count):
-            if self.routes[index].stream == stream:
-                self.clock += 1
-                self.routes[index].last_used = self.clock
+            if self.routes[index] == route:
                 executor = <Executor> self.executors[index]
+                executor.last_used = time_stamp()
                 UNLOCK(self.lock)
                 return executor
         UNLOCK(self.lock)
-        return self._add_route(stream)
+        return self._add_route(route)
 
-    cdef Executor _add_route(self, uintptr_t stream):
+    cdef Executor _add_route(self, uintptr_t route):
         """Give a new stream the unclaimed executor, a new one, or that of the stream idle longest."""
         cdef Py_ssize_t index, chosen = -1
         cdef Executor executor
-        if self.on_cuda and self.count != 0 and stream != <uintptr_t> -1 and is_capturing(stream):
-            return self._lend_to_capture(stream)
-        if self.count < self.capacity and not (self.count == 1 and self.routes[0].stream == <uintptr_t> -1):
+        if self.on_cuda and self.count != 0 and route != UNCLAIMED and is_capturing(route):
+            return self._lend_to_capture(route)
+        if self.count < self.capacity and not (self.count == 1 and self.routes[0] == UNCLAIMED):
             executor = self.make_executor()
             LOCK(self.lock)
             if self.count < self.capacity:
@@ -103,16 +126,18 @@ cdef class ExecutorPool:
         if chosen < 0:
             chosen = 0
             for index in range(1, self.count):
-                if self.routes[index].last_used < self.routes[chosen].last_used:
+                if self._last_used(index) < self._last_used(chosen):
                     chosen = index
-        self.clock += 1
-        self.routes[chosen].stream = stream
-        self.routes[chosen].last_used = self.clock
+        self.routes[chosen] = route
         executor = <Executor> self.executors[chosen]
+        executor.last_used = time_stamp()
         UNLOCK(self.lock)
         return executor
 
-    cdef Executor _lend_to_capture(self, uintptr_t stream):
+    cdef uint64_t _last_used(self, Py_ssize_t index) noexcept:
+        return (<Executor> self.executors[index]).last_used
+
+    cdef Executor _lend_to_capture(self, uintptr_t route):
         """Give a stream that is being captured the executor used last, with the shapes that it has.
 
         A new context would allocate memory, which CUDA refuses there. The stream that had this one gets a
@@ -121,9 +146,9 @@ cdef class ExecutorPool:
         cdef Py_ssize_t index, chosen = 0
         LOCK(self.lock)
         for index in range(1, self.count):
-            if self.routes[index].last_used > self.routes[chosen].last_used:
+            if self._last_used(index) > self._last_used(chosen):
                 chosen = index
-        self.routes[chosen].stream = stream
+        self.routes[chosen] = route
         executor = <Executor> self.executors[chosen]
         UNLOCK(self.lock)
         return executor
@@ -140,23 +165,19 @@ cdef class ExecutorPool:
         BackendError
             If there is no memory for another execution context.
         """
-        return self.select()
+        return self.select(self.callers_route())
 
     def take(self):
         """Take the current stream's executor out, so that no other call ever uses it; None if there is none.
 
         For work that has baked its context in: a captured CUDA graph.
         """
-        cdef void* stream = NULL
-        cdef uintptr_t wanted = <uintptr_t> PyThreadState_Get()
+        cdef uintptr_t route = self.callers_route()
         cdef Py_ssize_t index
-        if self.on_cuda:
-            self.api.current_work_stream(DL_CUDA, self.device_index, &stream)
-            wanted = <uintptr_t> stream
         LOCK(self.lock)
         try:
             for index in range(self.count):
-                if self.routes[index].stream == wanted:
+                if self.routes[index] == route:
                     self.count -= 1
                     self.routes[index] = self.routes[self.count]
                     executor = self.executors[index]

@@ -24,6 +24,7 @@ cdef class GraphBinding(OutputBinding):
     cdef int launch_graph(self, CapturedGraph graph) except -1
     cdef int drop_graphs(self) except -1
     cdef bint has_graphs(self) except -1
+    cdef void forget(self) noexcept
 
     cdef int _choose_graph(self, bint copies_outputs) except -1
     cdef bint _may_bake_addresses(self) except -1

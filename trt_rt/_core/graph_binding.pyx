@@ -195,6 +195,11 @@ cdef class GraphBinding(OutputBinding):
         self.captures += 1
         return graph
 
+    cdef void forget(self) noexcept:
+        self.graph = None
+        self.graph_is_stale = False
+        OutputBinding.forget(self)
+
     cdef bint has_graphs(self) except -1:
         return len(self.graphs) != 0
 

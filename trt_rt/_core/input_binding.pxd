@@ -31,6 +31,7 @@ cdef class InputBinding(BoundContext):
     cdef int recall(self, ShapeRecord record) except -1
     cdef int use_record(self, ShapeRecord record) except -1
     cdef bint is_negative(self, PyObject* value) except -1
+    cdef void forget(self) noexcept
 
     cdef int _take_input(self, Py_ssize_t index, PyObject* value) except -1
     cdef int _take_decoded(self, Py_ssize_t index, PyObject* value, const DLTensor* tensor) except -1

@@ -221,6 +221,10 @@ cdef class InputBinding(BoundContext):
         self.record = record
         return 0
 
+    cdef void forget(self) noexcept:
+        self.record = None
+        BoundContext.forget(self)
+
     @cython.final
     cdef Py_ssize_t _build_key(self) except -1:
         """Per input: rank and dimensions, and for a shape tensor its values; all that outputs follow from."""

@@ -1,10 +1,19 @@
 # cython: boundscheck=False, wraparound=False
 """A TRTModule's call: straight to its stream's executor, unless something asks for nn.Module's own."""
 
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.tuple cimport PyTuple_GET_SIZE
+from libc.stdint cimport uintptr_t
 
 from trt_rt._core.executor_pool cimport ExecutorPool
+from trt_rt._core.vectorcall cimport (
+    PyVectorcall_NARGS,
+    has_keywords,
+    inherit_vectorcall,
+    keywords,
+    positional,
+    use_vectorcall,
+)
 
 cdef extern from "Python.h":
     ctypedef struct PyTupleObject:
@@ -20,12 +29,21 @@ cdef class ModuleCallBase:
     that hold hooks are known in advance, so that looking is reading a few sizes.
     """
 
+    def __cinit__(self, *args, **kwargs):
+        self._vectorcall = _call_module
+        if (<PyObject*> self).ob_type.tp_call == (<PyTypeObject*> ModuleCallBase).tp_call:
+            inherit_vectorcall((<PyObject*> self).ob_type)
+
     def __call__(self, *args, **kwargs):
         if self._is_direct and not self._has_hooks():
             if not kwargs:
-                return self._pool.select().run((<PyTupleObject*> args).ob_item, PyTuple_GET_SIZE(args), None)
+                return self._run((<PyTupleObject*> args).ob_item, PyTuple_GET_SIZE(args), None)
             return self.forward(*args, **kwargs)
         return super().__call__(*args, **kwargs)
+
+    cdef object _run(self, PyObject** args, Py_ssize_t count, object out):
+        cdef uintptr_t route = self._pool.callers_route()
+        return self._pool.select(route).run(route, args, count, out)
 
     cdef bint _has_hooks(self) noexcept:
         cdef Py_ssize_t index
@@ -45,4 +63,23 @@ cdef class ModuleCallBase:
     @property
     def executor(self):
         """The `Executor` of the calling stream: the call without nn.Module around it."""
-        return None if self._pool is None else self._pool.select()
+        return None if self._pool is None else self._pool.select(self._pool.callers_route())
+
+
+cdef object _call_module(object this, PyObject** args, size_t flags, PyObject* names):
+    cdef ModuleCallBase module = <ModuleCallBase> this
+    cdef Py_ssize_t count = PyVectorcall_NARGS(flags)
+    # Before Python 3.12, giving a class another __call__ does not switch this one off.
+    if (
+        module._is_direct
+        and (<PyObject*> this).ob_type.tp_call == (<PyTypeObject*> ModuleCallBase).tp_call
+        and not module._has_hooks()
+    ):
+        if not has_keywords(names):
+            return module._run(args, count, None)
+        if len(<tuple> names) == 1 and (<tuple> names)[0] == "out":
+            return module._run(args, count, <object> args[count])
+    return type(this).__call__(this, *positional(args, count), **keywords(args, count, names))
+
+
+use_vectorcall(<PyTypeObject*> ModuleCallBase, <Py_ssize_t> &(<ModuleCallBase> <PyObject*> NULL)._vectorcall)

@@ -22,6 +22,7 @@ cdef class OutputBinding(InputBinding):
     cdef object bind_fresh(self, PyObject** args)
     cdef object bind_callers(self, PyObject** args, object out)
     cdef object collect(self, object result)
+    cdef void forget(self) noexcept
 
     cdef object allocate_output(self, Py_ssize_t output, DLTensor* tensor)
     cdef int _choose_buffers(self) except -1

@@ -71,6 +71,10 @@ cdef class OutputBinding(InputBinding):
     def __dealloc__(self):
         PyMem_Free(self.aliased)
 
+    cdef void forget(self) noexcept:
+        self.buffers = None
+        InputBinding.forget(self)
+
     cdef object bind_outputs(self, PyObject** args, object out):
         self.buffers = None  # those of other shapes must not be taken for this call's, or a later one's
         if out is not None:
