@@ -197,7 +197,7 @@ def test_every_way_to_pass_arguments(module: TRTModule, x: torch.Tensor) -> None
     calls = [
         lambda: module(x),
         lambda: module(*[x]),
-        lambda: module(**{"x": x}),
+        lambda: module(x=x),
         lambda: module.__call__(x),
         lambda: TRTModule.__call__(module, x),
         lambda: module.executor(x),

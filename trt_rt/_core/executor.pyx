@@ -14,7 +14,6 @@ from libc.stdint cimport uintptr_t
 from trt_rt._core.bound_call cimport BoundCalls
 from trt_rt._core.bound_context cimport acquire, end_call, release
 from trt_rt._core.driver cimport is_capturing
-from trt_rt._core.graph_binding cimport GraphBinding
 from trt_rt._core.vectorcall cimport PyVectorcall_NARGS, has_keywords, keywords, positional, use_vectorcall
 
 cdef extern from "Python.h":
