@@ -19,7 +19,10 @@ cdef extern from "Python.h":
     ctypedef struct PyTupleObject:
         PyObject* ob_item[1]
 
-    Py_ssize_t PyDict_GET_SIZE(object)
+    # Of pointers: a module and its hooks belong to all threads, and a reference count that each of them raised
+    # would go from processor to processor at every call.
+    Py_ssize_t tuple_size "PyTuple_GET_SIZE" (PyObject*) noexcept
+    Py_ssize_t dict_size "PyDict_GET_SIZE" (PyObject*) noexcept
 
 
 cdef class ModuleCallBase:
@@ -46,9 +49,10 @@ cdef class ModuleCallBase:
         return self._pool.select(route).run(route, args, count, out)
 
     cdef bint _has_hooks(self) noexcept:
+        cdef PyObject* hooks = <PyObject*> self._hooks
         cdef Py_ssize_t index
-        for index in range(PyTuple_GET_SIZE(self._hooks)):
-            if PyDict_GET_SIZE(<object> (<PyTupleObject*> self._hooks).ob_item[index]) != 0:
+        for index in range(tuple_size(hooks)):
+            if dict_size((<PyTupleObject*> hooks).ob_item[index]) != 0:
                 return True
         return False
 
@@ -67,18 +71,17 @@ cdef class ModuleCallBase:
 
 
 cdef object _call_module(object this, PyObject** args, size_t flags, PyObject* names):
-    cdef ModuleCallBase module = <ModuleCallBase> this
     cdef Py_ssize_t count = PyVectorcall_NARGS(flags)
     # Before Python 3.12, giving a class another __call__ does not switch this one off.
     if (
-        module._is_direct
+        (<ModuleCallBase> this)._is_direct
         and (<PyObject*> this).ob_type.tp_call == (<PyTypeObject*> ModuleCallBase).tp_call
-        and not module._has_hooks()
+        and not (<ModuleCallBase> this)._has_hooks()
     ):
         if not has_keywords(names):
-            return module._run(args, count, None)
+            return (<ModuleCallBase> this)._run(args, count, None)
         if len(<tuple> names) == 1 and (<tuple> names)[0] == "out":
-            return module._run(args, count, <object> args[count])
+            return (<ModuleCallBase> this)._run(args, count, <object> args[count])
     return type(this).__call__(this, *positional(args, count), **keywords(args, count, names))
 
 

@@ -35,7 +35,8 @@ cdef extern from "Python.h":
 
     PyObject* PyList_GET_ITEM(object, Py_ssize_t)  # borrowed
     Py_ssize_t PyList_GET_SIZE(object)
-    PyObject* PyObject_Vectorcall(object, PyObject* const*, size_t, PyObject*) noexcept  # NULL: raised
+    # NULL: raised. Of a pointer: all threads call the same function, and would share its reference count.
+    PyObject* PyObject_Vectorcall(PyObject*, PyObject* const*, size_t, PyObject*) noexcept
 
 cdef extern from *:
     """
@@ -113,8 +114,9 @@ cdef class OutputBinding(InputBinding):
         """A new tensor, and what DLPack says of it."""
         cdef object allocation = self.record.allocations[output]
         cdef PyObject* allocated
-        is_host = self.slots[self.input_count + output].is_shape_tensor
-        allocate = self.allocate_on_host if is_host else self.allocate
+        cdef PyObject* allocate = <PyObject*> self.allocate
+        if self.slots[self.input_count + output].is_shape_tensor:
+            allocate = <PyObject*> self.allocate_on_host
         allocated = PyObject_Vectorcall(allocate, _items(<tuple> allocation), 3, NULL)
         if allocated == NULL:
             self._fail_allocation(output)
