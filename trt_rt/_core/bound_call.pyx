@@ -235,7 +235,7 @@ cdef class BoundCalls(GraphBinding):
 
     cdef bint has_graphs(self) except -1:
         cdef BoundCall call
-        if self.graphs:
+        if GraphBinding.has_graphs(self):
             return True
         for call in self.live_calls:
             if call.graph is not None:

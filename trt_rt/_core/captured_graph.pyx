@@ -13,7 +13,9 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy
 
 from trt_rt._core.driver cimport StreamOrder, check
+from trt_rt._core.io_slot cimport IOSlot
 from trt_rt._core.shape_record cimport ShapeRecord
+from trt_rt._core.tensor_copies cimport TensorCopies
 
 import sys
 
@@ -52,16 +54,34 @@ cdef class CapturedGraph:
     def __dealloc__(self):
         PyMem_Free(self.addresses)
         # A graph in flight is freed by CUDA when it is done (cuGraphExecDestroy).
-        if self.executable != NULL and sys is not None and not sys.is_finalizing():
-            with nogil:
+        if sys is None or sys.is_finalizing():
+            return
+        with nogil:
+            if self.executable != NULL:
                 cydriver.cuGraphExecDestroy(self.executable)
+            if self.template != NULL:
+                cydriver.cuGraphDestroy(self.template)
+
+    cdef int take_addresses(self, const IOSlot* slots) except -1:
+        """Copy from and to the tensors of this call in the next launch."""
+        if self.from_callers is not None:
+            self._take_addresses(self.from_callers, slots)
+        if self.to_callers is not None:
+            self._take_addresses(self.to_callers, slots)
+        if self.to_host is not None:
+            self.to_host.take_addresses(slots)
+        return 0
+
+    cdef int _take_addresses(self, TensorCopies copies, const IOSlot* slots) except -1:
+        if copies.take_addresses(slots) and copies.nodes[0] != NULL:
+            copies.update_nodes(self.executable)
+        return 0
 
     cdef int capture(self, StreamOrder order) except -1:
         """Capture what the context enqueues now; it has run once before, as TensorRT asks."""
         cdef cydriver.CUstream stream = order.side_stream
-        cdef cydriver.CUgraph graph = NULL
         cdef cydriver.CUresult result
-        cdef bint succeeded = False
+        cdef bint refused = True
         order.push_context()
         try:
             # Thread-local: another thread's cudaMalloc must not break this capture, nor this one its.
@@ -70,28 +90,48 @@ cdef class CapturedGraph:
                 b"cuStreamBeginCapture",
             )
             try:
-                succeeded = self.execute(<uintptr_t> <void*> stream) is True
-            except BaseException:
-                if cydriver.cuStreamEndCapture(stream, &graph) == cydriver.CUDA_SUCCESS and graph != NULL:
-                    cydriver.cuGraphDestroy(graph)
-                raise
-            result = cydriver.cuStreamEndCapture(stream, &graph)
-            if not succeeded or result != cydriver.CUDA_SUCCESS:
-                if graph != NULL:
-                    cydriver.cuGraphDestroy(graph)
-                if succeeded:
-                    check(result, b"cuStreamEndCapture")
+                refused = self._enqueue(stream)
+            finally:
+                result = cydriver.cuStreamEndCapture(stream, &self.template)
+            if refused:
                 return 1
-            result = cydriver.cuGraphInstantiate(&self.executable, graph, 0)
-            cydriver.cuGraphDestroy(graph)
-            check(result, b"cuGraphInstantiate")
+            check(result, b"cuStreamEndCapture")
+            check(cydriver.cuGraphInstantiate(&self.executable, self.template, 0), b"cuGraphInstantiate")
+            self._find_copies()
             cydriver.cuGraphUpload(self.executable, stream)
         finally:
             order.pop_context()
         return 0
 
+    cdef int _enqueue(self, cydriver.CUstream stream) except -1:
+        """Copies and the run, in this order; 1 if the engine refuses."""
+        if self.from_callers is not None and self.from_callers.kernel != NULL:
+            self.from_callers.capture(stream)
+        if self.execute(<uintptr_t> <void*> stream) is not True:
+            return 1
+        if self.to_callers is not None and self.to_callers.kernel != NULL:
+            self.to_callers.capture(stream)
+        return 0
+
+    cdef int _find_copies(self) except -1:
+        if self.from_callers is not None and self.from_callers.kernel != NULL:
+            self.from_callers.find_nodes(self.template)
+        if self.to_callers is not None and self.to_callers.kernel != NULL:
+            self.to_callers.find_nodes(self.template)
+        return 0
+
     cdef int launch(self, uintptr_t stream) except -1:
         """Repeat the run in the order of `stream`; 0, or 1 if the engine refused."""
+        if not self.copies_beside:
+            return self._launch_alone(stream)
+        self._copy_beside(self.from_callers, stream)
+        if self._launch_alone(stream):
+            return 1
+        self._copy_beside(self.to_callers, stream)
+        self._copy_beside(self.to_host, stream)
+        return 0
+
+    cdef int _launch_alone(self, uintptr_t stream) except -1:
         cdef PyObject* stack[2]
         cdef PyObject* result
         if self.executable != NULL:
@@ -102,3 +142,19 @@ cdef class CapturedGraph:
         result = PyObject_Vectorcall(self.execute, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
         Py_DECREF(<object> result)
         return result != Py_True
+
+    cdef int copy_now(self, uintptr_t stream, bint on_cuda, bint outward) except -1:
+        """What belongs before a run, or after it, without a graph."""
+        if outward:
+            if self.to_callers is not None:
+                self.to_callers.copy(stream, on_cuda)
+            if self.to_host is not None:
+                self.to_host.copy(stream, on_cuda)
+        elif self.from_callers is not None:
+            self.from_callers.copy(stream, on_cuda)
+        return 0
+
+    cdef int _copy_beside(self, TensorCopies copies, uintptr_t stream) except -1:
+        if copies is not None and copies.kernel == NULL:
+            copies.copy(stream, self.executable != NULL)
+        return 0

@@ -139,6 +139,7 @@ cdef class Executor(BoundCalls):
             self.ring_size = buffers
             self.ring_generation += 1
             self.records.drop_buffers()
+            self.graphs.resize(max_graphs)
             self.max_graphs = max_graphs
             self.defers_binding = max_graphs != 0
             self.allocate_all = allocate_all

@@ -1,21 +1,21 @@
 """Runs an engine through captured graphs: finds the one for a call's addresses, or captures it."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from trt_rt._core.captured_graph cimport CapturedGraph
+from trt_rt._core.graph_cache cimport GraphCache
 from trt_rt._core.output_binding cimport OutputBinding
 from trt_rt._core.shape_record cimport ShapeRecord
+from trt_rt._core.tensor_copies cimport TensorCopies
 
 
 cdef class GraphBinding(OutputBinding):
     cdef Py_ssize_t max_graphs   # 0: graphs are off
-    cdef list graphs             # of CapturedGraph
-    cdef CapturedGraph graph     # the one that the last call's tensors launch; None if they were copied
-    cdef CapturedGraph static_graph  # the one that copies were last launched in, or None
-    cdef uint64_t graph_clock
-    cdef uint64_t graph_generation  # changes when all graphs are dropped
-    cdef uintptr_t* wanted       # addresses of the graph that is looked for: inputs, then outputs
+    cdef GraphCache graphs
+    cdef CapturedGraph graph     # what a call with the last call's tensors launches; None: look for it
+    cdef int output_kind         # of the last call
+    cdef uintptr_t* wanted       # key of the graph that is looked for: inputs, then outputs; 0 for copied ones
     cdef readonly uint64_t captures
     cdef readonly uint64_t replays
 
@@ -26,14 +26,18 @@ cdef class GraphBinding(OutputBinding):
     cdef bint has_graphs(self) except -1
     cdef void forget(self) noexcept
 
-    cdef int _choose_graph(self, bint copies_outputs) except -1
-    cdef bint _may_bake_addresses(self) except -1
-    cdef CapturedGraph _find_graph(self)
-    cdef int _add_graph(self, CapturedGraph graph) except -1
-    cdef int _want_static_outputs(self) except -1
-    cdef int _copy_inputs(self) except -1
+    cdef int _choose_graph(self) except -1
+    cdef CapturedGraph _launch_or_capture(self, Py_ssize_t allowed)
+    cdef int _want_callers_addresses(self) except -1
+    cdef int _copy_what_changed(self) except -1
+    cdef int _copy_all(self) except -1
+    cdef int _copy(self, Py_ssize_t index) except -1
+    cdef int64_t _size_of(self, Py_ssize_t index) noexcept
+    cdef bint _inputs_are_static(self) noexcept
+    cdef int _add_graph(self, uint64_t key_hash, CapturedGraph graph) except -1
+    cdef TensorCopies _copies_for(self, CapturedGraph graph, Py_ssize_t index)
+    cdef TensorCopies _new_copies(self, Py_ssize_t capacity, bint is_outward)
+    cdef int _run_without_graph(self) except -1
+    cdef object _bind_copied_outputs(self, PyObject** args)
+    cdef object _bind_copied_output(self, PyObject** args, Py_ssize_t output)
     cdef uintptr_t _static_address(self, Py_ssize_t index) except 0
-    cdef int _copy(self, uintptr_t target, uintptr_t source, size_t size) except -1
-    cdef object _copied_outputs(self, PyObject** args)
-    cdef object _copied_output(self, PyObject** args, Py_ssize_t output)
-    cdef int _copy_to_callers(self) except -1

@@ -2,9 +2,9 @@
 """Runs an engine through captured graphs: finds the one for a call's addresses, or captures it.
 
 A graph has the addresses of its inputs and outputs baked in. A steady loop comes with the same few
-addresses again and again, so graphs are captured for callers' addresses while there are few of them, or
-they recur; when they churn, inputs are copied to static tensors, which have a graph of their own. A copy
-costs more than a launch.
+addresses again and again, so graphs are captured for callers' addresses while those are few, or have come often
+enough to earn one. Of other calls, what changes is copied to and from static tensors, by nodes of the graph;
+fresh outputs always are.
 """
 
 cimport cython
@@ -12,16 +12,16 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
-from cuda.bindings cimport cydriver
-from libc.stdint cimport int64_t, uintptr_t
-from libc.string cimport memcpy
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from trt_rt._core.captured_graph cimport CapturedGraph, is_for
+from trt_rt._core.captured_graph cimport CapturedGraph
+from trt_rt._core.copy_kernel cimport copy_kernel
 from trt_rt._core.dlpack cimport DLTensor
-from trt_rt._core.driver cimport check
+from trt_rt._core.graph_cache cimport GraphCache, hash_key
 from trt_rt._core.io_slot cimport IOSlot, layout_bytes
 from trt_rt._core.output_binding cimport OutputBinding
-from trt_rt._core.shape_record cimport ShapeRecord, hash_words
+from trt_rt._core.shape_record cimport ShapeRecord
+from trt_rt._core.tensor_copies cimport TensorCopies
 
 import torch
 
@@ -29,11 +29,17 @@ from trt_rt._core.dlpack import tensor_from_address, view_of
 from trt_rt._core.garbage_collection import no_garbage_collection
 from trt_rt.errors import ExecutionError
 
-cdef extern from "Python.h":
-    Py_ssize_t PyList_GET_SIZE(object)
-
-# Graphs captured for callers' addresses of one set of shapes, before addresses have to recur for one.
+# Graphs captured for one set of shapes before addresses have to earn one: for all the addresses that come;
+# then for those that stay, with the rest copied; then for those that cannot be copied.
 cdef Py_ssize_t ADDRESS_GRAPHS = 4
+cdef Py_ssize_t PARTLY_COPYING_GRAPHS = 2
+cdef Py_ssize_t COPYING_GRAPHS = 2
+
+cdef enum OutputKind:
+    UNKNOWN
+    FRESH
+    PREALLOCATED
+    CALLERS
 
 
 @cython.no_gc_clear
@@ -41,7 +47,7 @@ cdef class GraphBinding(OutputBinding):
     """What a call needs besides to be launched as a captured graph."""
 
     def __cinit__(self, contexts, tuple inputs, tuple outputs, **options):
-        self.graphs = []
+        self.graphs = GraphCache()
         self.wanted = <uintptr_t*> PyMem_Calloc(max(len(inputs) + len(outputs), 1), sizeof(uintptr_t))
         if self.wanted == NULL:
             raise MemoryError()
@@ -52,104 +58,149 @@ cdef class GraphBinding(OutputBinding):
 
     cdef object run_graph(self, PyObject** args, object out):
         """The rest of a call once the inputs were read."""
-        cdef Py_ssize_t index
-        cdef object result = None
+        cdef OutputKind kind = FRESH
         if self.record.is_data_dependent:
             raise ExecutionError(
                 f"engine {self.name!r}: the size of an output depends on data, so it cannot be run as a CUDA "
                 "graph. Leave enable_cudagraphs for this module."
             )
-        if self.shapes_changed:
-            self.graph = None
         if out is not None:
+            kind = CALLERS
             result = self.bind_callers(args, out)
         elif self.ring_size != 0 and not self.has_aliases:
+            kind = PREALLOCATED
             if self.shapes_changed or self.buffers is None:
                 self._choose_buffers()
             result = self.bind_preallocated()
         else:
-            self._want_static_outputs()
+            result = self._bind_copied_outputs(args)
+        if self.shapes_changed or kind != self.output_kind:
+            self.graph = None
+            self.output_kind = kind
         if self.graph is not None and not self.graph_is_stale:
             self.launch_graph(self.graph)
         else:
-            self._choose_graph(out is not None)
-            # What a call binds is committed when it has succeeded.
-            self.graph_is_stale = False
-            for index in range(self.input_count + self.output_count):
-                self.slots[index].address = self.slots[index].next_address
-        return self._copied_outputs(args) if result is None else result
+            self._choose_graph()
+        return result
 
     @cython.final
-    cdef int _choose_graph(self, bint copies_outputs) except -1:
-        """Launch the graph for the addresses of this call, or capture one, or run on copies."""
+    cdef int _choose_graph(self) except -1:
+        """Launch the graph for the addresses of this call, or capture one, or run without."""
         cdef Py_ssize_t index
-        cdef bint is_static = False
+        cdef Py_ssize_t allowed = ADDRESS_GRAPHS + self.ring_size
         cdef CapturedGraph graph
+        self.graph = None
+        self._want_callers_addresses()
+        graph = self._launch_or_capture(allowed)
+        if graph is None:
+            self._copy_what_changed()
+            allowed += PARTLY_COPYING_GRAPHS
+            graph = self._launch_or_capture(allowed)
+        if graph is None:
+            self._copy_all()
+            allowed += COPYING_GRAPHS
+            graph = self._launch_or_capture(allowed)
+        if graph is None:
+            self._run_without_graph()
+        elif graph.from_callers is None:  # else each call is counted, so that its addresses may earn a graph
+            self.graph = graph
+        # What a call binds is committed when it has succeeded.
+        self.graph_is_stale = False
         for index in range(self.input_count + self.output_count):
-            self.wanted[index] = self.slots[index].next_address
-        graph = self._find_graph()
-        if graph is None and not self._may_bake_addresses():
-            is_static = True
-            self._copy_inputs()
-            if copies_outputs:
-                for index in range(self.output_count):
-                    if self.aliased[index] < 0:
-                        self.wanted[self.input_count + index] = self._static_address(self.input_count + index)
-            graph = self.static_graph
-            if graph is None or not is_for(graph, self.record, self.wanted):
-                graph = self.static_graph = self._find_graph()
-        if graph is not None:
-            self.launch_graph(graph)
-        else:
-            graph = self.capture_graph(self.record, self.wanted)
-            graph.statics = [tensor for tensor in self.record.statics if tensor is not None]
-            graph.is_static = is_static
-            self._add_graph(graph)
-        if is_static and copies_outputs:
-            self._copy_to_callers()
-        self.graph = None if is_static else graph
+            self.slots[index].address = self.slots[index].next_address
         return 0
 
     @cython.final
-    cdef bint _may_bake_addresses(self) except -1:
-        """Whether a graph should be captured for the callers' own addresses."""
-        if PyList_GET_SIZE(self.temporaries) != 0:  # copies of ours: their addresses mean nothing
+    cdef CapturedGraph _launch_or_capture(self, Py_ssize_t allowed):
+        """Run the graph for `wanted`; None if there is none, and it is not to be captured."""
+        cdef uint64_t key_hash = hash_key(self.record, self.wanted, self.input_count + self.output_count)
+        cdef CapturedGraph graph = self.graphs.find(key_hash, self.record, self.wanted)
+        if graph is not None:
+            self.launch_graph(graph)
+        elif (
+            self.record.history.graph_count < allowed
+            or self.record.history.earns_graph(key_hash)
+            or self._inputs_are_static()
+        ):
+            graph = self.capture_graph(self.record, self.wanted)
+            self._add_graph(key_hash, graph)
+        return graph
+
+    @cython.final
+    cdef int _want_callers_addresses(self) except -1:
+        """Ask for a graph that reads and writes the caller's tensors, but for outputs that must be copied."""
+        cdef Py_ssize_t index
+        for index in range(self.input_count + self.output_count):
+            self.wanted[index] = self.slots[index].next_address
+            # A host tensor is written when the engine is enqueued, not when a graph is launched.
+            if index >= self.input_count and (self.output_kind == FRESH or self.slots[index].is_shape_tensor):
+                self._copy(index)
+        return 0
+
+    @cython.final
+    cdef int _copy_what_changed(self) except -1:
+        """Ask for a graph that copies what lies elsewhere than at the last call that got here."""
+        cdef Py_ssize_t index
+        cdef uintptr_t* last = self.record.history.last
+        for index in range(self.input_count + self.output_count):
+            if self.slots[index].next_address != last[index]:
+                last[index] = self.slots[index].next_address
+                self._copy(index)
+        return 0
+
+    @cython.final
+    cdef int _copy_all(self) except -1:
+        cdef Py_ssize_t index
+        for index in range(self.input_count + self.output_count):
+            self._copy(index)
+        return 0
+
+    @cython.final
+    cdef int _copy(self, Py_ssize_t index) except -1:
+        """Ask for a graph that copies an I/O tensor, if that can be copied."""
+        cdef IOSlot* slot = &self.slots[index]
+        if index < self.input_count:
+            if not slot.is_shape_tensor and not slot.is_written and self._size_of(index) != 0:
+                self.wanted[index] = 0
+        elif self.aliased[index - self.input_count] < 0 and self._size_of(index) != 0:
+            self.wanted[index] = 0
+        return 0
+
+    @cython.final
+    cdef int64_t _size_of(self, Py_ssize_t index) noexcept:
+        """Bytes of an I/O tensor, for the shapes of this call."""
+        if index < self.input_count:
+            return layout_bytes(&self.slots[index].layout)
+        return layout_bytes(&self.record.outputs[index - self.input_count])
+
+    @cython.final
+    cdef bint _inputs_are_static(self) noexcept:
+        """Whether the caller has written in place: that is worth a graph at once."""
+        cdef Py_ssize_t index
+        if self.output_kind == CALLERS:
             return False
-        if self.record.graph_count < ADDRESS_GRAPHS + self.ring_size:
-            return True
-        return self.record.recurs(
-            hash_words(<const int64_t*> self.wanted, self.input_count + self.output_count)
-        )
+        for index in range(self.input_count):
+            if not self.slots[index].is_shape_tensor and self.wanted[index] != self.record.static_addresses[index]:
+                return False
+        return self.input_count != 0
 
     @cython.final
-    cdef CapturedGraph _find_graph(self):
-        cdef CapturedGraph graph
-        for graph in self.graphs:
-            if is_for(graph, self.record, self.wanted):
-                return graph
-        return None
-
-    @cython.final
-    cdef int _add_graph(self, CapturedGraph graph) except -1:
-        cdef CapturedGraph oldest
-        if len(self.graphs) >= self.max_graphs:
-            oldest = min(self.graphs, key=_last_used)
+    cdef int _add_graph(self, uint64_t key_hash, CapturedGraph graph) except -1:
+        cdef CapturedGraph oldest = self.graphs.least_recent()
+        if oldest is not None:
             if self.on_cuda:  # its context must not go while it runs
                 self.order.wait_for(self.stream, self.on_external_stream)
             self.graphs.remove(oldest)
-            if oldest is self.static_graph:
-                self.static_graph = None
-            oldest.record.graph_count -= not oldest.is_static
-        self.graph_clock += 1
-        graph.last_used = self.graph_clock
-        graph.record.graph_count += not graph.is_static
-        self.graphs.append(graph)
+            oldest.record.history.graph_count -= 1
+        graph.record.history.graph_count += 1
+        self.graphs.add(key_hash, graph)
         return 0
 
     cdef int launch_graph(self, CapturedGraph graph) except -1:
-        self.graph_clock += 1
-        graph.last_used = self.graph_clock
+        self.graphs.mark_used(graph)
         self.replays += 1
+        if graph.has_copies:
+            graph.take_addresses(self.slots)
         if graph.launch(self.stream):
             self.fail("execute_async_v3")
         if self.on_external_stream:
@@ -159,14 +210,78 @@ cdef class GraphBinding(OutputBinding):
     cdef CapturedGraph capture_graph(self, ShapeRecord record, const uintptr_t* addresses):
         """Run the engine once with these addresses, in a context of the graph's own, and capture that.
 
-        The run before the capture, which TensorRT asks for, is the call's own: state that the engine
-        keeps in its inputs advances by one step, not two.
+        An address of 0 stands for a tensor that the graph copies. The run before the capture, which TensorRT
+        asks for, is the call's own: state that the engine keeps in its inputs advances by one step, not two.
         """
         cdef CapturedGraph graph = CapturedGraph(self.contexts.create_for_graph(), record)
-        cdef Py_ssize_t index
-        cdef bint refused = False
-        context = graph.context
+        cdef bint refused = True
         graph.set_addresses(addresses, self.input_count + self.output_count)
+        self._plan_copies(graph)
+        self._set_up(graph)
+        execute, self.execute = self.execute, graph.execute
+        try:
+            graph.copy_now(self.stream, self.on_cuda, False)
+            self.enqueue()
+            graph.copy_now(self.stream, self.on_cuda, True)
+        finally:
+            self.execute = execute
+        if self.on_cuda:
+            try:
+                with no_garbage_collection():
+                    refused = graph.capture(self.order)
+            finally:
+                if refused:
+                    self.wait_quietly()  # the context goes with the graph
+            if refused:
+                self.fail("capturing execute_async_v3 in a CUDA graph")
+        self.captures += 1
+        return graph
+
+    def _plan_copies(self, CapturedGraph graph):
+        """Note which tensors a graph copies."""
+        cdef Py_ssize_t index
+        cdef TensorCopies copies
+        for index in range(graph.count):
+            if graph.addresses[index] != 0:
+                continue
+            copies = self._copies_for(graph, index)
+            copies.add(index, self._static_address(index), self._size_of(index))
+            graph.has_copies = True
+            graph.copies_beside |= copies.kernel == NULL
+        graph.statics = [tensor for tensor in graph.record.statics if tensor is not None]
+        graph.take_addresses(self.slots)
+
+    @cython.final
+    cdef TensorCopies _copies_for(self, CapturedGraph graph, Py_ssize_t index):
+        if index < self.input_count:
+            if graph.from_callers is None:
+                graph.from_callers = self._new_copies(self.input_count, False)
+            return graph.from_callers
+        if self.slots[index].is_shape_tensor:
+            if graph.to_host is None:
+                graph.to_host = TensorCopies(self.output_count, True)
+            return graph.to_host
+        if graph.to_callers is None:
+            graph.to_callers = self._new_copies(self.output_count, True)
+        return graph.to_callers
+
+    @cython.final
+    cdef TensorCopies _new_copies(self, Py_ssize_t capacity, bint is_outward):
+        """Copies that are nodes of the graph, where there are graphs, and a kernel can be had."""
+        cdef TensorCopies copies = TensorCopies(capacity, is_outward)
+        if self.on_cuda:
+            self.order.push_context()
+            try:
+                copies.kernel = copy_kernel(self.order.context)
+            finally:
+                self.order.pop_context()
+        return copies
+
+    def _set_up(self, CapturedGraph graph):
+        """Tell the graph's context all that a run needs."""
+        cdef Py_ssize_t index
+        cdef ShapeRecord record = graph.record
+        context = graph.context
         if context.active_optimization_profile != record.profile:
             if context.set_optimization_profile_async(record.profile, self.stream_handle) is not True:
                 self.fail(f"set_optimization_profile_async({record.profile})")
@@ -174,26 +289,22 @@ cdef class GraphBinding(OutputBinding):
             if self.slots[index].is_dynamic:
                 if context.set_input_shape(self.names[index], record.input_shapes[index]) is not True:
                     self.fail(f"set_input_shape({self.names[index]!r}, {record.input_shapes[index]})")
-        for index in range(self.input_count + self.output_count):
-            address = addresses[index]
+        for index in range(graph.count):
+            address = graph.addresses[index] or record.static_addresses[index]
             if index < self.input_count and self.slots[index].is_shape_tensor:
                 address = self._kept_values(graph, index)
             if context.set_tensor_address(self.names[index], address) is not True:
                 self.fail(f"set_tensor_address({self.names[index]!r}, {address:#x})")
         graph.workspace = self.contexts.give_graph_workspace(context, self.stream_handle)
-        execute, self.execute = self.execute, graph.execute
-        try:
-            self.enqueue()
-        finally:
-            self.execute = execute
-        if self.on_cuda:
-            with no_garbage_collection():
-                refused = graph.capture(self.order)
-            if refused:
-                self.order.wait_for(self.stream, self.on_external_stream)  # the context goes with the graph
-                self.fail("capturing execute_async_v3 in a CUDA graph")
-        self.captures += 1
-        return graph
+
+    @cython.final
+    cdef int _run_without_graph(self) except -1:
+        """Enqueue: what cannot be copied, as the engine writes into it, is new at every call."""
+        cdef Py_ssize_t index
+        self.use_record(self.record)
+        for index in range(self.input_count + self.output_count):
+            self.tell_address(index)
+        return self.enqueue()
 
     cdef void forget(self) noexcept:
         self.graph = None
@@ -201,7 +312,7 @@ cdef class GraphBinding(OutputBinding):
         OutputBinding.forget(self)
 
     cdef bint has_graphs(self) except -1:
-        return len(self.graphs) != 0
+        return len(self.graphs.graphs) != 0
 
     cdef int drop_graphs(self) except -1:
         """Let go of all graphs, and of the memory that they read and write."""
@@ -209,11 +320,9 @@ cdef class GraphBinding(OutputBinding):
         if self.on_cuda and self.has_stream and self.has_graphs():
             self.order.wait_for(self.stream, self.on_external_stream)
         self.graph = None
-        self.static_graph = None
         self.graphs.clear()
-        self.graph_generation += 1
         for record in self.records.records:
-            record.graph_count = 0
+            record.history.clear()
             record.drop_buffers()
         return 0
 
@@ -228,19 +337,30 @@ cdef class GraphBinding(OutputBinding):
         return 0
 
     @cython.final
-    cdef int _want_static_outputs(self) except -1:
+    cdef object _bind_copied_outputs(self, PyObject** args):
+        """New tensors for a graph to copy its outputs to."""
         cdef Py_ssize_t output
-        cdef IOSlot* slot
+        cdef tuple result
+        if self.output_count == 1:
+            return self._bind_copied_output(args, 0)
+        result = PyTuple_New(self.output_count)
         for output in range(self.output_count):
-            slot = &self.slots[self.input_count + output]
-            slot.last_object = NULL
-            if self.aliased[output] >= 0:
-                slot.next_address = self.slots[self.aliased[output]].next_address
-            else:
-                slot.next_address = self._static_address(self.input_count + output)
-            if slot.next_address != slot.address:
-                self.graph_is_stale = True
-        return 0
+            value = self._bind_copied_output(args, output)
+            Py_INCREF(value)
+            PyTuple_SET_ITEM(result, output, value)
+        return result
+
+    @cython.final
+    cdef object _bind_copied_output(self, PyObject** args, Py_ssize_t output):
+        cdef DLTensor tensor
+        cdef IOSlot* slot = &self.slots[self.input_count + output]
+        if self.aliased[output] >= 0:
+            return self._aliased_output(args, output)
+        value = self.allocate_output(output, &tensor)
+        slot.last_object = NULL
+        slot.next_address = <uintptr_t> tensor.data if tensor.data != NULL else self.placeholder_address
+        slot.address = slot.next_address  # that it is another than before makes no graph stale
+        return value
 
     @cython.final
     cdef uintptr_t _static_address(self, Py_ssize_t index) except 0:
@@ -258,70 +378,6 @@ cdef class GraphBinding(OutputBinding):
             if record.static_addresses[index] == 0:  # no elements, no memory
                 record.static_addresses[index] = self.placeholder_address
         return record.static_addresses[index]
-
-    @cython.final
-    cdef int _copy_inputs(self) except -1:
-        """Copy inputs to static tensors, all but those that the engine writes into or reads from the host."""
-        cdef Py_ssize_t index
-        cdef uintptr_t target
-        for index in range(self.input_count):
-            if self.slots[index].is_shape_tensor or self.slots[index].is_written:
-                continue
-            target = self._static_address(index)
-            if self.slots[index].next_address != target:
-                self._copy(target, self.slots[index].next_address, layout_bytes(&self.slots[index].layout))
-                self.wanted[index] = target
-        return 0
-
-    @cython.final
-    cdef int _copy(self, uintptr_t target, uintptr_t source, size_t size) except -1:
-        if size == 0:
-            return 0
-        if not self.on_cuda:
-            memcpy(<void*> target, <const void*> source, size)
-            return 0
-        return check(
-            cydriver.cuMemcpyAsync(target, source, size, <cydriver.CUstream> self.stream), b"cuMemcpyAsync"
-        )
-
-    @cython.final
-    cdef object _copied_outputs(self, PyObject** args):
-        """New tensors that hold what the graph has written to the static ones."""
-        cdef Py_ssize_t output
-        cdef tuple result
-        if self.output_count == 1:
-            return self._copied_output(args, 0)
-        result = PyTuple_New(self.output_count)
-        for output in range(self.output_count):
-            value = self._copied_output(args, output)
-            Py_INCREF(value)
-            PyTuple_SET_ITEM(result, output, value)
-        return result
-
-    @cython.final
-    cdef object _copied_output(self, PyObject** args, Py_ssize_t output):
-        cdef DLTensor tensor
-        if self.aliased[output] >= 0:
-            return <object> args[self.aliased[output]]
-        value = self.allocate_output(output, &tensor)
-        self._copy(
-            <uintptr_t> tensor.data,
-            self.record.static_addresses[self.input_count + output],
-            layout_bytes(&self.record.outputs[output]),
-        )
-        return value
-
-    @cython.final
-    cdef int _copy_to_callers(self) except -1:
-        cdef Py_ssize_t output
-        for output in range(self.output_count):
-            if self.aliased[output] < 0:
-                self._copy(
-                    self.slots[self.input_count + output].next_address,
-                    self.wanted[self.input_count + output],
-                    layout_bytes(&self.record.outputs[output]),
-                )
-        return 0
 
     def _kept_values(self, CapturedGraph graph, Py_ssize_t index):
         """Address of a copy of a shape tensor's values: those in the slot change with the next call."""
@@ -352,7 +408,3 @@ cdef class GraphBinding(OutputBinding):
                 self._static_address(index)
                 tensors.append(view_of(self.record.statics[index]))
         return tuple(tensors)
-
-
-def _last_used(CapturedGraph graph):
-    return graph.last_used

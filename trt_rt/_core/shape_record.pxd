@@ -1,9 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
+from trt_rt._core.address_history cimport AddressHistory
 from trt_rt._core.io_slot cimport TensorLayout
-
-cdef enum:
-    MISSES = 8
 
 
 cdef class OutputBuffers:
@@ -37,12 +35,9 @@ cdef class ShapeRecord:
     cdef Py_ssize_t turn         # the next of the ring
     cdef list statics            # per I/O tensor: what graphs read and write in place of callers' tensors
     cdef uintptr_t* static_addresses  # of them; 0 where there is none
-    cdef Py_ssize_t graph_count  # captured for callers' addresses
-    cdef uint64_t missed[MISSES]  # hashes of the addresses that came last and had no graph
-    cdef Py_ssize_t miss_count
+    cdef AddressHistory history  # of calls through graphs
 
     cdef int set_key(self, const int64_t* key) except -1
-    cdef bint recurs(self, uint64_t addresses_hash) noexcept
     cdef int drop_buffers(self) except -1
     cdef int set_static(self, Py_ssize_t index, object tensor) except -1
 

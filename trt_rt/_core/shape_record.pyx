@@ -8,6 +8,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
+from trt_rt._core.address_history cimport AddressHistory
+
 from trt_rt._core.dlpack import view_of
 
 
@@ -48,6 +50,7 @@ cdef class ShapeRecord:
         self.statics = [None] * count
         self.static_addresses = <uintptr_t*> PyMem_Calloc(max(count, 1), sizeof(uintptr_t))
         self.ring = []
+        self.history = AddressHistory(count)
         self.key = <int64_t*> PyMem_Malloc(max(key_length, 1) * sizeof(int64_t))
         self.outputs = <TensorLayout*> PyMem_Malloc(max(output_count, 1) * sizeof(TensorLayout))
         if self.key == NULL or self.outputs == NULL or self.static_addresses == NULL:
@@ -62,16 +65,6 @@ cdef class ShapeRecord:
         memcpy(self.key, key, self.key_length * sizeof(int64_t))
         self.key_hash = hash_words(key, self.key_length)
         return 0
-
-    cdef bint recurs(self, uint64_t addresses_hash) noexcept:
-        """Whether these addresses were among the last that had no graph; from now on they are."""
-        cdef Py_ssize_t i
-        for i in range(MISSES):
-            if self.missed[i] == addresses_hash:
-                return True
-        self.missed[self.miss_count % MISSES] = addresses_hash
-        self.miss_count += 1
-        return False
 
     cdef int drop_buffers(self) except -1:
         cdef Py_ssize_t index
