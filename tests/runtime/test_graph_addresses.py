@@ -1,0 +1,220 @@
+"""Graphs bake addresses in: which calls share a graph, which copy, and that all of them are right."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch.export import Dim
+
+import trt_rt
+from tests.reference import plans
+from trt_rt import TRTModule
+from trt_rt import reference as trt
+from trt_rt.runtime import enable_cudagraphs, enable_pre_allocated_outputs
+
+DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+MOST_CAPTURES = 8  # four for whole sets of addresses, two that copy in part, two that copy all that can be
+EARNED_AFTER = 256
+INPUTS = 20  # more than one node of a graph copies
+
+
+class Sums(torch.nn.Module):
+    """Each output is its input plus the first input's sum."""
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(each + inputs[0].sum().to(each.dtype) for each in inputs)
+
+
+@functools.cache
+def sums(device: str) -> bytes:
+    """Twenty inputs and outputs, of sizes that are no multiples of sixteen bytes."""
+    inputs = tuple(torch.zeros(3, 1 + 5 * index) for index in range(INPUTS))
+    batch = Dim("batch", min=1, max=64)
+    return trt.build(
+        Sums(), inputs, dynamic_shapes={"inputs": tuple({0: batch} for _ in inputs)}, device=device
+    )
+
+
+def affine(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x) * 2 + 1
+
+
+def many(count: int, device: str, *shape: int) -> list[torch.Tensor]:
+    """Tensors that live side by side, so that each has an address of its own."""
+    return [torch.randn(*shape, device=device) for _ in range(count)]
+
+
+@DEVICES
+def test_addresses_that_churn_end_captures(device: str) -> None:
+    module = TRTModule(plans.affine(device=device), device=device)
+    inputs = many(40, device, 3, 7)
+    with enable_cudagraphs(module):
+        for x in inputs:
+            torch.testing.assert_close(module(x), affine(x))
+        captures = module.stats()["captures"]
+        assert captures <= MOST_CAPTURES
+        for x in inputs:
+            torch.testing.assert_close(module(x), affine(x))
+        assert module.stats()["captures"] == captures
+
+
+@DEVICES
+def test_pairs_of_calls_do_not_capture(device: str) -> None:
+    """Two calls with each tensor are not worth a graph each."""
+    module = TRTModule(plans.affine(device=device), device=device)
+    with enable_cudagraphs(module):
+        for x in many(40, device, 3, 7):
+            torch.testing.assert_close(module(x), affine(x))
+            torch.testing.assert_close(module(x), affine(x))
+        assert module.stats()["captures"] <= MOST_CAPTURES
+
+
+@DEVICES
+def test_addresses_that_come_often_earn_a_graph(device: str) -> None:
+    module = TRTModule(plans.affine(device=device), device=device)
+    inputs = many(20, device, 3, 7)
+    with enable_cudagraphs(module):
+        for x in inputs:
+            module(x)
+        captures = module.stats()["captures"]
+        for _ in range(2 * EARNED_AFTER):
+            result = module(inputs[-1])
+        torch.testing.assert_close(result, affine(inputs[-1]))
+        assert module.stats()["captures"] == captures + 1
+        inputs[-1].fill_(3.0)
+        torch.testing.assert_close(module(inputs[-1]), affine(inputs[-1]))
+
+
+@DEVICES
+def test_one_input_churns_and_the_other_stays(device: str) -> None:
+    """The one that stays is read where it lies, whatever its size: no memory goes to a copy of it."""
+    module = TRTModule(plans.two(device=device), device=device)
+    b = torch.randn(32, 3, device=device)
+    with enable_cudagraphs(module):
+        for step, a in enumerate(many(40, device, 32, 3)):
+            if step % 7 == 6:
+                b.add_(1.0)
+            total, increment = module(a, b)
+            torch.testing.assert_close(total, a + b)
+            torch.testing.assert_close(increment, b + 1)
+        assert module.stats()["captures"] <= MOST_CAPTURES
+
+
+@DEVICES
+@pytest.mark.parametrize("buffers", [0, 1, 3])
+def test_inputs_and_outputs_that_churn_in_every_way(device: str, buffers: int) -> None:
+    module = TRTModule(plans.two(device=device), device=device)
+    xs = many(12, device, 5, 3)
+    outs = [(torch.empty(5, 3, device=device), torch.empty(5, 3, device=device)) for _ in range(10)]
+    pick = torch.Generator().manual_seed(0)
+    with enable_cudagraphs(module):
+        if buffers:
+            module.set_pre_allocated_outputs(True, buffers=buffers)
+        for _ in range(300):
+            i, j, k, kind = (int(torch.randint(high, (), generator=pick)) for high in (12, 12, 10, 3))
+            out = outs[k] if kind == 0 else None
+            total, increment = module(xs[i], xs[j], out=out)
+            torch.testing.assert_close(total, xs[i] + xs[j])
+            torch.testing.assert_close(increment, xs[j] + 1)
+            if out is not None:
+                assert total is out[0]
+                assert increment is out[1]
+
+
+@DEVICES
+def test_more_tensors_than_one_node_copies(device: str) -> None:
+    module = TRTModule(sums(device), device=device)
+    with enable_cudagraphs(module):
+        for turn in range(12):
+            for batch in (3, 64):
+                inputs = [torch.randn(batch, 1 + 5 * index, device=device) for index in range(INPUTS)]
+                results = module(*inputs)
+                if turn % 3 == 0:
+                    inputs = [*inputs[:7], *(each.clone() for each in inputs[7:])]
+                    results = module(*inputs)
+                for result, expected in zip(results, Sums()(*inputs), strict=True):
+                    torch.testing.assert_close(result, expected)
+        assert module.stats()["captures"] <= 2 * MOST_CAPTURES
+
+
+@DEVICES
+def test_results_are_kept_while_graphs_go_on(device: str) -> None:
+    """Outputs that graphs copied are the caller's; calls that follow do not touch them."""
+    module = TRTModule(plans.affine(device=device), device=device)
+    inputs = many(30, device, 3, 7)
+    with enable_cudagraphs(module):
+        results = [module(x) for x in inputs for _ in range(2)]
+    for x, (first, second) in zip(inputs, zip(results[::2], results[1::2], strict=True), strict=True):
+        torch.testing.assert_close(first, affine(x))
+        torch.testing.assert_close(second, affine(x))
+    assert len({result.data_ptr() for result in results}) == len(results)
+
+
+@DEVICES
+def test_caches_that_churn_run_without_graphs(device: str) -> None:
+    """The engine writes into the cache, so that it cannot be copied; captures end all the same."""
+    module = TRTModule(plans.accumulate(device=device), device=device)
+    caches = many(40, device, 8, 4)
+    wanted = [cache.clone() for cache in caches]
+    xs = many(3, device, 8, 4)
+    with enable_cudagraphs(module):
+        for turn in range(3):
+            for index, cache in enumerate(caches):
+                x = xs[(turn + index) % 3]
+                module(cache, x)
+                wanted[index] += x
+                torch.testing.assert_close(cache, wanted[index])
+            if turn == 0:
+                captures = module.stats()["captures"]
+        assert module.stats()["captures"] == captures <= MOST_CAPTURES
+
+
+@DEVICES
+def test_static_inputs_are_worth_a_graph_at_once(device: str) -> None:
+    module = TRTModule(plans.affine(device=device), device=device)
+    with enable_cudagraphs(module), enable_pre_allocated_outputs(module):
+        for x in many(20, device, 3, 7):
+            module(x)
+        (static,) = module.graph_inputs or ()
+        captures = module.stats()["captures"]
+        for value in (1.0, -2.0, 3.0):
+            static.fill_(value)
+            torch.testing.assert_close(module(static), affine(static))
+        assert module.stats()["captures"] == captures + 1
+
+
+@pytest.mark.gpu
+def test_without_a_compiler_in_the_driver_copies_go_beside_the_graph(tmp_path: Path) -> None:
+    """Then the kernel that copies cannot be loaded."""
+    code = """
+    import pathlib, sys, torch
+    from trt_rt import TRTModule
+    from trt_rt.runtime import enable_cudagraphs
+    module = TRTModule(pathlib.Path(sys.argv[1]).read_bytes(), device="cuda")
+    inputs = [torch.randn(3, 7, device="cuda") for _ in range(40)]
+    wanted = [torch.relu(x) * 2 + 1 for x in inputs]
+    with enable_cudagraphs(module):
+        results = [module(x) for x in inputs]
+    for result, expected in zip(results, wanted):
+        torch.testing.assert_close(result, expected)
+    assert module.stats()["replays"] > 20
+    """
+    plan = tmp_path / "affine.plan"
+    plan.write_bytes(plans.affine(device="cuda"))
+    search = os.pathsep.join([str(Path(trt_rt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(plan)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": search, "CUDA_DISABLE_PTX_JIT": "1"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
