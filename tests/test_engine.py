@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.reference import plans
-from trt_rt import BackendError, BoundCall, ClosedError, Engine, PlanError, TRTModule
+from trt_rt import BackendError, BoundCall, ClosedError, Engine, ExecutionError, PlanError, TRTModule
 from trt_rt.errors import TRTError
 
 
@@ -295,3 +295,13 @@ def test_a_reference_plan_for_another_kind_of_device() -> None:
     plan = plans.affine(device="cuda")
     with pytest.raises(PlanError, match="was built for device='cuda' and cannot run on cpu"):
         Engine.from_bytes(plan, device="cpu")
+
+
+def test_closing_an_engine_that_is_being_changed_is_an_error() -> None:
+    """By a finalizer, on the thread that changes it: no deadlock, and the engine is closed."""
+    module, x = TRTModule(plans.affine()), torch.randn(3, 7)
+    module(x)
+    with pytest.raises(ExecutionError), module.engine.without_contexts():
+        module.engine.close()
+    with pytest.raises(ClosedError):
+        module(x)

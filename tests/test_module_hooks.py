@@ -210,7 +210,7 @@ def test_every_way_to_pass_arguments(module: TRTModule, x: torch.Tensor) -> None
     for into in (
         lambda: module(x, out=out),
         lambda: module(x=x, out=out),
-        lambda: module(*[x], **{"out": out}),
+        lambda: module(*[x], out=out),
     ):
         out.zero_()
         assert into() is out

@@ -61,7 +61,7 @@ class Engine:
         self._name = name
         self._backend = backend
         self._device = device
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._executors: weakref.WeakSet[ContextUser] = weakref.WeakSet()
         with current_device(device):
             runtime = backend.runtime()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModuleExecutors", "default_cuda_graphs", "replays_cuda_graphs", "set_default_cuda_graphs"]
 
-_lock = threading.Lock()  # of the next two; nothing else is locked while it is held
+_lock = threading.RLock()  # of the next two; nothing else is locked while it is held
 _live: WeakSet[ModuleExecutors] = WeakSet()
 _default_cuda_graphs = False
 

@@ -22,7 +22,7 @@ _ENTRY_POINTS = ("getCreators", "getPluginCreators")
 
 _loaded: dict[tuple[str, str], tuple[Plugin, ...]] = {}
 _keep_open: list[ctypes.CDLL] = []
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 class Plugin(NamedTuple):

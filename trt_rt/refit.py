@@ -24,7 +24,7 @@ __all__ = ["RefitResult", "refit"]
 _CONSTANTS = "constant_mapping"
 
 # One at a time, so that no engine changes between being checked and being changed.
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 @dataclass(frozen=True)

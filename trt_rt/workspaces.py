@@ -9,7 +9,7 @@ import torch
 
 __all__ = ["shared_workspace"]
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _of_stream: WeakValueDictionary[tuple[torch.device, int], torch.Tensor] = WeakValueDictionary()
 
 

@@ -13,6 +13,7 @@ from tests.behaviours.child import assert_ends_quietly
 from tests.behaviours.gate import gate
 from tests.behaviours.modes import MODES, Caller
 from tests.behaviours.recording import recorded
+from trt_rt import ExecutionError
 
 pytestmark = pytest.mark.gpu
 
@@ -190,6 +191,24 @@ def test_22_never_the_default_stream(make):
     assert len(handles) == 1
     assert not handles & {0, 1, 2}
     case.assert_right(module(*inputs), case.expected(*inputs))
+    with torch.cuda.stream(torch.cuda.ExternalStream(1)):  # the default stream by its handle
+        case.assert_right(module(*inputs), case.expected(*inputs))
+        case.assert_right(module.bind(*inputs)(), case.expected(*inputs))
+    assert not {handle for (handle,) in calls.arguments("execute_async_v3")} & {0, 1, 2}
+
+
+def test_22_the_per_thread_default_stream_is_refused(make):
+    """Its handle is another stream in each thread: two threads would share one context unordered."""
+    case = make("relu")
+    module = case.module()
+    inputs = case.example(3)
+    bound = module.bind(*inputs)
+    with torch.cuda.stream(torch.cuda.ExternalStream(2)):
+        for call in (lambda: module(*inputs), bound):
+            with pytest.raises(ExecutionError, match="per-thread default stream"):
+                call()
+    case.assert_right(module(*inputs), case.expected(*inputs))
+    case.assert_right(bound(), case.expected(*inputs))
 
 
 @pytest.mark.parametrize("mode", MODES)

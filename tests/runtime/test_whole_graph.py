@@ -12,6 +12,7 @@ import torch
 
 from tests.reference import plans
 from trt_rt import Engine, ExecutionError, InputError, TRTModule
+from trt_rt.errors import InputValueError
 from trt_rt.runtime import WholeGraph, enable_cudagraphs
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -404,3 +405,50 @@ def test_calls_from_two_streams_follow_one_another() -> None:
         torch.cuda.synchronize()
         for result, expected in held:
             torch.testing.assert_close(result, expected)
+
+
+# ---- arguments that share memory
+
+
+def test_arguments_that_share_memory_which_is_only_read(device: str) -> None:
+    program = Program(device, lambda y, a, b: y.sum() + a.sum() + b.sum())
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        for _ in range(3):
+            x, base = batch(device), torch.randn(8, device=device)
+            torch.testing.assert_close(run(x, base, base[2:]), eager(x).sum() + base.sum() + base[2:].sum())
+
+
+def test_a_write_into_memory_that_arguments_share_is_refused(device: str) -> None:
+    program = Program(device, lambda y, a, b: a.add_(1.0).sum() + b.sum() + y.sum())
+    x, base, other = batch(device), torch.zeros(8, device=device), torch.zeros(6, device=device)
+
+    def refused(run: torch.nn.Module) -> None:
+        before = base.clone()
+        with pytest.raises(InputValueError, match=r"argument 1, which shares memory with argument 2"):
+            run(x, base, base[2:])
+        assert torch.equal(base, before)
+
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        refused(run)  # while it would be captured
+        for step in range(1, 4):
+            torch.testing.assert_close(run(x, base, other), base.sum() + eager(x).sum())
+            assert torch.equal(base, torch.full_like(base, step))
+        refused(run)  # when it would be replayed
+        halves = torch.zeros(14, device=device)
+        torch.testing.assert_close(run(x, halves[:8], halves[8:]), halves.sum() + eager(x).sum())
+        assert halves.tolist() == [1.0] * 8 + [0.0] * 6
+
+
+# ---- closing in the middle of a call
+
+
+def test_a_program_that_leaves_its_graphs_in_its_own_call() -> None:
+    program = Program("cpu")
+    x = batch("cpu")
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        assert isinstance(run, WholeGraph)
+        torch.testing.assert_close(run(x), eager(x) * 2)
+        program.body = lambda y: (run.close(), y * 2)[1]
+        for _ in range(2):
+            torch.testing.assert_close(run(x), eager(x) * 2)
+        assert run.stats()["graphs"] == 0

@@ -5,9 +5,9 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memset
 
-# Capturing takes as long as copying some hundred times (a copy: 0.3 us of host time, and 1.3 us on the GPU, on
-# an H200; a capture: from 0.3 ms). So addresses get a graph once they have cost as much without it: whatever
-# comes, no more than twice the least time is spent.
+# Capturing takes as long as copying some hundred times (on an H200 a copy takes 0.3 us of host time, and
+# 1.3 us on the GPU; a capture some tenths of a millisecond). So addresses get a graph once they have cost
+# as much without it, and whatever comes, no more than about twice the least time is spent.
 cdef enum:
     EARNED_AFTER = 256
 
@@ -22,7 +22,7 @@ cdef class AddressHistory:
         PyMem_Free(self.last)
 
     cdef bint earns_graph(self, uint64_t addresses) noexcept:
-        """Count a call with addresses (their hash) that have no graph; whether they came often enough for one."""
+        """Count a call with addresses (their hash) that have no graph; whether they now deserve one."""
         cdef Py_ssize_t place
         for place in range(REMEMBERED):
             if self.hashes[place] == addresses:

@@ -185,6 +185,11 @@ cdef class BoundContext:
         return self.order.adopt_context()
 
     cdef int change_stream(self, uintptr_t stream) except -1:
+        if stream == 2:
+            raise ExecutionError(
+                f"engine {self.name!r} was called under torch.cuda.ExternalStream(2), CUDA's per-thread "
+                "default stream, which is another stream in each thread. Use a torch.cuda.Stream."
+            )
         # The context's scratch memory is in use until its last work is done, so the new stream follows the
         # old. The side stream is ordered by events with the default stream, and stands for it here.
         if self.has_stream:
@@ -212,10 +217,10 @@ cdef class BoundContext:
 
     cdef int set_stream(self, uintptr_t stream) except -1:
         self.stream = stream
-        self.on_side_stream = stream == 0
+        self.on_side_stream = stream <= 1  # CU_STREAM_LEGACY is another name of stream 0
         # PyTorch gives a stream that it did not make the stream's own handle for an id.
         self.on_external_stream = (
-            stream != 0 and torch.cuda.current_stream(self.device_index).stream_id == stream
+            stream > 1 and torch.cuda.current_stream(self.device_index).stream_id == stream
         )
         self.needs_events = self.on_side_stream or self.on_external_stream
         self.stream_handle = (

@@ -13,8 +13,8 @@ cdef enum:
     VECTORS_PER_THREAD = 4
     MAX_BLOCKS = 2048
 
-# Row y of the grid copies tensor y: 16 bytes a thread and turn, then up to 15 single bytes. The driver compiles
-# this for the device that it is loaded on.
+# Row y of the grid copies tensor y: 16 bytes a thread and turn, then up to 15 single bytes. The driver
+# compiles this for the device that it is loaded on.
 cdef bytes COPY_KERNEL = b"""
 .version 6.0
 .target sm_70

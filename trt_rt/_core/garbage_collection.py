@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 __all__ = ["no_garbage_collection"]
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _count = 0
 _was_enabled = False
 

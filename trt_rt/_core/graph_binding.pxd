@@ -15,7 +15,7 @@ cdef class GraphBinding(OutputBinding):
     cdef GraphCache graphs
     cdef CapturedGraph graph     # what a call with the last call's tensors launches; None: look for it
     cdef int output_kind         # of the last call
-    cdef uintptr_t* wanted       # key of the graph that is looked for: inputs, then outputs; 0 for copied ones
+    cdef uintptr_t* wanted       # addresses of the graph that is looked for; 0 for what it copies
     cdef readonly uint64_t captures
     cdef readonly uint64_t replays
 

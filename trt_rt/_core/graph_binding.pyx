@@ -2,9 +2,9 @@
 """Runs an engine through captured graphs: finds the one for a call's addresses, or captures it.
 
 A graph has the addresses of its inputs and outputs baked in. A steady loop comes with the same few
-addresses again and again, so graphs are captured for callers' addresses while those are few, or have come often
-enough to earn one. Of other calls, what changes is copied to and from static tensors, by nodes of the graph;
-fresh outputs always are.
+addresses again and again, so graphs are captured for callers' addresses while those are few, or have come
+often enough to earn one. Of other calls, what changes is copied to and from static tensors, by nodes of the
+graph; fresh outputs always are.
 """
 
 cimport cython
@@ -177,10 +177,11 @@ cdef class GraphBinding(OutputBinding):
     cdef bint _inputs_are_static(self) noexcept:
         """Whether the caller has written in place: that is worth a graph at once."""
         cdef Py_ssize_t index
+        cdef uintptr_t* static_addresses = self.record.static_addresses
         if self.output_kind == CALLERS:
             return False
         for index in range(self.input_count):
-            if not self.slots[index].is_shape_tensor and self.wanted[index] != self.record.static_addresses[index]:
+            if self.wanted[index] != static_addresses[index] and not self.slots[index].is_shape_tensor:
                 return False
         return self.input_count != 0
 

@@ -19,8 +19,8 @@ cdef extern from "Python.h":
     ctypedef struct PyTupleObject:
         PyObject* ob_item[1]
 
-    # Of pointers: a module and its hooks belong to all threads, and a reference count that each of them raised
-    # would go from processor to processor at every call.
+    # Of pointers: a module and its hooks belong to all threads, and a reference count that each of them
+    # raised would go from processor to processor at every call.
     Py_ssize_t tuple_size "PyTuple_GET_SIZE" (PyObject*) noexcept
     Py_ssize_t dict_size "PyDict_GET_SIZE" (PyObject*) noexcept
 

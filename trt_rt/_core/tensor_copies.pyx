@@ -1,8 +1,8 @@
 # cython: boundscheck=False, wraparound=False
 """Copies between callers' tensors and those that a captured graph reads and writes.
 
-Inside of a graph they are nodes, which get the addresses of each call before the launch: less work than a copy
-of their own. Beside a graph, and on a CPU, they are done one by one.
+Inside of a graph they are nodes, which get the addresses of each call before the launch: less work than
+copies of their own. Beside a graph, and on a CPU, they are done one by one.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -102,7 +102,10 @@ cdef class TensorCopies:
             self._describe_node(&node, index, parameters)
             check(
                 cydriver.cuLaunchKernel(
-                    node.func, node.gridDimX, node.gridDimY, 1, COPY_THREADS, 1, 1, 0, stream, parameters, NULL
+                    node.func,
+                    node.gridDimX, node.gridDimY, node.gridDimZ,
+                    node.blockDimX, node.blockDimY, node.blockDimZ,
+                    0, stream, parameters, NULL,
                 ),
                 b"cuLaunchKernel",
             )
@@ -117,7 +120,7 @@ cdef class TensorCopies:
         cdef cydriver.CUgraphNodeType kind
         cdef cydriver.CUgraphNode* nodes
         check(cydriver.cuGraphGetNodes(graph, NULL, &count), b"cuGraphGetNodes")
-        nodes = <cydriver.CUgraphNode*> PyMem_Calloc(max(count, 1), sizeof(cydriver.CUgraphNode))
+        nodes = <cydriver.CUgraphNode*> PyMem_Calloc(count + 1, sizeof(cydriver.CUgraphNode))
         if nodes == NULL:
             raise MemoryError()
         try:

@@ -30,7 +30,7 @@ NAMES = tuple(_ADAPTERS)
 """In the order of preference."""
 
 _loaded: dict[str, Backend] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def load(name: str) -> Backend:

@@ -79,10 +79,16 @@ class CapturedProgram:
         -------
         tuple of (bool, object)
             Whether it was run, and what the program returns; not if what was captured is gone.
+
+        Raises
+        ------
+        InputValueError
+            If arguments share memory that the program writes into.
         """
         with self._lock:
             if self._repeat is None:
                 return False, None
+            self.inputs.refuse_shared_memory(leaves)
             self.inputs.fill(leaves)
             result = self._repeat()
             if result is not None:

@@ -74,5 +74,5 @@ class MultiDeviceSafeMode:
             _restore_points.leave(self, bound_context.set_multi_device_safe_mode)
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _restore_points: RestorePoints[bool] = RestorePoints()

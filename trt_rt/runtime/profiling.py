@@ -164,7 +164,7 @@ def _profiler_class(api: ModuleType) -> type:
         def __init__(self, engine: str) -> None:
             base.__init__(self)
             self._engine = engine
-            self._lock = threading.Lock()
+            self._lock = threading.RLock()
             self.reset()
 
         def reset(self) -> None:

@@ -130,6 +130,7 @@ class ProgramCapture:
         with calls.followed():
             result = self._program(*args, **kwargs)
         inputs.note_writes(calls.written)
+        inputs.refuse_shared_memory(leaves)
         return inputs, calls, result
 
     def _capture(

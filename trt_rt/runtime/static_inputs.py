@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from trt_rt.errors import InputValueError
+
 __all__ = ["StaticInputs", "copy_together", "memory_of"]
 
 
@@ -73,6 +75,32 @@ class StaticInputs:
             if tensor._version != self._versions[index] or memory_of(tensor) in written
         ]
 
+    def refuse_shared_memory(self, leaves: Sequence[Any]) -> None:
+        """Refuse a call whose arguments share memory that the program writes into.
+
+        Each has a copy of its own, so that a write through one would not be seen through the other.
+
+        Raises
+        ------
+        InputValueError
+            Naming the arguments by their places among all leaves.
+        """
+        if not self._written:
+            return
+        memory = [memory_of(leaves[position]) for position in self._positions]
+        if len(set(memory)) == len(memory):
+            return
+        for index in self._written:
+            for other, storage in enumerate(memory):
+                tensors = leaves[self._positions[index]], leaves[self._positions[other]]
+                if other != index and storage == memory[index] and _may_overlap(*tensors):
+                    raise InputValueError(
+                        "a program that is run as one CUDA graph writes into its argument "
+                        f"{self._positions[index]}, which shares memory with argument "
+                        f"{self._positions[other]}: the graph has a copy of each. Pass memory of its own, or "
+                        "leave enable_cudagraphs for this program."
+                    )
+
     def write_back(self, leaves: Sequence[Any]) -> None:
         """Let the caller see what the program has written into its arguments."""
         sources, targets = [], []
@@ -87,6 +115,21 @@ class StaticInputs:
 def memory_of(tensor: torch.Tensor) -> int:
     """Where a tensor's storage begins."""
     return tensor.untyped_storage().data_ptr()
+
+
+def _may_overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether the stretches of memory meet that two tensors of one storage lie in."""
+    (begin, end), (other_begin, other_end) = _stretch(a), _stretch(b)
+    return begin < other_end and other_begin < end
+
+
+def _stretch(tensor: torch.Tensor) -> tuple[int, int]:
+    """Addresses of a tensor's first byte and of the one after its last; equal if it has no elements."""
+    begin = tensor.data_ptr()
+    if tensor.numel() == 0:
+        return begin, begin
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return begin, begin + (last + 1) * tensor.element_size()
 
 
 def copy_together(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:

@@ -142,6 +142,8 @@ class WholeGraph(torch.nn.Module):
             finally:
                 self._sequence.end()
                 self._caller = None
+                if self._closed:  # by the program itself, or by a finalizer meanwhile
+                    self._drop_all()
 
     def _run_program(self, *args: Any, **kwargs: Any) -> Any:
         dtype = _autocast(self._device.type)
@@ -166,9 +168,10 @@ class WholeGraph(torch.nn.Module):
 
     def close(self) -> None:
         """Wait for work in flight and let go of all graphs. Calls run the program itself from now on."""
-        with self._lock:
-            self._closed = True
-            self._drop_all()
+        self._closed = True
+        if self._caller != threading.get_ident():  # else the call lets go of them when it is done
+            with self._lock:
+                self._drop_all()
 
     def _drop_all(self) -> None:
         self._last = None
