@@ -407,6 +407,37 @@ def test_calls_from_two_streams_follow_one_another() -> None:
             torch.testing.assert_close(result, expected)
 
 
+def test_calls_with_other_arguments_by_name_or_none(device: str) -> None:
+    class Optional(Program):
+        def forward(self, *args: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
+            x = constant if x is None else x
+            for other in args:
+                x = x + other
+            return self.engine(x) * 2
+
+    constant = torch.full((3, 7), 5.0, device=device)
+    with enable_cudagraphs(Optional(device), whole_graph=True) as run:
+        for _ in range(2):
+            x, other = batch(device), batch(device)
+            torch.testing.assert_close(run(x=x), eager(x) * 2)
+            torch.testing.assert_close(run(), eager(constant) * 2)
+            torch.testing.assert_close(run(other, x=x), eager(x + other) * 2)
+            torch.testing.assert_close(run(other), eager(constant + other) * 2)
+            torch.testing.assert_close(run(other, other), eager(constant + other + other) * 2)
+        assert run.stats() == {"calls": 10, "captures": 5, "replays": 5, "graphs": 5}
+
+
+@pytest.mark.gpu
+def test_tensors_on_the_cpu_among_plain_ones() -> None:
+    """Their values are baked in, so that calls with others do not share a graph."""
+    program = Program("cuda", lambda y, factor: y * factor.item())
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        for value in (2.0, 3.0, 2.0, 3.0):
+            x = batch("cuda")
+            torch.testing.assert_close(run(x, torch.tensor(value)), eager(x) * value)
+        assert captures(run) == 2
+
+
 # ---- arguments that share memory
 
 

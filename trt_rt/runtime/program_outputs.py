@@ -26,6 +26,7 @@ class ProgramOutputs:
     def __init__(self, result: Any) -> None:
         leaves, self._structure = pytree.tree_flatten(result)
         self._leaves = leaves
+        self._is_tensor = isinstance(result, torch.Tensor)
         self._positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         self._tensors: list[torch.Tensor] = [leaves[position] for position in self._positions]
         self._ring: list[list[torch.Tensor]] = []
@@ -37,7 +38,7 @@ class ProgramOutputs:
         Of other shapes it takes their place. That happens on a CPU only, where a shape tensor, whose values
         decide on shapes, cannot be told from other tensors.
         """
-        leaves = pytree.tree_leaves(result)
+        leaves = [result] if self._is_tensor else pytree.tree_leaves(result)
         sources, targets = [], []
         for index, position in enumerate(self._positions):
             source, target = leaves[position], self._tensors[index]
@@ -71,6 +72,8 @@ class ProgramOutputs:
         return self._assembled([_view(tensor) for tensor in values])
 
     def _assembled(self, values: list[torch.Tensor]) -> Any:
+        if self._is_tensor:
+            return values[0]
         leaves = list(self._leaves)
         for position, value in zip(self._positions, values, strict=True):
             leaves[position] = value

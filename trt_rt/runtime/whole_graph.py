@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from trt_rt._core.argument_kinds import ArgumentKinds
 from trt_rt.errors import ExecutionError
 from trt_rt.module import TRTModule
 from trt_rt.runtime.captured_program import CapturedProgram
@@ -62,10 +62,9 @@ class WholeGraph(torch.nn.Module):
         self._inputs = ProgramInputs(self._device)
         self._sequence = StreamSequence(self._device)
         self._capture = ProgramCapture(self._run_program, self._engines, self._device, self._sequence)
-        self._graphs: OrderedDict[Hashable, CapturedProgram] = OrderedDict()
-        self._last: CapturedProgram | None = None
-        self._lock = threading.Lock()
-        self._caller: int | None = None
+        self._graphs: dict[Hashable, _Graph] = {}
+        self._last: _Graph | None = None
+        self._turn = _Turn(self._sequence)
         self._closed = False
         self._state = _BakedState(program, self._engines)
         self._counts = {"calls": 0, "captures": 0, "replays": 0}
@@ -95,55 +94,76 @@ class WholeGraph(torch.nn.Module):
         """
         if self._closed or (self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             return self.program(*args, **kwargs)
-        leaves, structure = flatten((args, kwargs))
-        with self._one_call(), torch.inference_mode(False), torch.no_grad():
-            return self._call(leaves, structure)
+        self._turn.begin()
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                return self._call(args, kwargs)
+        finally:
+            # The program itself, or a finalizer, may have closed this meanwhile.
+            self._turn.end(self._drop_all if self._closed else None)
 
-    def _call(self, leaves: list[Any], structure: Hashable) -> Any:
-        key = (self._inputs.key(leaves, structure), _autocast(self._device.type))
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._state.has_changed():
             self._drop_all()
-        self._counts["calls"] += 1
+        autocast = _autocast(self._device.type)
         buffers = min(module.executors.modes.pre_allocated_outputs for module in self._engines)
-        captured = self._graphs.get(key)
-        if captured is not None:
-            was_run, result = captured.run(leaves, buffers)
+        graph = None if kwargs else self._find(args, autocast)
+        if graph is not None:
+            was_run, result = self._replay(graph, args, buffers)
             if was_run:
-                self._graphs.move_to_end(key)
-                self._counts["replays"] += 1
-                self._last = captured
                 return result
-            del self._graphs[key]
+        leaves, structure = flatten((args, kwargs))
+        key = (self._inputs.key(leaves, structure), autocast)
+        graph = self._graphs.get(key)
+        if graph is not None:
+            was_run, result = self._replay(graph, leaves, buffers)
+            if was_run:
+                return result
+        self._counts["calls"] += 1
         positions = [index for index, leaf in enumerate(leaves) if self._inputs.is_static(leaf)]
         captured, result = self._capture.run(leaves, structure, positions, buffers)
         if captured is not None:
-            self._keep(key, captured)
+            # All of the key, if every argument is a tensor that the graph reads from memory.
+            is_plain = not kwargs and len(positions) == len(args)
+            self._keep(_Graph(key, captured, ArgumentKinds(args) if is_plain else None, autocast))
         return result
 
-    def _keep(self, key: Hashable, captured: CapturedProgram) -> None:
+    def _find(self, args: tuple[Any, ...], autocast: torch.dtype | None) -> _Graph | None:
+        """The graph of a call whose arguments are plain tensors, with no look at anything else.
+
+        The one of the last call first: most calls are like it.
+        """
+        last = self._last
+        if last is not None and last.serves(args, autocast):
+            return last
+        for graph in self._graphs.values():
+            if graph is not last and graph.serves(args, autocast):
+                return graph
+        return None
+
+    def _replay(self, graph: _Graph, leaves: Sequence[Any], buffers: int) -> tuple[bool, Any]:
+        was_run, result = graph.captured.run(leaves, buffers)
+        if was_run:
+            self._counts["calls"] += 1
+            self._counts["replays"] += 1
+            self._mark_used(graph)
+        else:
+            del self._graphs[graph.key]
+        return was_run, result
+
+    def _keep(self, graph: _Graph) -> None:
         while len(self._graphs) >= self._max_graphs:
-            _, oldest = self._graphs.popitem(last=False)
-            oldest.drop()
-        self._graphs[key] = captured
-        self._last = captured
+            oldest = min(self._graphs.values(), key=operator.attrgetter("last_used"))
+            del self._graphs[oldest.key]
+            oldest.captured.drop()
+        self._graphs[graph.key] = graph
+        self._mark_used(graph)
         self._counts["captures"] += 1
 
-    @contextmanager
-    def _one_call(self) -> Iterator[None]:
-        if self._caller == threading.get_ident():
-            raise ExecutionError(
-                "a program that is run as one CUDA graph was called from within its own call."
-            )
-        with self._lock:
-            self._caller = threading.get_ident()
-            try:
-                self._sequence.begin()
-                yield
-            finally:
-                self._sequence.end()
-                self._caller = None
-                if self._closed:  # by the program itself, or by a finalizer meanwhile
-                    self._drop_all()
+    def _mark_used(self, graph: _Graph) -> None:
+        graph.last_used = self._counts["calls"]
+        if self._last is not graph:
+            self._last = graph
 
     def _run_program(self, *args: Any, **kwargs: Any) -> Any:
         dtype = _autocast(self._device.type)
@@ -160,7 +180,7 @@ class WholeGraph(torch.nn.Module):
         Write new data into these and call with them: nothing is copied.
         """
         last = self._last
-        return None if last is None else last.inputs.arguments[0]
+        return None if last is None else last.captured.inputs.arguments[0]
 
     def stats(self) -> dict[str, int]:
         """How often what has happened: ``calls``, ``captures``, ``replays``; and ``graphs`` that are kept."""
@@ -169,14 +189,68 @@ class WholeGraph(torch.nn.Module):
     def close(self) -> None:
         """Wait for work in flight and let go of all graphs. Calls run the program itself from now on."""
         self._closed = True
-        if self._caller != threading.get_ident():  # else the call lets go of them when it is done
-            with self._lock:
+        if not self._turn.is_mine():  # else the call lets go of them when it is done
+            with self._turn.lock:
                 self._drop_all()
 
     def _drop_all(self) -> None:
         self._last = None
         while self._graphs:
-            self._graphs.popitem()[1].drop()
+            self._graphs.popitem()[1].captured.drop()
+
+
+@dataclass(eq=False)
+class _Graph:
+    """A captured program, and the calls that it serves."""
+
+    key: Hashable
+    captured: CapturedProgram
+    kinds: ArgumentKinds | None
+    autocast: torch.dtype | None
+    last_used: int = 0
+
+    def serves(self, args: tuple[Any, ...], autocast: torch.dtype | None) -> bool:
+        return self.kinds is not None and self.autocast is autocast and self.kinds.fit(args)
+
+
+class _Turn:
+    """Lets calls in one at a time, their work on the GPU one after the other too."""
+
+    def __init__(self, sequence: StreamSequence) -> None:
+        self.lock = threading.Lock()
+        self._sequence = sequence
+        self._caller: int | None = None
+
+    def is_mine(self) -> bool:
+        """Whether a call of this thread is under way."""
+        return self._caller == threading.get_ident()
+
+    def begin(self) -> None:
+        """Wait for other threads' calls. Raises ExecutionError in a call of one's own."""
+        if self.is_mine():
+            raise ExecutionError(
+                "a program that is run as one CUDA graph was called from within its own call."
+            )
+        self.lock.acquire()
+        self._caller = threading.get_ident()
+        try:
+            self._sequence.begin()
+        except BaseException:
+            self._release()
+            raise
+
+    def end(self, last_act: Callable[[], None] | None) -> None:
+        """Let others in, after `last_act`."""
+        try:
+            self._sequence.end()
+            if last_act is not None:
+                last_act()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._caller = None
+        self.lock.release()
 
 
 class _BakedState:
