@@ -217,10 +217,10 @@ cdef class BoundContext:
 
     cdef int set_stream(self, uintptr_t stream) except -1:
         self.stream = stream
-        self.on_side_stream = stream <= 1  # CU_STREAM_LEGACY is another name of stream 0
+        self.on_side_stream = stream == 0
         # PyTorch gives a stream that it did not make the stream's own handle for an id.
         self.on_external_stream = (
-            stream > 1 and torch.cuda.current_stream(self.device_index).stream_id == stream
+            stream != 0 and torch.cuda.current_stream(self.device_index).stream_id == stream
         )
         self.needs_events = self.on_side_stream or self.on_external_stream
         self.stream_handle = (

@@ -6,6 +6,8 @@ Importing this needs no driver; the first call raises if there is none.
 from cuda.bindings cimport cydriver
 from libc.stdint cimport uintptr_t
 
+from trt_rt._core.dlpack cimport current_stream, torch_exchange_api
+
 import sys
 
 from trt_rt.errors import BackendError, ExecutionError
@@ -53,22 +55,37 @@ def device_count():
     return count, "" if count else "the NVIDIA driver finds no GPU"
 
 
-def launch_graph(uintptr_t executable, uintptr_t stream):
-    """Launch an executable CUDA graph.
+def current_stream_handle(int device_index):
+    """The calling thread's current CUDA stream of a device, without the object that PyTorch makes of it.
+
+    Parameters
+    ----------
+    device_index : int
+        CUDA ordinal.
+
+    Returns
+    -------
+    int
+    """
+    return current_stream(torch_exchange_api(), device_index)
+
+
+def launch_graph(uintptr_t executable, int device_index):
+    """Launch an executable CUDA graph in the order of the calling thread's current stream.
 
     Parameters
     ----------
     executable : int
-        A ``CUgraphExec``, as ``torch.cuda.CUDAGraph.raw_cuda_graph_exec`` gives it. It must stay until the
-        launch is done.
-    stream : int
-        The CUDA stream in whose order it runs; its device must be current.
+        A ``CUgraphExec``. It must stay until the launch is done.
+    device_index : int
+        CUDA ordinal of its device, which must be current.
 
     Raises
     ------
     ExecutionError
         If CUDA refuses.
     """
+    cdef uintptr_t stream = current_stream(torch_exchange_api(), device_index)
     check(
         cydriver.cuGraphLaunch(<cydriver.CUgraphExec> executable, <cydriver.CUstream> stream),
         b"cuGraphLaunch",

@@ -35,6 +35,7 @@ class StreamGraph:
         self._device = device
         self._memory = CaptureMemory(device)
         self._executable: Any = None
+        self._handle = 0
 
     def __del__(self) -> None:
         # CUDA frees a graph that is in flight when it is done.
@@ -69,10 +70,11 @@ class StreamGraph:
             self._executable = _check("cuGraphInstantiate", *driver.cuGraphInstantiate(graph, 0))
         finally:
             driver.cuGraphDestroy(graph)
+        self._handle = int(self._executable)
 
     def launch(self) -> None:
         """Repeat it in the order of the current stream."""
-        launch_graph(int(self._executable), torch.cuda.current_stream(self._device).cuda_stream)
+        launch_graph(self._handle, self._device.index)
 
 
 def _check(call: str, error: Any, *result: Any) -> Any:

@@ -94,11 +94,19 @@ class WholeGraph(torch.nn.Module):
         """
         if self._closed or (self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             return self.program(*args, **kwargs)
+        if torch.is_inference_mode_enabled():
+            with torch.inference_mode(False):
+                return self._call_in_turn(args, kwargs)
+        return self._call_in_turn(args, kwargs)
+
+    def _call_in_turn(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._turn.begin()
+        is_grad_enabled = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)  # as torch.no_grad does, which takes as long as a launch
         try:
-            with torch.inference_mode(False), torch.no_grad():
-                return self._call(args, kwargs)
+            return self._call(args, kwargs)
         finally:
+            torch._C._set_grad_enabled(is_grad_enabled)
             # The program itself, or a finalizer, may have closed this meanwhile.
             self._turn.end(self._drop_all if self._closed else None)
 
@@ -106,7 +114,7 @@ class WholeGraph(torch.nn.Module):
         if self._state.has_changed():
             self._drop_all()
         autocast = _autocast(self._device.type)
-        buffers = min(module.executors.modes.pre_allocated_outputs for module in self._engines)
+        buffers = self._state.buffers
         graph = None if kwargs else self._find(args, autocast)
         if graph is not None:
             was_run, result = self._replay(graph, args, buffers)
@@ -265,10 +273,11 @@ class _BakedState:
     """
 
     def __init__(self, program: torch.nn.Module, modules: Sequence[TRTModule]) -> None:
-        self._modules = tuple(modules)
         self._tables = [
             table for module in program.modules() for table in (module._parameters, module._buffers) if table
         ]
+        self._executors = [module.executors for module in modules]
+        self.buffers = 0  # sets of pre-allocated outputs: as many as every engine has
         self._objects: list[Any] = []
         self._addresses: list[int] | None = None  # unlike any list: the first question notes all
         self.has_changed()
@@ -276,12 +285,13 @@ class _BakedState:
     def has_changed(self) -> bool:
         """Whether something differs from the last time that this was asked."""
         tensors = [tensor for table in self._tables for tensor in table.values() if tensor is not None]
-        objects = [*tensors, *[module.executors.modes for module in self._modules]]
+        objects = [*tensors, *[executors.modes for executors in self._executors]]
         addresses = [tensor.data_ptr() for tensor in tensors]
         if addresses == self._addresses and all(map(operator.is_, objects, self._objects)):
             return False
         # Held, so that no other object comes to lie at the address of one that was compared.
         self._objects, self._addresses = objects, addresses
+        self.buffers = min(executors.modes.pre_allocated_outputs for executors in self._executors)
         return True
 
 
