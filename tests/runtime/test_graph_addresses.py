@@ -177,6 +177,18 @@ def test_caches_that_churn_run_without_graphs(device: str) -> None:
 
 
 @DEVICES
+def test_out_of_another_shape_between_pre_allocated_calls(device: str) -> None:
+    module = TRTModule(plans.affine(device=device), device=device)
+    small, large = torch.randn(2, 7, device=device), torch.randn(9, 7, device=device)
+    out = torch.empty(9, 7, device=device)
+    with enable_cudagraphs(module), enable_pre_allocated_outputs(module):
+        for _ in range(2):
+            torch.testing.assert_close(module(small), affine(small))
+            torch.testing.assert_close(module(large, out=out), affine(large))
+            torch.testing.assert_close(module(large), affine(large))
+
+
+@DEVICES
 def test_static_inputs_are_worth_a_graph_at_once(device: str) -> None:
     module = TRTModule(plans.affine(device=device), device=device)
     with enable_cudagraphs(module), enable_pre_allocated_outputs(module):

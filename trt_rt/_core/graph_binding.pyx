@@ -66,6 +66,7 @@ cdef class GraphBinding(OutputBinding):
             )
         if out is not None:
             kind = CALLERS
+            self.buffers = None  # those of other shapes must not be taken for a later call's
             result = self.bind_callers(args, out)
         elif self.ring_size != 0 and not self.has_aliases:
             kind = PREALLOCATED
