@@ -243,7 +243,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         """Static inputs for the shapes of the last call on the current stream; None before there was one.
 
         With CUDA graphs on, write new data into these and call the module with them: nothing is copied. A
-        shape tensor's is a copy of its values.
+        call with other tensors may overwrite them. A shape tensor's is a copy of its values.
         """
         return self.executor.graph_inputs
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,107 @@ def test_static_inputs_are_worth_a_graph_at_once(device: str) -> None:
             static.fill_(value)
             torch.testing.assert_close(module(static), affine(static))
         assert module.stats()["captures"] == captures + 1
+
+
+@DEVICES
+@pytest.mark.parametrize(
+    ("max_graphs", "shapes", "buffers"),
+    [(1, 1, 0), (2, 1, 0), (4, 1, 1), (32, 16, 0), (8, 30, 0), (32, 1, 40)],
+)
+def test_graphs_do_not_take_each_others_places(
+    device: str, max_graphs: int, shapes: int, buffers: int
+) -> None:
+    """However many addresses and shapes there are, captures end."""
+    module = TRTModule(plans.affine(device=device), device=device)
+    inputs = [each for size in range(1, shapes + 1) for each in many(12, device, size, 7)]
+    with enable_cudagraphs(module, max_graphs=max_graphs):
+        if buffers:
+            module.set_pre_allocated_outputs(True, buffers=buffers)
+        captures = []
+        for start in range(4):
+            for x in inputs[start::4] * 4:
+                torch.testing.assert_close(module(x), affine(x))
+            captures.append(module.stats()["captures"])
+        assert captures[-1] == captures[-2] <= max_graphs
+
+
+@DEVICES
+def test_static_inputs_in_other_places(device: str) -> None:
+    """A copy must not overwrite what is still to be read."""
+    module = TRTModule(plans.two(device=device), device=device)
+    with enable_cudagraphs(module):
+        for a, b in zip(many(20, device, 5, 3), many(20, device, 5, 3), strict=True):
+            module(a, b)
+        first, second = module.graph_inputs or ()
+        x = torch.full_like(first, 7.0)
+        for a, b in [(second, first), (x, first), (second, x), (first, first), (first, x), (first, second)]:
+            first.fill_(1.0)
+            second.fill_(10.0)
+            wanted = (a + b, b + 1)
+            torch.testing.assert_close(module(a, b), wanted)
+        first.fill_(1.0)
+        module(x, x, out=(first, torch.empty_like(x)))
+        torch.testing.assert_close(first, x + x)
+
+
+@DEVICES
+def test_graph_inputs_after_calls_that_are_no_graph_calls(device: str) -> None:
+    module = TRTModule(plans.two(device=device), device=device)
+    a, b = many(2, device, 5, 3)
+    with enable_cudagraphs(module):
+        module(a, b)
+        module.bind(a, b)()
+        for static, value in zip(module.graph_inputs or (), (1.0, 2.0), strict=True):
+            assert static.shape == (5, 3)
+            static.fill_(value)
+        total, _ = module(*(module.graph_inputs or ()))
+        torch.testing.assert_close(total, torch.full_like(a, 3.0))
+        torch.testing.assert_close(module(a[:2], b[:2])[0], a[:2] + b[:2])
+
+
+@pytest.mark.gpu
+def test_a_bound_call_in_the_users_own_capture() -> None:
+    """The context was told nothing by calls through graphs; the bound call tells it all."""
+    module = TRTModule(plans.affine(device="cuda"), device="cuda")
+    x, other = torch.randn(3, 7, device="cuda"), torch.randn(9, 7, device="cuda")
+    with enable_cudagraphs(module):
+        for _ in range(2):
+            module(other)
+        bound = module.bind(x)
+        module(x)
+        module(other)
+        module(x)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = bound()
+        x.fill_(2.0)
+        graph.replay()
+        torch.testing.assert_close(y, affine(x))
+        torch.testing.assert_close(module(other), affine(other))
+
+
+@pytest.mark.gpu
+def test_a_new_thread_whose_first_work_is_a_call() -> None:
+    module = TRTModule(plans.affine(device="cuda"), device="cuda")
+    stream = torch.cuda.Stream()
+    inputs = many(20, "cuda", 3, 7)
+    torch.cuda.synchronize()
+    results = []
+
+    def call() -> None:
+        torch.cuda.set_stream(stream)
+        results.extend(module(x) for x in inputs[10:])
+
+    with enable_cudagraphs(module):
+        with torch.cuda.stream(stream):
+            for x in inputs[:10]:
+                module(x)
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+        stream.synchronize()
+    for x, result in zip(inputs[10:], results, strict=True):
+        torch.testing.assert_close(result, affine(x))
 
 
 @pytest.mark.gpu

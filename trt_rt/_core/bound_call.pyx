@@ -185,6 +185,7 @@ cdef class BoundCalls(GraphBinding):
 
     cdef int _run_bound_graph(self, BoundCall call) except -1:
         if self.on_cuda and is_capturing(self.stream):
+            self.forget()  # with binding deferred the context was told nothing
             self._restore(call)
             self.enqueue()
             self.forget()

@@ -5,6 +5,7 @@ On a GPU it is a CUDA graph. On a CPU, where there are none, it is the context i
 up, so that all that surrounds graphs (keys, static buffers, eviction) runs and is tested there too.
 """
 
+cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
@@ -29,6 +30,7 @@ cdef extern from "Python.h":
 cdef object _HOST_STREAM = 0
 
 
+@cython.no_gc_clear  # whoever owns it waits for its work before its context goes
 cdef class CapturedGraph:
     """One engine run with every address, shape and stream-ordered dependency baked in.
 
@@ -73,8 +75,15 @@ cdef class CapturedGraph:
         return 0
 
     cdef int _take_addresses(self, TensorCopies copies, const IOSlot* slots) except -1:
-        if copies.take_addresses(slots) and copies.nodes[0] != NULL:
+        cdef bint succeeded = False
+        if not copies.take_addresses(slots) or copies.nodes[0] == NULL:
+            return 0
+        try:
             copies.update_nodes(self.executable)
+            succeeded = True
+        finally:
+            if not succeeded:
+                copies.forget_addresses()
         return 0
 
     cdef int capture(self, StreamOrder order) except -1:
@@ -128,7 +137,8 @@ cdef class CapturedGraph:
         if self._launch_alone(stream):
             return 1
         self._copy_beside(self.to_callers, stream)
-        self._copy_beside(self.to_host, stream)
+        if self.to_host is not None:  # what follows from shapes and values was written at the capture
+            self.to_host.copy(stream, False)
         return 0
 
     cdef int _launch_alone(self, uintptr_t stream) except -1:

@@ -76,18 +76,33 @@ cdef dict _loaded = {}           # CUDA context -> kernel, or 0; kept while the 
 
 
 cdef cydriver.CUfunction copy_kernel(cydriver.CUcontext context) except? NULL:
-    """The kernel in `context`, which must be current; NULL where the driver compiles nothing.
+    """The kernel in `context`, which must be current; NULL if it cannot be loaded.
 
-    It does not with CUDA_DISABLE_PTX_JIT set, or without its compiler library, which some containers lack.
+    Never where the driver compiles nothing: with CUDA_DISABLE_PTX_JIT set, or without its compiler library,
+    which some containers lack. Otherwise, for lack of memory say, the next who asks may have it.
     """
+    cdef cydriver.CUresult result
     cdef cydriver.CUmodule module = NULL
     cdef cydriver.CUfunction kernel = NULL
     known = _loaded.get(<uintptr_t> <void*> context)
     if known is None:
-        if cydriver.cuModuleLoadData(&module, <const char*> COPY_KERNEL) == cydriver.CUDA_SUCCESS:
+        result = cydriver.cuModuleLoadData(&module, <const char*> COPY_KERNEL)
+        if result == cydriver.CUDA_SUCCESS:
             check(cydriver.cuModuleGetFunction(&kernel, module, b"trt_rt_copy"), b"cuModuleGetFunction")
+        elif not _cannot_compile(result):
+            return NULL
         known = _loaded[<uintptr_t> <void*> context] = <uintptr_t> <void*> kernel
     return <cydriver.CUfunction> <void*> <uintptr_t> known
+
+
+cdef bint _cannot_compile(cydriver.CUresult result) noexcept:
+    return (
+        result == cydriver.CUDA_ERROR_JIT_COMPILER_NOT_FOUND
+        or result == cydriver.CUDA_ERROR_JIT_COMPILATION_DISABLED
+        or result == cydriver.CUDA_ERROR_INVALID_PTX
+        or result == cydriver.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+        or result == cydriver.CUDA_ERROR_NO_BINARY_FOR_GPU
+    )
 
 
 cdef unsigned int blocks_for(uint64_t size) noexcept nogil:

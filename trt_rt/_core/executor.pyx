@@ -139,9 +139,7 @@ cdef class Executor(BoundCalls):
             self.ring_size = buffers
             self.ring_generation += 1
             self.records.drop_buffers()
-            self.graphs.resize(max_graphs)
-            self.max_graphs = max_graphs
-            self.defers_binding = max_graphs != 0
+            self.allow_graphs(max_graphs)
             self.allocate_all = allocate_all
             self.forced_profile = profile
         finally:
@@ -179,8 +177,8 @@ cdef class Executor(BoundCalls):
     def graph_inputs(self):
         """Static inputs for the shapes of the last call, for producers that write in place; None before.
 
-        A call with these very tensors launches a graph with no copy. A shape tensor's is a copy of its
-        values.
+        A call with these very tensors launches a graph with no copy; one with other tensors may overwrite
+        them. A shape tensor's is a copy of its values.
         """
         acquire(self)
         try:
@@ -216,10 +214,12 @@ cdef class Executor(BoundCalls):
             try:
                 self.drop_context()
             finally:
-                self.drop_graphs()
-                self.forget()
-                self.records.clear()
-                self.contexts = None
+                try:
+                    self.drop_graphs()
+                finally:
+                    self.forget()
+                    self.records.clear()
+                    self.contexts = None
         finally:
             release(self)
 

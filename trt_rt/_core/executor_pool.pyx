@@ -111,19 +111,20 @@ cdef class ExecutorPool:
     cdef Executor _add_route(self, uintptr_t route):
         """Give a new stream the unclaimed executor, a new one, or that of the stream idle longest."""
         cdef Py_ssize_t index, chosen = -1
-        cdef Executor executor
+        cdef Executor made = None, executor
         if self.on_cuda and self.count != 0 and route != UNCLAIMED and is_capturing(route):
             return self._lend_to_capture(route)
         if self.count < self.capacity and not (self.count == 1 and self.routes[0] == UNCLAIMED):
-            executor = self.make_executor()
-            LOCK(self.lock)
-            if self.count < self.capacity:
-                chosen = self.count
-                self.executors.append(executor)
-                self.count += 1
-            UNLOCK(self.lock)
+            made = self.make_executor()
         LOCK(self.lock)
-        if chosen < 0:
+        if made is not None and self.count < self.capacity:
+            chosen = self.count
+            self.executors.append(made)
+            self.count += 1
+        elif self.count == 0:  # another thread has taken the last one out
+            UNLOCK(self.lock)
+            return self._add_route(route)
+        else:
             chosen = 0
             for index in range(1, self.count):
                 if self._last_used(index) < self._last_used(chosen):

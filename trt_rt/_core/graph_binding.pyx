@@ -30,7 +30,8 @@ from trt_rt._core.garbage_collection import no_garbage_collection
 from trt_rt.errors import ExecutionError
 
 # Graphs captured for one set of shapes before addresses have to earn one: for all the addresses that come;
-# then for those that stay, with the rest copied; then for those that cannot be copied.
+# then for those that stay, with the rest copied; then for those that cannot be copied. Only while there is
+# room: graphs that take each other's places would cost a capture again and again.
 cdef Py_ssize_t ADDRESS_GRAPHS = 4
 cdef Py_ssize_t PARTLY_COPYING_GRAPHS = 2
 cdef Py_ssize_t COPYING_GRAPHS = 2
@@ -75,6 +76,7 @@ cdef class GraphBinding(OutputBinding):
             result = self.bind_preallocated()
         else:
             result = self._bind_copied_outputs(args)
+        self.last_record = self.record
         if self.shapes_changed or kind != self.output_kind:
             self.graph = None
             self.output_kind = kind
@@ -88,19 +90,12 @@ cdef class GraphBinding(OutputBinding):
     cdef int _choose_graph(self) except -1:
         """Launch the graph for the addresses of this call, or capture one, or run without."""
         cdef Py_ssize_t index
-        cdef Py_ssize_t allowed = ADDRESS_GRAPHS + self.ring_size
         cdef CapturedGraph graph
         self.graph = None
         self._want_callers_addresses()
-        graph = self._launch_or_capture(allowed)
-        if graph is None:
-            self._copy_what_changed()
-            allowed += PARTLY_COPYING_GRAPHS
-            graph = self._launch_or_capture(allowed)
-        if graph is None:
-            self._copy_all()
-            allowed += COPYING_GRAPHS
-            graph = self._launch_or_capture(allowed)
+        graph = self._launch_or_capture(self._address_graphs())
+        if graph is None and not self._meets_statics():
+            graph = self._launch_or_capture_copying(ADDRESS_GRAPHS + self.ring_size)
         if graph is None:
             self._run_without_graph()
         elif graph.from_callers is None:  # else each call is counted, so that its addresses may earn a graph
@@ -112,6 +107,24 @@ cdef class GraphBinding(OutputBinding):
         return 0
 
     @cython.final
+    cdef Py_ssize_t _address_graphs(self) except -1:
+        """How many graphs these shapes may have, for one more that serves these addresses only."""
+        if self.record.history.graph_count == 0 or self._inputs_are_static():
+            return self.record.history.graph_count + 1
+        # The other half is for graphs that copy, of which one serves all addresses.
+        return ADDRESS_GRAPHS + self.ring_size if self.graphs.has_room(2) else 0
+
+    @cython.final
+    cdef CapturedGraph _launch_or_capture_copying(self, Py_ssize_t address_graphs):
+        cdef CapturedGraph graph
+        self._copy_what_changed()
+        graph = self._launch_or_capture(address_graphs + PARTLY_COPYING_GRAPHS)
+        if graph is None:
+            self._copy_all()
+            graph = self._launch_or_capture(address_graphs + PARTLY_COPYING_GRAPHS + COPYING_GRAPHS)
+        return graph
+
+    @cython.final
     cdef CapturedGraph _launch_or_capture(self, Py_ssize_t allowed):
         """Run the graph for `wanted`; None if there is none, and it is not to be captured."""
         cdef uint64_t key_hash = hash_key(self.record, self.wanted, self.input_count + self.output_count)
@@ -119,10 +132,8 @@ cdef class GraphBinding(OutputBinding):
         if graph is not None:
             self.launch_graph(graph)
         elif (
-            self.record.history.graph_count < allowed
-            or self.record.history.earns_graph(key_hash)
-            or self._inputs_are_static()
-        ):
+            self.record.history.graph_count < allowed and self.graphs.has_room(1)
+        ) or self.record.history.earns_graph(key_hash):
             graph = self.capture_graph(self.record, self.wanted)
             self._add_graph(key_hash, graph)
         return graph
@@ -161,18 +172,18 @@ cdef class GraphBinding(OutputBinding):
         """Ask for a graph that copies an I/O tensor, if that can be copied."""
         cdef IOSlot* slot = &self.slots[index]
         if index < self.input_count:
-            if not slot.is_shape_tensor and not slot.is_written and self._size_of(index) != 0:
+            if not slot.is_shape_tensor and not slot.is_written and self._size_of(self.record, index) != 0:
                 self.wanted[index] = 0
-        elif self.aliased[index - self.input_count] < 0 and self._size_of(index) != 0:
+        elif self.aliased[index - self.input_count] < 0 and self._size_of(self.record, index) != 0:
             self.wanted[index] = 0
         return 0
 
     @cython.final
-    cdef int64_t _size_of(self, Py_ssize_t index) noexcept:
-        """Bytes of an I/O tensor, for the shapes of this call."""
+    cdef int64_t _size_of(self, ShapeRecord record, Py_ssize_t index) noexcept:
+        """Bytes of an I/O tensor, for the shapes of this call, which are the record's."""
         if index < self.input_count:
             return layout_bytes(&self.slots[index].layout)
-        return layout_bytes(&self.record.outputs[index - self.input_count])
+        return layout_bytes(&record.outputs[index - self.input_count])
 
     @cython.final
     cdef bint _inputs_are_static(self) noexcept:
@@ -185,6 +196,29 @@ cdef class GraphBinding(OutputBinding):
             if self.wanted[index] != static_addresses[index] and not self.slots[index].is_shape_tensor:
                 return False
         return self.input_count != 0
+
+    @cython.final
+    cdef bint _meets_statics(self) noexcept:
+        """Whether a caller's tensor lies in a static one of another input, which a copy would overwrite.
+
+        Only if the caller has those: by `graph_inputs`.
+        """
+        cdef Py_ssize_t index, other
+        cdef uintptr_t begin, end, static_begin
+        if not self.record.gave_statics:
+            return False
+        for index in range(self.input_count + self.output_count):
+            begin = self.slots[index].next_address
+            end = begin + self._size_of(self.record, index)
+            for other in range(self.input_count):
+                static_begin = self.record.static_addresses[other]
+                if (
+                    (other != index or begin != static_begin)
+                    and begin < static_begin + self._size_of(self.record, other)
+                    and static_begin < end
+                ):
+                    return True
+        return False
 
     @cython.final
     cdef int _add_graph(self, uint64_t key_hash, CapturedGraph graph) except -1:
@@ -247,7 +281,7 @@ cdef class GraphBinding(OutputBinding):
             if graph.addresses[index] != 0:
                 continue
             copies = self._copies_for(graph, index)
-            copies.add(index, self._static_address(index), self._size_of(index))
+            copies.add(index, self._static_address(graph.record, index), self._size_of(graph.record, index))
             graph.has_copies = True
             graph.copies_beside |= copies.kernel == NULL
         graph.statics = [tensor for tensor in graph.record.statics if tensor is not None]
@@ -271,13 +305,21 @@ cdef class GraphBinding(OutputBinding):
     cdef TensorCopies _new_copies(self, Py_ssize_t capacity, bint is_outward):
         """Copies that are nodes of the graph, where there are graphs, and a kernel can be had."""
         cdef TensorCopies copies = TensorCopies(capacity, is_outward)
-        if self.on_cuda:
+        copies.kernel = self.copy_kernel
+        return copies
+
+    cdef int allow_graphs(self, Py_ssize_t max_graphs) except -1:
+        """Keep so many graphs from now on; there are none now."""
+        self.graphs.resize(max_graphs)
+        self.max_graphs = max_graphs
+        self.defers_binding = max_graphs != 0
+        if self.on_cuda and max_graphs != 0:  # not at the first capture: loading might break another thread's
             self.order.push_context()
             try:
-                copies.kernel = copy_kernel(self.order.context)
+                self.copy_kernel = copy_kernel(self.order.context)
             finally:
                 self.order.pop_context()
-        return copies
+        return 0
 
     def _set_up(self, CapturedGraph graph):
         """Tell the graph's context all that a run needs."""
@@ -322,6 +364,7 @@ cdef class GraphBinding(OutputBinding):
         if self.on_cuda and self.has_stream and self.has_graphs():
             self.order.wait_for(self.stream, self.on_external_stream)
         self.graph = None
+        self.last_record = None
         self.graphs.clear()
         for record in self.records.records:
             record.history.clear()
@@ -365,10 +408,9 @@ cdef class GraphBinding(OutputBinding):
         return value
 
     @cython.final
-    cdef uintptr_t _static_address(self, Py_ssize_t index) except 0:
+    cdef uintptr_t _static_address(self, ShapeRecord record, Py_ssize_t index) except 0:
         """Address of the static tensor in place of a caller's, made when it is first needed."""
         cdef DLTensor tensor
-        cdef ShapeRecord record = self.record
         if record.static_addresses[index] == 0:
             if index >= self.input_count:
                 value = self.allocate_output(index - self.input_count, &tensor)
@@ -399,14 +441,18 @@ cdef class GraphBinding(OutputBinding):
         """The static inputs of the last call's shapes; of a shape tensor, its values."""
         cdef Py_ssize_t index
         cdef IOSlot* slot
-        if self.record is None:
+        cdef ShapeRecord record = self.last_record
+        if record is None:
             return None
+        if self.record is not record:  # something has made it forget
+            self.recall(record)
         tensors = []
         for index in range(self.input_count):
             slot = &self.slots[index]
             if slot.is_shape_tensor:
                 tensors.append(self._shape_tensor(index).clone())
             else:
-                self._static_address(index)
-                tensors.append(view_of(self.record.statics[index]))
+                self._static_address(record, index)
+                tensors.append(view_of(record.statics[index]))
+        record.gave_statics = True
         return tuple(tensors)

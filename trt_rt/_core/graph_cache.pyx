@@ -5,6 +5,7 @@ A loop over several shapes, or one whose tensors lie at a few addresses in turn,
 scan of integers.
 """
 
+cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
@@ -13,13 +14,14 @@ from trt_rt._core.captured_graph cimport CapturedGraph, is_for
 from trt_rt._core.shape_record cimport ShapeRecord, hash_words
 
 cdef extern from "Python.h":
-    PyObject* PyList_GET_ITEM(object, Py_ssize_t)  # borrowed
-    Py_ssize_t PyList_GET_SIZE(object)
+    ctypedef struct PyTupleObject:
+        PyObject* ob_item[1]
 
 
+@cython.no_gc_clear
 cdef class GraphCache:
     def __cinit__(self):
-        self.graphs = []
+        self.graphs = ()
 
     def __dealloc__(self):
         PyMem_Free(self.hashes)
@@ -36,12 +38,16 @@ cdef class GraphCache:
     cdef CapturedGraph find(self, uint64_t key_hash, ShapeRecord record, const uintptr_t* addresses):
         """The graph of these shapes and addresses, or None."""
         cdef Py_ssize_t index
-        for index in range(PyList_GET_SIZE(self.graphs)):
+        for index in range(len(self.graphs)):
             if self.hashes[index] == key_hash:
-                graph = <CapturedGraph> PyList_GET_ITEM(self.graphs, index)
+                graph = <CapturedGraph> (<PyTupleObject*> self.graphs).ob_item[index]
                 if is_for(graph, record, addresses):
                     return graph
         return None
+
+    cdef bint has_room(self, Py_ssize_t share) noexcept:
+        """Whether one of `share` equal parts of the capacity holds another graph."""
+        return len(self.graphs) * share < self.capacity
 
     cdef CapturedGraph least_recent(self):
         """The graph to let go of before another is added, or None while there is room."""
@@ -51,14 +57,15 @@ cdef class GraphCache:
 
     cdef int remove(self, CapturedGraph graph) except -1:
         cdef Py_ssize_t index = self.graphs.index(graph)
-        self.hashes[index] = self.hashes[len(self.graphs) - 1]
-        self.graphs[index] = self.graphs[len(self.graphs) - 1]
-        self.graphs.pop()
+        cdef Py_ssize_t after
+        for after in range(index + 1, len(self.graphs)):
+            self.hashes[after - 1] = self.hashes[after]
+        self.graphs = self.graphs[:index] + self.graphs[index + 1:]
         return 0
 
     cdef int add(self, uint64_t key_hash, CapturedGraph graph) except -1:
         self.hashes[len(self.graphs)] = key_hash
-        self.graphs.append(graph)
+        self.graphs += (graph,)
         self.mark_used(graph)
         return 0
 
@@ -67,7 +74,7 @@ cdef class GraphCache:
         graph.last_used = self.clock
 
     cdef int clear(self) except -1:
-        self.graphs.clear()
+        self.graphs = ()
         return 0
 
 

@@ -8,6 +8,7 @@ cdef class ModuleCallBase:
     cdef vectorcallfunc _vectorcall
     cdef ExecutorPool _pool
     cdef bint _is_direct         # whether nn.Module's own call would do nothing but call forward
+    cdef list _retired           # hooks of before
     cdef tuple _hooks            # dicts that hold hooks, the module's own and those of all modules
 
     cdef object _run(self, PyObject** args, Py_ssize_t count, object out)

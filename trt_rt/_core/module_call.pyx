@@ -34,6 +34,7 @@ cdef class ModuleCallBase:
 
     def __cinit__(self, *args, **kwargs):
         self._vectorcall = _call_module
+        self._retired = []
         if (<PyObject*> self).ob_type.tp_call == (<PyTypeObject*> ModuleCallBase).tp_call:
             inherit_vectorcall((<PyObject*> self).ob_type)
 
@@ -60,6 +61,8 @@ cdef class ModuleCallBase:
         """Set what a call uses. `hooks` are dicts; `is_direct` False leaves every call to nn.Module."""
         if not all([isinstance(hook, dict) for hook in hooks]):
             raise TypeError("hooks must be dicts")
+        if self._hooks is not None and self._hooks is not hooks:
+            self._retired.append(self._hooks)  # a call on another thread may be looking at them
         self._pool = pool
         self._is_direct = is_direct and pool is not None
         self._hooks = hooks

@@ -35,6 +35,7 @@ cdef class ShapeRecord:
     cdef Py_ssize_t turn         # the next of the ring
     cdef list statics            # per I/O tensor: what graphs read and write in place of callers' tensors
     cdef uintptr_t* static_addresses  # of them; 0 where there is none
+    cdef bint gave_statics       # callers have had inputs' static tensors
     cdef AddressHistory history  # of calls through graphs
 
     cdef int set_key(self, const int64_t* key) except -1

@@ -18,6 +18,7 @@ cdef class TensorCopies:
 
     cdef int add(self, Py_ssize_t index, uintptr_t static_address, uint64_t size) except -1
     cdef bint take_addresses(self, const IOSlot* slots) noexcept
+    cdef void forget_addresses(self) noexcept
     cdef int copy(self, uintptr_t stream, bint on_cuda) except -1
     cdef int capture(self, cydriver.CUstream stream) except -1
     cdef int find_nodes(self, cydriver.CUgraph graph) except -1

@@ -76,6 +76,15 @@ cdef class TensorCopies:
                 copy.source = address
         return changed
 
+    cdef void forget_addresses(self) noexcept:
+        """No node is known to have those that were taken."""
+        cdef Py_ssize_t position
+        for position in range(self.count):
+            if self.is_outward:
+                self._of(position).target = 0
+            else:
+                self._of(position).source = 0
+
     cdef int copy(self, uintptr_t stream, bint on_cuda) except -1:
         """Copy now: on a CUDA device in the order of `stream`."""
         cdef Py_ssize_t position
