@@ -438,6 +438,27 @@ def test_tensors_on_the_cpu_among_plain_ones() -> None:
         assert captures(run) == 2
 
 
+@pytest.mark.gpu
+def test_a_new_thread_whose_first_work_is_a_replay() -> None:
+    x, stream = batch("cuda"), torch.cuda.Stream()
+    results = []
+
+    def call(run: WholeGraph) -> None:
+        torch.cuda.set_stream(stream)
+        results.append(run(*(run.graph_inputs or ())))
+
+    with enable_cudagraphs(Program("cuda"), whole_graph=True) as run:
+        assert isinstance(run, WholeGraph)
+        with torch.cuda.stream(stream):
+            run(x)
+        stream.synchronize()
+        thread = threading.Thread(target=call, args=(run,))
+        thread.start()
+        thread.join()
+        stream.synchronize()
+    torch.testing.assert_close(results[0], eager(x) * 2)
+
+
 # ---- arguments that share memory
 
 

@@ -13,7 +13,7 @@ from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uintptr_t
 
 from trt_rt._core.dlpack cimport DL_CPU, DL_CUDA, current_stream, dtype_code, pack_device, torch_exchange_api
-from trt_rt._core.driver cimport is_capturing
+from trt_rt._core.driver cimport is_capturing, need_context
 from trt_rt._core.io_slot cimport IOSlot
 
 import sys
@@ -154,6 +154,7 @@ cdef class BoundContext:
 
     cdef int use_stream(self, uintptr_t stream) except -1:
         """Enqueue to the caller's current stream from here on."""
+        need_context()
         if stream != self.stream or not self.has_stream:
             self.change_stream(stream)
         # The default stream belongs to the current context, so it needs the right one even on one GPU.
@@ -182,7 +183,7 @@ cdef class BoundContext:
                     stacklevel=1,
                 )
             self.previous_device = torch.cuda._exchange_device(self.device_index)
-        return self.order.adopt_context()
+        return 0
 
     cdef int change_stream(self, uintptr_t stream) except -1:
         if stream == 2:

@@ -5,6 +5,7 @@ from libc.stdint cimport uintptr_t
 
 
 cdef int check(cydriver.CUresult result, const char* call) except -1
+cdef int need_context() except -1
 cdef bint is_capturing(uintptr_t stream) except -1
 
 
@@ -23,7 +24,6 @@ cdef class StreamOrder:
     cdef int follow(self, uintptr_t earlier, bint is_external, uintptr_t later) except -1
     cdef bint _record_last_work(self, uintptr_t stream, bint is_external) except -1
     cdef bint has_other_context(self) except -1
-    cdef int adopt_context(self) except -1
     cdef int push_context(self) except -1
     cdef int pop_context(self) except -1
     cdef int wait_for(self, uintptr_t stream, bint is_external) except -1

@@ -10,7 +10,16 @@ from trt_rt._core.dlpack cimport current_stream, torch_exchange_api
 
 import sys
 
+import torch
+
 from trt_rt.errors import BackendError, ExecutionError
+
+
+cdef extern from *:
+    """
+    static thread_local bool trt_rt_has_context = false;
+    """
+    bint _has_context "trt_rt_has_context"  # the calling thread had a current CUDA context when it was asked
 
 
 cdef object _describe(cydriver.CUresult result):
@@ -86,10 +95,35 @@ def launch_graph(uintptr_t executable, int device_index):
         If CUDA refuses.
     """
     cdef uintptr_t stream = current_stream(torch_exchange_api(), device_index)
+    need_context()
     check(
         cydriver.cuGraphLaunch(<cydriver.CUgraphExec> executable, <cydriver.CUstream> stream),
         b"cuGraphLaunch",
     )
+
+
+cdef int need_context() except -1:
+    """See to it that the calling thread has a current CUDA context, as the driver's calls for graphs need.
+
+    PyTorch makes one current with a thread's first work on the GPU. If that is a call of an engine, there is
+    none yet, and cuGraphExecKernelNodeSetParams ends the process.
+    """
+    return 0 if _has_context else _make_context_current()
+
+
+cdef int _make_context_current() except -1:
+    """That of PyTorch's current device: which device is current for the thread does not change."""
+    global _has_context
+    cdef cydriver.CUcontext context = NULL
+    cdef cydriver.CUdevice device
+    check(cydriver.cuCtxGetCurrent(&context), b"cuCtxGetCurrent")
+    if context == NULL:
+        check(cydriver.cuDeviceGet(&device, torch.cuda.current_device()), b"cuDeviceGet")
+        # Not released again: the thread has it to its end.
+        check(cydriver.cuDevicePrimaryCtxRetain(&context, device), b"cuDevicePrimaryCtxRetain")
+        check(cydriver.cuCtxSetCurrent(context), b"cuCtxSetCurrent")
+    _has_context = True
+    return 0
 
 
 cdef bint is_capturing(uintptr_t stream) except -1:
@@ -204,15 +238,6 @@ cdef class StreamOrder:
         cdef cydriver.CUcontext current = NULL
         check(cydriver.cuCtxGetCurrent(&current), b"cuCtxGetCurrent")
         return current != self.context
-
-    cdef int adopt_context(self) except -1:
-        """Make the engine's context current in a thread that has none.
-
-        In a new thread PyTorch takes device 0 for current, and so changes nothing to make it so.
-        """
-        cdef cydriver.CUcontext current = NULL
-        check(cydriver.cuCtxGetCurrent(&current), b"cuCtxGetCurrent")
-        return 0 if current != NULL else check(cydriver.cuCtxSetCurrent(self.context), b"cuCtxSetCurrent")
 
     cdef int push_context(self) except -1:
         return check(cydriver.cuCtxPushCurrent(self.context), b"cuCtxPushCurrent")
