@@ -214,6 +214,53 @@ def churning_graph(device: torch.device) -> PreparedCall:
     return PreparedCall(prepare_graph(null_module(device, 1, 1), batches[0], None).function, *batches)
 
 
+class Program(torch.nn.Module):
+    """Two engines with an operator of PyTorch between them."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.first, self.second = null_module(device, 1, 1), null_module(device, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+_entered: list[Any] = []  # a context manager that is collected is left
+
+
+def program_graph(pre_allocated: bool, static_inputs: bool) -> Callable[[torch.device], PreparedCall]:
+    """One graph of all of a program."""
+
+    def make(device: torch.device) -> PreparedCall:
+        program = Program(device)
+        for module in (program.first, program.second):
+            module.set_pre_allocated_outputs(pre_allocated)
+        inputs = tensors(device, 1)
+        _entered.append(trt_rt.enable_cudagraphs(program, whole_graph=True))
+        run = _entered[-1].__enter__()
+        run(*inputs)
+        return PreparedCall(run, run.graph_inputs if static_inputs else inputs)
+
+    return make
+
+
+def program_call(device: torch.device) -> PreparedCall:
+    return PreparedCall(Program(device), tensors(device, 1))
+
+
+def torch_replay(device: torch.device) -> PreparedCall:
+    """PyTorch's own graph of the same program: nothing is checked, and nothing is copied."""
+    program, inputs, graph = Program(device), tensors(device, 1), torch.cuda.CUDAGraph()
+    for module in (program.first, program.second):
+        module.set_pre_allocated_outputs(True)
+    program(*inputs)
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        program(*inputs)
+    _entered.append((program, inputs, graph))
+    return PreparedCall(graph.replay)
+
+
 class NoOpModule(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
@@ -288,6 +335,16 @@ def all_scenarios() -> list[Scenario]:
         ),
         Scenario("graph_module_prealloc_eight_shapes", graphs, alternating(GRAPH, *EIGHT_SHAPES)),
         Scenario("graph_module_prealloc_churn", graphs, churning_graph),
+        *(
+            Scenario(name, "one graph of a program", make, devices=("cuda",))
+            for name, make in (
+                ("program", program_call),
+                ("torch_replay", torch_replay),
+                ("program_graph_fresh", program_graph(False, False)),
+                ("program_graph_prealloc", program_graph(True, False)),
+                ("program_graph_static_prealloc", program_graph(True, True)),
+            )
+        ),
         Scenario("executor_prealloc_2x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 2, 1)),
         Scenario("executor_prealloc_4x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 4, 1)),
         Scenario("executor_prealloc_new_input", changing, alternating(EXECUTOR_PRE_ALLOCATED, SHAPE, SHAPE)),

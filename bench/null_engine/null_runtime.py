@@ -44,6 +44,7 @@ class ICudaEngine:
     num_aux_streams = 0
     device_memory_size_v2 = 0
     streamable_weights_size = 0
+    weight_streaming_budget_v2 = 0
 
     def __init__(
         self, specs: list[TensorSpec], launches_kernel: bool, busy_us: float, logger: ILogger

@@ -50,6 +50,7 @@ cdef class BoundContext:
     cdef bint on_external_stream  # not PyTorch's: its owner may destroy it after a call
     cdef bint needs_events       # either of the two: an enqueue is more than one call
     cdef object stream_handle    # what execute_async_v3 is given
+    cdef PyObject* stream_argument  # the same, borrowed
     cdef uintptr_t lender        # the stream before one that was borrowed for this call
     cdef bint is_borrowing
     cdef list temporaries        # copies of inputs; PyTorch reuses their memory in stream order

@@ -80,6 +80,7 @@ cdef class BoundContext:
         self.on_cuda = device.type == "cuda"
         self.device_index = device.index or 0
         self.stream_handle = 0
+        self.stream_argument = <PyObject*> self.stream_handle
         self.temporaries = []
         if self.on_cuda:
             self.order = StreamOrder(self.device_index)
@@ -227,6 +228,7 @@ cdef class BoundContext:
         self.stream_handle = (
             <uintptr_t> <void*> self.order.side_stream if self.on_side_stream else stream
         )
+        self.stream_argument = <PyObject*> self.stream_handle
         return 0
 
     cdef int restore_device(self) except -1:
@@ -285,7 +287,7 @@ cdef class BoundContext:
     cdef int enqueue(self) except -1:
         cdef PyObject* stack[2]
         cdef PyObject* result
-        stack[1] = <PyObject*> self.stream_handle
+        stack[1] = self.stream_argument
         if self.needs_events:
             result = self.enqueue_with_events(stack)
         else:
