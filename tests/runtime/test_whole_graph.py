@@ -13,7 +13,7 @@ import torch
 from tests.reference import plans
 from trt_rt import Engine, ExecutionError, InputError, TRTModule
 from trt_rt.errors import InputValueError
-from trt_rt.runtime import WholeGraph, enable_cudagraphs
+from trt_rt.runtime import WholeGraph, enable_cudagraphs, enable_pre_allocated_outputs
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 SECONDS_UNTIL_DEADLOCK = 60
@@ -457,6 +457,53 @@ def test_a_new_thread_whose_first_work_is_a_replay() -> None:
         thread.join()
         stream.synchronize()
     torch.testing.assert_close(results[0], eager(x) * 2)
+
+
+ODD = {
+    "negated": torch._neg_view,
+    "transposed": lambda x: x.t().contiguous().t(),
+    "a view": lambda x: torch.cat([x, x])[3:],
+    "expanded": lambda x: x[:1].expand(3, 7),
+    "double": lambda x: x.double(),
+    "complex": lambda x: torch.complex(x, x).conj(),
+    "bool": lambda x: x > 0,
+    "empty": lambda x: x[:0],
+    "scalar": lambda x: x[0, 0],
+    "imaginary part": lambda x: torch.complex(x, -x).conj().imag,
+}
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+def test_odd_tensors_are_copied_right(device: str, odd: Any, count: int) -> None:
+    """Both on the way in and on the way out."""
+    program = Program(device, lambda y, *others: (y, *[other.clone() for other in others]))
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        for _ in range(3):
+            x = batch(device)
+            others = [odd(batch(device)) for _ in range(count)]
+            y, *results = run(x, *others)
+            torch.testing.assert_close(y, eager(x))
+            for result, other in zip(results, others, strict=True):
+                torch.testing.assert_close(result, other.clone())
+
+
+def test_pre_allocated_results_that_are_altered(device: str) -> None:
+    program = Program(device)
+    x = batch(device)
+    with enable_pre_allocated_outputs(program), enable_cudagraphs(program, whole_graph=True) as run:
+        first = run(x)
+        assert run(x) is first
+        for alter in (
+            lambda y: y.unsqueeze_(0),
+            lambda y: y.t_(),
+            lambda y: y.requires_grad_(),
+            lambda y: setattr(y, "data", torch.zeros(2, device=device)),
+        ):
+            alter(run(x))
+            result = run(x)
+            torch.testing.assert_close(result, eager(x) * 2)
+            assert not result.requires_grad
 
 
 # ---- arguments that share memory

@@ -29,7 +29,8 @@ class ProgramOutputs:
         self._is_tensor = isinstance(result, torch.Tensor)
         self._positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         self._tensors: list[torch.Tensor] = [leaves[position] for position in self._positions]
-        self._ring: list[list[torch.Tensor]] = []
+        self._views = [_View(tensor) for tensor in self._tensors]
+        self._ring: list[list[_View]] = []
         self._turn = 0
 
     def take(self, result: Any) -> None:
@@ -44,6 +45,7 @@ class ProgramOutputs:
             source, target = leaves[position], self._tensors[index]
             if source.shape != target.shape:
                 self._tensors[index] = source.clone()
+                self._views[index] = _View(self._tensors[index])
                 self._ring.clear()
                 self._turn = 0
             elif source.data_ptr() != target.data_ptr():
@@ -61,15 +63,15 @@ class ProgramOutputs:
     def pre_allocated(self, buffers: int) -> Any:
         """The static outputs themselves, or if `buffers` is more than 1 copies in as many sets in turn."""
         if buffers == 1:
-            return self._assembled([_view(tensor) for tensor in self._tensors])
+            return self._assembled([view.get() for view in self._views])
         self._turn %= buffers
         if self._turn == len(self._ring):
             with torch.inference_mode(False):
-                self._ring.append([torch.empty_like(tensor) for tensor in self._tensors])
-        values = self._ring[self._turn]
+                self._ring.append([_View(torch.empty_like(tensor)) for tensor in self._tensors])
+        views = self._ring[self._turn]
         self._turn += 1
-        copy_together(values, self._tensors)
-        return self._assembled([_view(tensor) for tensor in values])
+        copy_together([view.tensor for view in views], self._tensors)
+        return self._assembled([view.get() for view in views])
 
     def _assembled(self, values: list[torch.Tensor]) -> Any:
         if self._is_tensor:
@@ -80,6 +82,30 @@ class ProgramOutputs:
         return pytree.tree_unflatten(leaves, self._structure)
 
 
-def _view(tensor: torch.Tensor) -> torch.Tensor:
-    """Through which a caller cannot free the memory, where such a view can be had."""
-    return view_of(tensor) if tensor.is_contiguous() and tensor.numel() else tensor.detach()
+class _View:
+    """What callers get of a tensor of ours: they cannot free its memory, where such a view can be had.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        Kept; nobody else has it.
+    """
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+        self._address = tensor.data_ptr()
+        self._is_plain = tensor.is_contiguous() and tensor.numel() != 0
+        self._view: torch.Tensor | None = None
+
+    def get(self) -> torch.Tensor:
+        """The same view as before, unless a caller has altered it in place (``resize_``, ``set_``)."""
+        view = self._view
+        if (
+            view is None
+            or view.data_ptr() != self._address
+            or view.shape != self.tensor.shape
+            or view.stride() != self.tensor.stride()
+            or view.requires_grad
+        ):
+            view = self._view = view_of(self.tensor) if self._is_plain else self.tensor.detach()
+        return view

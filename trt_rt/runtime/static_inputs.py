@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from trt_rt._core.stream_copies import copy_plain
 from trt_rt.errors import InputValueError
 
 __all__ = ["StaticInputs", "copy_together", "memory_of"]
@@ -109,7 +110,7 @@ class StaticInputs:
             if target.data_ptr() != self._addresses[index]:
                 sources.append(self._tensors[index])
                 targets.append(target)
-        copy_together(targets, sources)
+        _copy_by_pytorch(targets, sources)
 
 
 def memory_of(tensor: torch.Tensor) -> int:
@@ -132,9 +133,15 @@ def _stretch(tensor: torch.Tensor) -> tuple[int, int]:
     return begin, begin + (last + 1) * tensor.element_size()
 
 
-def copy_together(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
-    """Copy tensors on the current stream, with as few kernels as PyTorch can."""
+def copy_together(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+    """Copy tensors of ours, or to tensors of ours, on the current stream."""
+    if not copy_plain(targets, sources):
+        _copy_by_pytorch(targets, sources)
+
+
+def _copy_by_pytorch(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+    """With as few kernels as PyTorch can. It notes that the targets were written into."""
     if len(targets) == 1:
         targets[0].copy_(sources[0])
     elif targets:
-        torch._foreach_copy_(list(targets), list(sources))
+        torch._foreach_copy_(targets, sources)

@@ -1,0 +1,3 @@
+import torch
+
+def copy_plain(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> bool: ...
