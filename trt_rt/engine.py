@@ -22,6 +22,7 @@ from trt_rt.backend.engine_refitter import EngineRefitter
 from trt_rt.context_factory import ContextFactory
 from trt_rt.engine_handle import EngineHandle
 from trt_rt.errors import PlanError
+from trt_rt.free_threading import destroy_what_is_left_to_threads
 from trt_rt.modes import Modes
 from trt_rt.output_allocator import output_allocator_class
 from trt_rt.placement import current_device, resolve_device
@@ -300,6 +301,7 @@ class Engine:
                     for executor in list(self._executors):
                         closing.callback(executor.close)
             finally:
+                destroy_what_is_left_to_threads()
                 self._handle.close()  # TensorRT wants an engine destroyed after its contexts
 
     @contextmanager
@@ -325,6 +327,7 @@ class Engine:
             for executor in list(self._executors):
                 executor.pause()
                 paused.callback(executor.resume)
+            destroy_what_is_left_to_threads()
             yield engine
 
     def automatic_weight_streaming_budget(self) -> int:

@@ -149,11 +149,12 @@ class ModuleExecutors:
 
     def counts(self) -> dict[str, int]:
         """How often what has happened, in all executors together."""
-        with self._lock:
+        with self._lock:  # up to Python 3.13 a WeakSet must not grow while it is read
             total = Counter(self._taken)
-        for executor in self._all():
+            executors = self._all()
+        for executor in executors:
             total.update(executor.counts)
-        return {**total, "contexts": len(self._all())}
+        return {**total, "contexts": len(executors)}
 
     def take(self) -> Executor | None:
         """Take the current stream's executor out of the pool for good; None if there is none.

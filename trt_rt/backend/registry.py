@@ -15,6 +15,7 @@ from trt_rt.backend.rtx import TensorRTRTX
 from trt_rt.backend.shared_libraries import LIBRARY_FOLDERS, load_libraries
 from trt_rt.backend.tensorrt import TensorRT
 from trt_rt.errors import BackendError
+from trt_rt.free_threading import refuse_extensions_for_a_gil
 
 __all__ = ["NAMES", "load"]
 
@@ -63,6 +64,7 @@ def _import(name: str) -> ModuleType:
         if importlib.util.find_spec(candidate) is None:
             continue
         try:
+            refuse_extensions_for_a_gil(adapter.modules)
             load_libraries(adapter.libraries, adapter.library_packages)
             module = importlib.import_module(candidate)
         except BackendError as error:
