@@ -8,7 +8,7 @@ import torch
 
 from trt_rt.errors import CompileError
 from trt_rt.reference.exporting import ExportedNetwork
-from trt_rt.reference.plan import LARGEST_DIMENSION, DimensionRelation
+from trt_rt.reference.io_tensors import LARGEST_DIMENSION, DimensionRelation
 
 __all__ = ["Dimensions"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from trt_rt.reference.configs import IRuntimeConfig, ISerializationConfig
@@ -23,11 +21,9 @@ from trt_rt.reference.enums import (
 from trt_rt.reference.execution_context import IExecutionContext
 from trt_rt.reference.host_memory import IHostMemory
 from trt_rt.reference.inspector import EngineInspector
+from trt_rt.reference.io_tensors import InputTensor, OutputTensor
 from trt_rt.reference.loaded_engine import LoadedEngine
-from trt_rt.reference.plan import InputTensor, OutputTensor, Range
-
-if TYPE_CHECKING:
-    from trt_rt.reference.runtime import Runtime
+from trt_rt.reference.profiles import Range
 
 __all__ = ["ICudaEngine"]
 
@@ -39,13 +35,13 @@ class ICudaEngine:
     TensorRT does: with NONE, False, -1, dimensions without a length.
     """
 
-    def __init__(self, loaded: LoadedEngine, runtime: Runtime) -> None:
+    def __init__(self, loaded: LoadedEngine, runtime: object) -> None:
         self._loaded = loaded
         self._plan = loaded.plan
         tensors: list[InputTensor | OutputTensor] = [*loaded.plan.inputs, *loaded.plan.outputs]
         self._tensors = {tensor.name: tensor for tensor in tensors}
         self._names = tuple(self._tensors)
-        # As in TensorRT, the runtime outlives its engines.
+        # Keeps the Runtime alive, as TensorRT requires.
         self._runtime = runtime
 
     @property
@@ -216,8 +212,8 @@ class ICudaEngine:
 
     @weight_streaming_budget_v2.setter
     def weight_streaming_budget_v2(self, size: int) -> None:
-        if self._loaded.contexts:
-            reason = f"{len(self._loaded.contexts)} execution contexts exist: delete them first"
+        if self._loaded.context_count:
+            reason = f"{self._loaded.context_count} execution contexts exist: delete them first"
         elif size < 0:
             reason = f"{size} is negative"
         elif not self.streamable_weights_size:
@@ -264,7 +260,7 @@ class ICudaEngine:
         if config is None:
             config = self.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)  # type: ignore[arg-type]
-        return IExecutionContext(self, self._loaded, config)
+        return IExecutionContext(self._loaded, config, engine=self)
 
     def create_runtime_config(self) -> IRuntimeConfig:
         """Make the options of an execution context."""
@@ -272,7 +268,7 @@ class ICudaEngine:
 
     def create_engine_inspector(self) -> EngineInspector:
         """Make an inspector of the engine."""
-        return EngineInspector(self, self._loaded)
+        return EngineInspector(self._loaded, engine=self)
 
     def create_serialization_config(self) -> ISerializationConfig:
         """Make the options of :meth:`serialize_with_config`."""

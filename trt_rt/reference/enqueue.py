@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from trt_rt._core.capture_memory import CaptureMemory
 from trt_rt._core.dlpack import tensor_from_address
 from trt_rt.errors import ExecutionError
+from trt_rt.reference.allocator_calls import notify_shape, reallocate
 from trt_rt.reference.bindings import Bindings
-from trt_rt.reference.dims import Dims
-from trt_rt.reference.interpreter import CpuTimer, CudaTimer, LayerTimer, execute, plain_execution
+from trt_rt.reference.interpreter import execute
+from trt_rt.reference.io_tensors import OutputTensor
+from trt_rt.reference.layer_timing import CpuTimer, CudaTimer, LayerTimer
 from trt_rt.reference.loaded_engine import LoadedEngine
-from trt_rt.reference.plan import OutputTensor
+from trt_rt.reference.plain_execution import plain_execution
 
 __all__ = ["Enqueue"]
 
@@ -151,13 +151,13 @@ class Enqueue:
         if allocator is not None:
             # NvInferRuntime.h of IOutputAllocator: "Always positive, even for an empty tensor."
             size = max(math.prod(shape) * tensor.dtype.itemsize, 1)
-            address = _reallocate(allocator, tensor.name, address, size, self._engine.alignment, stream)
+            address = reallocate(allocator, tensor.name, address, size, self._engine.alignment, stream)
         # The target is made here, outside inference mode, and dropped here: no inference tensor escapes.
         target = tensor_from_address(address, shape, tensor.dtype, self._engine.device)
         with plain_execution(self._engine.device):
             target.copy_(value, non_blocking=True)
         if allocator is not None:
-            _notify_shape(allocator, tensor.name, shape)
+            notify_shape(allocator, tensor.name, shape)
 
 
 def _check_output(tensor: OutputTensor, expected: tuple[int, ...], value: torch.Tensor) -> None:
@@ -171,30 +171,3 @@ def _check_output(tensor: OutputTensor, expected: tuple[int, ...], value: torch.
             f"output {tensor.name!r} came out as {value.dtype}{list(shape)}, "
             f"not {tensor.dtype}{list(expected)}"
         )
-
-
-def _reallocate(allocator: Any, name: str, memory: int, size: int, alignment: int, stream: int) -> int:
-    try:
-        reallocate = getattr(allocator, "reallocate_output_async", None)
-        if reallocate is not None:
-            address = reallocate(name, memory, size, alignment, stream)
-        else:
-            address = allocator.reallocate_output(name, memory, size, alignment)
-    except Exception as error:
-        # TensorRT calls allocators from C++ that no exception may cross; it prints and sees no memory.
-        print(f"[ERROR] Exception caught in reallocate_output_async(): {error}", file=sys.stderr)  # noqa: T201
-        address = None
-    if not address:
-        raise ExecutionError(f"the output allocator of {name!r} gave no memory for {size} bytes")
-    if address % alignment:
-        raise ExecutionError(
-            f"the output allocator of {name!r} gave {address:#x}, which is not aligned to {alignment} bytes"
-        )
-    return int(address)
-
-
-def _notify_shape(allocator: Any, name: str, shape: tuple[int, ...]) -> None:
-    try:
-        allocator.notify_shape(name, Dims(shape))
-    except Exception as error:
-        print(f"[ERROR] Exception caught in notify_shape(): {error}", file=sys.stderr)  # noqa: T201

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import operator
-import sys
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
@@ -17,12 +16,9 @@ from trt_rt.reference.configs import IRuntimeConfig
 from trt_rt.reference.dims import NO_DIMS, Dims
 from trt_rt.reference.enqueue import Enqueue
 from trt_rt.reference.enums import ExecutionContextAllocationStrategy
-from trt_rt.reference.interpreter import LayerTimer
+from trt_rt.reference.layer_timing import LayerTimer, report
 from trt_rt.reference.loaded_engine import LoadedEngine
 from trt_rt.reference.shape_inference import InferredShapes
-
-if TYPE_CHECKING:
-    from trt_rt.reference.engine import ICudaEngine
 
 __all__ = ["IExecutionContext"]
 
@@ -34,9 +30,10 @@ class IExecutionContext:
     False.
     """
 
-    def __init__(self, engine: ICudaEngine, loaded: LoadedEngine, config: IRuntimeConfig) -> None:
-        self._engine = engine
+    def __init__(self, loaded: LoadedEngine, config: IRuntimeConfig, *, engine: object) -> None:
         self._loaded = loaded
+        # Keeps the ICudaEngine alive. Its type cannot be named here: engine.py imports this file.
+        self._engine: Any = engine
         self._config = config
         self._bindings = Bindings(loaded)
         self._enqueue = Enqueue(loaded, self._bindings)
@@ -51,11 +48,11 @@ class IExecutionContext:
         self._user_memory = 0
         self._warned_of_default_stream = False
         self._in_use = threading.Lock()
-        loaded.contexts.add(self)
+        loaded.register_context(self)
 
     @property
-    def engine(self) -> ICudaEngine:
-        """The engine."""
+    def engine(self) -> Any:
+        """The :class:`ICudaEngine` that made the context."""
         return self._engine
 
     @property
@@ -348,12 +345,7 @@ class IExecutionContext:
         """Report the last run to the profiler; needed if :attr:`enqueue_emits_profile` is False."""
         if self._profiler is None or self._last_timing is None:
             return self._misuse("reportToProfiler", "there is no profiler, or nothing has run with it")
-        try:
-            for layer, milliseconds in self._last_timing.milliseconds():
-                self._profiler.report_layer_time(layer, milliseconds)
-        except Exception as error:
-            # TensorRT calls profilers from C++ that no exception may cross; it prints and goes on.
-            print(f"[ERROR] Exception caught in report_layer_time(): {error}", file=sys.stderr)  # noqa: T201
+        report(self._last_timing, self._profiler)
         return True
 
     def _run(self, stream_handle: int) -> bool:

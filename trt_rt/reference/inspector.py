@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trt_rt.errors import ExecutionError
 from trt_rt.reference.enums import LayerInformationFormat
+from trt_rt.reference.execution_context import IExecutionContext
 from trt_rt.reference.loaded_engine import LoadedEngine
-
-if TYPE_CHECKING:
-    from trt_rt.reference.engine import ICudaEngine
-    from trt_rt.reference.execution_context import IExecutionContext
 
 __all__ = ["EngineInspector"]
 
@@ -19,9 +16,10 @@ __all__ = ["EngineInspector"]
 class EngineInspector:
     """Tells about the layers of an engine; :meth:`ICudaEngine.create_engine_inspector` makes it."""
 
-    def __init__(self, engine: ICudaEngine, loaded: LoadedEngine) -> None:
-        self._engine = engine
+    def __init__(self, loaded: LoadedEngine, *, engine: object) -> None:
         self._loaded = loaded
+        # Keeps the ICudaEngine alive, as TensorRT requires.
+        self._engine = engine
         self._context: IExecutionContext | None = None
 
     @property

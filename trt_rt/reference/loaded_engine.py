@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,9 +15,6 @@ from trt_rt.reference.plan_container import aligned_copy
 from trt_rt.reference.program import Program
 from trt_rt.reference.shape_inference import InferredShapes, infer_shapes
 from trt_rt.reference.weights import WeightStore
-
-if TYPE_CHECKING:
-    from trt_rt.reference.execution_context import IExecutionContext
 
 __all__ = ["LoadedEngine", "load"]
 
@@ -32,8 +28,6 @@ class LoadedEngine:
         What it runs, and where.
     reporter : Reporter
         Where it reports.
-    contexts : weakref.WeakSet
-        The execution contexts that exist.
     input_numbers, output_numbers : dict
         Position of each input and output, by name.
     """
@@ -46,9 +40,18 @@ class LoadedEngine:
         self.device = _device(plan)
         self.program = Program(plan)
         self.weights = WeightStore(plan, content, self.device, on_device=self.program.weights_on_device)
-        self.contexts: weakref.WeakSet[IExecutionContext] = weakref.WeakSet()
+        self._contexts: weakref.WeakSet[object] = weakref.WeakSet()
         self.input_numbers = {tensor.name: number for number, tensor in enumerate(plan.inputs)}
         self.output_numbers = {tensor.name: number for number, tensor in enumerate(plan.outputs)}
+
+    def register_context(self, context: object) -> None:
+        """Count an execution context for as long as it exists."""
+        self._contexts.add(context)
+
+    @property
+    def context_count(self) -> int:
+        """Number of execution contexts that exist."""
+        return len(self._contexts)
 
     @property
     def alignment(self) -> int:

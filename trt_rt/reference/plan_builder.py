@@ -17,20 +17,14 @@ from trt_rt.reference.dims import MAX_DIMS
 from trt_rt.reference.dtypes import DTYPES_BY_NAME, TENSORRT_DTYPES, dtype_name
 from trt_rt.reference.exporting import NamedWeight, export_network
 from trt_rt.reference.graph_builder import build_graph
+from trt_rt.reference.io_tensors import InputTensor, OutputTensor
 from trt_rt.reference.loaded_engine import LoadedEngine, load
 from trt_rt.reference.logger import Logger, Reporter
-from trt_rt.reference.plan import (
-    LARGEST_MEMORY,
-    DeviceKind,
-    InputTensor,
-    OutputTensor,
-    Plan,
-    Profile,
-    Weight,
-    pack_plan,
-)
+from trt_rt.reference.plan import DeviceKind, Plan, pack_plan
 from trt_rt.reference.plan_container import aligned
+from trt_rt.reference.plan_weights import Weight
 from trt_rt.reference.profile_builder import Wanted, build_profiles
+from trt_rt.reference.profiles import LARGEST_MEMORY, Profile
 from trt_rt.reference.shape_inference import InferredShapes
 
 __all__ = ["PlanBuilder"]

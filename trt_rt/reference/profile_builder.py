@@ -8,7 +8,8 @@ import torch
 
 from trt_rt.errors import CompileError
 from trt_rt.reference.dimensions import Dimensions
-from trt_rt.reference.plan import InputTensor, Profile, Range
+from trt_rt.reference.io_tensors import InputTensor
+from trt_rt.reference.profiles import Profile, Range
 
 __all__ = ["build_profiles"]
 

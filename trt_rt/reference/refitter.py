@@ -9,7 +9,7 @@ from trt_rt.reference.dtypes import TENSORRT_DTYPES
 from trt_rt.reference.engine import ICudaEngine
 from trt_rt.reference.enums import DataType, TensorLocation
 from trt_rt.reference.logger import ILogger, Reporter
-from trt_rt.reference.plan import Weight
+from trt_rt.reference.plan_weights import Weight
 from trt_rt.reference.weights_array import Weights
 
 __all__ = ["Refitter"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from trt_rt.errors import ExecutionError
-from trt_rt.reference.interpreter import plain_execution
+from trt_rt.reference.plain_execution import plain_execution
 from trt_rt.reference.plan import Plan
 from trt_rt.reference.program import CPU, Program, Step
 from trt_rt.reference.weights import WeightStore

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from trt_rt.errors import PlanError
-from trt_rt.reference.plan import Plan, Weight
+from trt_rt.reference.plan import Plan
+from trt_rt.reference.plan_weights import Weight
 
 __all__ = ["WeightStore"]
 
