@@ -9,12 +9,12 @@ __all__ = ["TensorRTRTX"]
 
 
 class TensorRTRTX(Backend):
-    """``tensorrt_rtx``. The bindings come without the library, which is in a package for ONNX Runtime."""
+    """The backend ``tensorrt_rtx``; its bindings and its libraries are in two packages."""
 
     title = "TensorRT-RTX"
     modules = ("tensorrt_rtx_bindings", "tensorrt_rtx")
     libraries = ("tensorrt_rtx", "tensorrt_onnxparser_rtx")
-    library_packages = ("onnxruntime_ep_nv_tensorrt_rtx",)
+    library_packages = ("tensorrt_rtx_libs",)
     how_to_install = "pip install 'trt_rt[rtx]'."
 
     def why_not_on(self, compute_capability: tuple[int, int]) -> str:

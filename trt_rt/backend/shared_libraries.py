@@ -61,7 +61,8 @@ def load_libraries(names: Sequence[str], packages: Sequence[str]) -> None:
     names : sequence of str
         Without ``lib`` and ``.so``; each needs those before it.
     packages : sequence of str
-        Python packages that may carry them. They are not imported: some load libraries with RTLD_GLOBAL.
+        Python packages that may carry them. They are not imported here: an
+        import may load libraries in any order, and hide that one does not load.
 
     Raises
     ------
