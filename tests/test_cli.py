@@ -19,8 +19,7 @@ from torch.export import Dim
 
 import trt_rt
 from tests.reference import plans
-from trt_rt import reference
-from trt_rt._version import __version__
+from trt_rt import __version__, reference
 from trt_rt.backend import identify_plan
 from trt_rt.cli import main
 from trt_rt.compiler import export_onnx

@@ -3,8 +3,8 @@
 from trt_rt import errors
 from trt_rt._core.bound_call import BoundCall
 from trt_rt._core.io_tensor import IOTensor, ProfileRange
-from trt_rt._version import __version__
 from trt_rt.backend import Backend, BackendStatus, backends
+from trt_rt.backend.plugins import load_plugins
 from trt_rt.compiler import build
 from trt_rt.engine import Engine
 from trt_rt.errors import (
@@ -17,11 +17,10 @@ from trt_rt.errors import (
     TRTError,
 )
 from trt_rt.module import PythonTorchTensorRTModule, TRTModule
-from trt_rt.plugins import load_plugins
-from trt_rt.refit import RefitResult, refit
 from trt_rt.runtime import (
     LayerProfile,
     LayerTime,
+    RefitResult,
     WeightStreaming,
     WholeGraph,
     enable_cudagraphs,
@@ -32,12 +31,15 @@ from trt_rt.runtime import (
     get_multi_device_safe_mode,
     get_whole_cudagraphs_mode,
     optimization_profile,
+    refit,
     set_cudagraphs_mode,
     set_multi_device_safe_mode,
     set_whole_cudagraphs_mode,
     use_dynamically_allocated_resources,
     weight_streaming,
 )
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Backend",

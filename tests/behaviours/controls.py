@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from trt_rt import runtime
-from trt_rt.runtime.composition import CONTROLS
-from trt_rt.runtime.find_engines import find_engines
+from trt_rt.module.composition import CONTROLS
+from trt_rt.module.find_engines import find_engines
 
 __all__ = ["BY_NAME", "OVER_MODES", "state"]
 

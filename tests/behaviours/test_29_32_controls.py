@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.behaviours.controls import BY_NAME, state
+from trt_rt.module.find_engines import find_engines
 from trt_rt.runtime import enable_pre_allocated_outputs, use_dynamically_allocated_resources
-from trt_rt.runtime.find_engines import find_engines
 
 _every_control = pytest.mark.parametrize("control", BY_NAME.values(), ids=BY_NAME)
 _BATCHES = (8, 12, 12, 8, 8)

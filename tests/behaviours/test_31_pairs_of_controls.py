@@ -10,7 +10,7 @@ import torch
 
 from tests.behaviours.controls import BY_NAME, state
 from tests.behaviours.graph_modes import Doubled
-from trt_rt.runtime.composition import CONTROLS, EXCLUSIONS
+from trt_rt.module.composition import CONTROLS, EXCLUSIONS
 
 _BATCHES = (8, 12, 12, 8, 8)
 

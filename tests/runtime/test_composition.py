@@ -10,8 +10,8 @@ import pytest
 from tests.behaviours.controls import BY_NAME
 from tests.runtime.budget_engines import streaming_plan
 from trt_rt import TRTModule
+from trt_rt.module.composition import CONTROLS, EXCLUSIONS, refuse_if
 from trt_rt.runtime import set_cudagraphs_mode
-from trt_rt.runtime.composition import CONTROLS, EXCLUSIONS, refuse_if
 
 _PAGE = Path(__file__).parents[2] / "docs" / "modes.md"
 

@@ -429,7 +429,7 @@ def test_no_memory_for_a_graph(whole_graph: bool, device: str, monkeypatch: pyte
             if whole_graph:
                 patch.setattr(torch, "empty_like", no_memory)
             else:
-                patch.setattr("trt_rt.context_factory.shared_workspace", no_memory)
+                patch.setattr("trt_rt.engine.contexts.shared_workspace", no_memory)
             with pytest.raises(torch.OutOfMemoryError):
                 run(other)
         for _ in range(2):

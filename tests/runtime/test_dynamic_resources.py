@@ -157,7 +157,7 @@ def test_left_by_another_thread_while_a_context_is_made(monkeypatch: pytest.Monk
         context = create(*args, **options)
         if options["user_managed"] and not left.is_set():
             left.set()
-            factory.modes = replace(factory.modes, dynamic_resources=False)
+            factory.settings = replace(factory.settings, shared_workspace=False)
         return context
 
     factory = module.executors._contexts

@@ -10,7 +10,7 @@ import torch
 
 from tests.reference import plans
 from trt_rt import Engine, TRTModule
-from trt_rt.runtime.find_engines import as_module, find_engines
+from trt_rt.module.find_engines import as_module, find_engines
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 from tests.behaviours.controls import BY_NAME, OVER_MODES
 from tests.reference import plans
 from trt_rt import Engine, TRTModule
-from trt_rt.modes import Modes
+from trt_rt.module.modes import Modes
 from trt_rt.runtime import enable_pre_allocated_outputs, optimization_profile
 
 every_control = pytest.mark.parametrize("control", [BY_NAME[name] for name in OVER_MODES], ids=OVER_MODES)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from tests.runtime.budget_engines import chain, plain_plan, streaming_plan
 from trt_rt import BackendError, ClosedError, Engine, ExecutionError, TRTModule
-from trt_rt.modes import Modes
+from trt_rt.engine.budget_shares import budget_shares
 from trt_rt.runtime import enable_cudagraphs, weight_streaming
-from trt_rt.runtime.budget_shares import budget_shares
 
 ROWS = (1, 10, 100)
 SIZES = tuple(16 * rows for rows in ROWS)
@@ -249,7 +248,7 @@ def test_an_engine_that_refuses_leaves_all_as_they_were(program: torch.nn.Module
         streaming.device_budget = 500
         shares = budgets(program)
         # TensorRT changes no budget while there are contexts, and this one is nobody's.
-        foreign = program[2].engine.new_context_factory(Modes()).create()
+        foreign = program[2].engine.new_context_factory().create()
         with pytest.raises(
             ExecutionError, match=r"engine 'engine 2' keeps .* of \d+ bytes; .* asked for.*contexts"
         ):

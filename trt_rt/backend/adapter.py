@@ -14,10 +14,10 @@ import torch
 from trt_rt._core.driver import device_count
 from trt_rt._core.io_tensor import IOTensor, ProfileRange
 from trt_rt.backend.engine_refitter import EngineRefitter
+from trt_rt.backend.log import TensorRTLog
 from trt_rt.backend.plan_kind import PlanKind, identify_plan
 from trt_rt.backend.shared_libraries import loaded_by
 from trt_rt.errors import BackendError, ExecutionError, PlanError
-from trt_rt.tensorrt_log import TensorRTLog
 
 __all__ = ["Backend"]
 

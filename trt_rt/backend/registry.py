@@ -9,13 +9,13 @@ from types import ModuleType
 
 from trt_rt.backend.adapter import Backend
 from trt_rt.backend.dispatch import DispatchRuntime
+from trt_rt.backend.free_threading import refuse_extensions_for_a_gil
 from trt_rt.backend.lean import LeanRuntime
 from trt_rt.backend.reference import Reference
 from trt_rt.backend.rtx import TensorRTRTX
 from trt_rt.backend.shared_libraries import LIBRARY_FOLDERS, load_libraries
 from trt_rt.backend.tensorrt import TensorRT
 from trt_rt.errors import BackendError
-from trt_rt.free_threading import refuse_extensions_for_a_gil
 
 __all__ = ["NAMES", "load"]
 

@@ -7,7 +7,7 @@ import dataclasses
 import platform
 from typing import Any
 
-from trt_rt._version import __version__
+from trt_rt import __version__
 from trt_rt.cli.command import Subparsers, add_command, print_json, print_table
 
 __all__ = ["add"]

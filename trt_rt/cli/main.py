@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from trt_rt._version import __version__
+from trt_rt import __version__
 from trt_rt.cli import build, demo, doctor, inspect
 from trt_rt.errors import TRTError
 

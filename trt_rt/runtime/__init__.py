@@ -1,5 +1,7 @@
 """Controls of modules that run engines, under Torch-TensorRT's names."""
 
+from trt_rt.capture import WholeGraph
+from trt_rt.module.mode_manager import ModeManager
 from trt_rt.runtime.cudagraphs import (
     enable_cudagraphs,
     get_cudagraphs_mode,
@@ -8,7 +10,6 @@ from trt_rt.runtime.cudagraphs import (
     set_whole_cudagraphs_mode,
 )
 from trt_rt.runtime.dynamic_resources import use_dynamically_allocated_resources
-from trt_rt.runtime.mode_manager import ModeManager
 from trt_rt.runtime.multi_device_safe_mode import (
     MultiDeviceSafeMode,
     get_multi_device_safe_mode,
@@ -18,14 +19,15 @@ from trt_rt.runtime.optimization_profile import optimization_profile
 from trt_rt.runtime.output_allocator import enable_output_allocator
 from trt_rt.runtime.pre_allocated_outputs import enable_pre_allocated_outputs
 from trt_rt.runtime.profiling import LayerProfile, LayerTime, enable_profiling
+from trt_rt.runtime.refit import RefitResult, refit
 from trt_rt.runtime.weight_streaming import WeightStreaming, weight_streaming
-from trt_rt.runtime.whole_graph import WholeGraph
 
 __all__ = [
     "LayerProfile",
     "LayerTime",
     "ModeManager",
     "MultiDeviceSafeMode",
+    "RefitResult",
     "WeightStreaming",
     "WholeGraph",
     "enable_cudagraphs",
@@ -36,6 +38,7 @@ __all__ = [
     "get_multi_device_safe_mode",
     "get_whole_cudagraphs_mode",
     "optimization_profile",
+    "refit",
     "set_cudagraphs_mode",
     "set_multi_device_safe_mode",
     "set_whole_cudagraphs_mode",

@@ -8,15 +8,13 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch.export import ExportedProgram
 
+from trt_rt.capture import ObservedProgram, ProgramKind, WholeGraph, program_kind
+from trt_rt.engine.data_dependence import refuse_data_dependent
 from trt_rt.module import TRTModule
-from trt_rt.module_executors import default_cuda_graphs, set_default_cuda_graphs
-from trt_rt.runtime.composition import refuse_if
-from trt_rt.runtime.data_dependence import refuse_data_dependent
-from trt_rt.runtime.find_engines import as_module, find_engines
-from trt_rt.runtime.mode_override import ModeOverride
-from trt_rt.runtime.observed_program import ObservedProgram
-from trt_rt.runtime.program_kind import ProgramKind, program_kind
-from trt_rt.runtime.whole_graph import WholeGraph
+from trt_rt.module.composition import refuse_if
+from trt_rt.module.executors import default_cuda_graphs, set_default_cuda_graphs
+from trt_rt.module.find_engines import as_module, find_engines
+from trt_rt.module.mode_override import ModeOverride
 
 __all__ = [
     "enable_cudagraphs",

@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 
 from trt_rt._core import bound_context
-from trt_rt.runtime.restore_points import RestorePoints
+from trt_rt.module.restore_points import RestorePoints
 
 __all__ = ["MultiDeviceSafeMode", "get_multi_device_safe_mode", "set_multi_device_safe_mode"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.export import ExportedProgram
 
-from trt_rt.runtime.find_engines import as_module
-from trt_rt.runtime.mode_manager import ModeManager
+from trt_rt.module.find_engines import as_module
+from trt_rt.module.mode_manager import ModeManager
 
 __all__ = ["enable_output_allocator"]
 

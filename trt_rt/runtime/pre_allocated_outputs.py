@@ -8,8 +8,8 @@ from typing import SupportsIndex
 import torch
 from torch.export import ExportedProgram
 
-from trt_rt.runtime.find_engines import as_module
-from trt_rt.runtime.mode_manager import ModeManager
+from trt_rt.module.find_engines import as_module
+from trt_rt.module.mode_manager import ModeManager
 
 __all__ = ["enable_pre_allocated_outputs"]
 

@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 
 from trt_rt.module import TRTModule
-from trt_rt.runtime.mode_manager import ModeManager
+from trt_rt.module.mode_manager import ModeManager
 
 __all__ = ["LayerProfile", "LayerTime", "enable_profiling"]
 

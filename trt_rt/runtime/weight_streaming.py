@@ -14,12 +14,12 @@ import torch
 from torch.export import ExportedProgram
 
 from trt_rt.engine import Engine
+from trt_rt.engine.budget_shares import budget_shares
 from trt_rt.errors import BackendError
-from trt_rt.module_executors import replays_cuda_graphs
-from trt_rt.runtime.budget_shares import budget_shares
-from trt_rt.runtime.composition import EXCLUSIONS
-from trt_rt.runtime.find_engines import as_module, find_engines
-from trt_rt.runtime.restore_points import RestorePoints
+from trt_rt.module.composition import EXCLUSIONS
+from trt_rt.module.executors import replays_cuda_graphs
+from trt_rt.module.find_engines import as_module, find_engines
+from trt_rt.module.restore_points import RestorePoints
 
 __all__ = ["WeightStreaming", "weight_streaming"]
 

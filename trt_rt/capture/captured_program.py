@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 from trt_rt._core.executor import Executor
+from trt_rt.capture.outputs import ProgramOutputs
+from trt_rt.capture.static_inputs import StaticInputs
+from trt_rt.capture.stream_sequence import StreamSequence
 from trt_rt.engine import ContextUser
-from trt_rt.runtime.program_outputs import ProgramOutputs
-from trt_rt.runtime.static_inputs import StaticInputs
-from trt_rt.runtime.stream_sequence import StreamSequence
 
 __all__ = ["CapturedProgram"]
 

@@ -16,8 +16,8 @@ from trt_rt._core.module_call import ModuleCallBase
 from trt_rt.backend import Backend
 from trt_rt.engine import Engine
 from trt_rt.errors import InputValueError
-from trt_rt.modes import Modes
-from trt_rt.module_executors import ModuleExecutors
+from trt_rt.module.executors import ModuleExecutors
+from trt_rt.module.modes import Modes
 
 __all__ = ["PythonTorchTensorRTModule", "TRTModule"]
 

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from trt_rt.module import TRTModule
-from trt_rt.module_executors import ModuleExecutors
-from trt_rt.runtime.restore_points import RestorePoints
+from trt_rt.module.executors import ModuleExecutors
+from trt_rt.module.restore_points import RestorePoints
+from trt_rt.module.trt_module import TRTModule
 
 __all__ = ["ModeOverride"]
 

@@ -1,48 +1,16 @@
-"""What is otherwise in a free-threaded Python (PEP 703)."""
+"""Refuses packages that a free-threaded Python (PEP 703) cannot import."""
 
 from __future__ import annotations
 
-import gc
 import sysconfig
-import time
-import weakref
 from importlib.util import find_spec
 from pathlib import Path
 
 from trt_rt.errors import BackendError
 
-__all__ = ["destroy_what_is_left_to_threads", "refuse_extensions_for_a_gil"]
+__all__ = ["refuse_extensions_for_a_gil"]
 
 _IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-
-
-def destroy_what_is_left_to_threads() -> None:
-    """Destroy objects that nobody refers to any more, also those that other threads have made.
-
-    Free-threaded Python leaves the destruction of an object to the thread that made it ("biased reference
-    counting"), which comes to it when it next runs Python code: a thread that waits may take long, and one
-    that waits for what the caller holds does not before. Only the collector does it for them. With a GIL
-    nothing is left to do.
-    """
-    if not _IS_FREE_THREADED:
-        return
-    witness = _Cycle()
-    is_gone = weakref.ref(witness)
-    del witness
-    # While another thread collects, gc.collect does nothing, and what that thread has looked at may be from
-    # before. It may also be in a finalizer that waits for this thread, so that this has an end.
-    for _ in range(100):
-        gc.collect()
-        if is_gone() is None:
-            return
-        time.sleep(0.01)
-
-
-class _Cycle:
-    """Goes with the next collection that begins."""
-
-    def __init__(self) -> None:
-        self.itself = self
 
 
 def refuse_extensions_for_a_gil(modules: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trt_rt.module import TRTModule
-from trt_rt.runtime.find_engines import find_engines
+from trt_rt.module.find_engines import find_engines
 
 __all__ = ["OperatorObserver", "ProgramKind", "program_kind"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from trt_rt._core.executor import Executor
+from trt_rt.capture.static_inputs import memory_of
+from trt_rt.capture.stream import CaptureStream
 from trt_rt.module import TRTModule
-from trt_rt.runtime.capture_stream import CaptureStream
-from trt_rt.runtime.static_inputs import memory_of
 
 __all__ = ["EngineCalls", "current_executors", "take_executors"]
 

@@ -8,8 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from trt_rt._core.io_tensor import IOTensor
-from trt_rt.engine import Engine
-from trt_rt.modes import Modes
+from trt_rt.engine.engine import Engine
 
 __all__ = ["data_dependent_outputs", "refuse_data_dependent"]
 
@@ -61,7 +60,7 @@ def _ask(engine: Engine) -> tuple[str, ...]:
     inputs = engine.inputs
     if any((tensor.is_dynamic or tensor.is_shape_tensor) and not tensor.profiles for tensor in inputs):
         return ()  # nothing says with which shapes to ask
-    context = engine.new_context_factory(Modes()).create_for_graph()
+    context = engine.new_context_factory().create_for_graph()
     values = []  # must live as long as TensorRT may read them
     for tensor in inputs:
         if tensor.is_shape_tensor:

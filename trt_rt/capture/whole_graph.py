@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from trt_rt._core.argument_kinds import ArgumentKinds
+from trt_rt.capture.captured_program import CapturedProgram
+from trt_rt.capture.inputs import ProgramInputs, flatten
+from trt_rt.capture.program_capture import ProgramCapture
+from trt_rt.capture.stream_sequence import StreamSequence
 from trt_rt.errors import ExecutionError
 from trt_rt.module import TRTModule
-from trt_rt.runtime.captured_program import CapturedProgram
-from trt_rt.runtime.program_capture import ProgramCapture
-from trt_rt.runtime.program_inputs import ProgramInputs, flatten
-from trt_rt.runtime.stream_sequence import StreamSequence
 
 __all__ = ["WholeGraph"]
 

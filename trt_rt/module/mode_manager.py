@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.export import ExportedProgram
 
-from trt_rt.module import TRTModule
-from trt_rt.runtime.composition import refuse_if
-from trt_rt.runtime.find_engines import as_module, find_engines
-from trt_rt.runtime.mode_override import ModeOverride
+from trt_rt.module.composition import refuse_if
+from trt_rt.module.find_engines import as_module, find_engines
+from trt_rt.module.mode_override import ModeOverride
+from trt_rt.module.trt_module import TRTModule
 
 __all__ = ["ModeManager"]
 
@@ -29,7 +29,7 @@ class ModeManager(Generic[Called]):
     Parameters
     ----------
     control : str
-        One of `trt_rt.runtime.composition.CONTROLS`.
+        One of `trt_rt.module.composition.CONTROLS`.
     module : torch.nn.Module or torch.export.ExportedProgram
         With at least one engine anywhere in it.
     modes : callable

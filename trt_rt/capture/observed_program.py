@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trt_rt.runtime.program_kind import OperatorObserver, ProgramKind
+from trt_rt.capture.kind import OperatorObserver, ProgramKind
 
 __all__ = ["ObservedProgram"]
 

@@ -1,20 +1,36 @@
-"""Makes an engine's execution contexts as a module's modes want them."""
+"""Makes an engine's execution contexts."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from trt_rt.engine_handle import EngineHandle
-from trt_rt.modes import Modes
-from trt_rt.workspaces import shared_workspace
+from trt_rt.engine.handle import EngineHandle
+from trt_rt.engine.workspaces import shared_workspace
 
-__all__ = ["ContextFactory"]
+__all__ = ["ContextFactory", "ContextSettings"]
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """Settings of the execution contexts for ordinary calls.
+
+    Attributes
+    ----------
+    shared_workspace : bool
+        Whether scratch memory is sized for the shapes in use and shared by the contexts of one stream.
+    profiler : object or None
+        TensorRT's ``IProfiler`` that is told the time of every layer.
+    """
+
+    shared_workspace: bool = False
+    profiler: Any = None
 
 
 class ContextFactory:
-    """Makes execution contexts for one module, and gives them what its modes ask for.
+    """Makes execution contexts for one module, with the settings that the module's modes ask for.
 
     Parameters
     ----------
@@ -22,14 +38,14 @@ class ContextFactory:
         Kept alive: contexts must be destroyed before their engine.
     device : torch.device
         Of the engine.
-    modes : Modes
-        Of the module; replaced when they change.
+    settings : ContextSettings
+        An attribute, replaced when the modes of the module change.
     """
 
-    def __init__(self, handle: EngineHandle, device: torch.device, modes: Modes) -> None:
+    def __init__(self, handle: EngineHandle, device: torch.device, settings: ContextSettings) -> None:
         self._handle = handle
         self._device = device
-        self.modes = modes
+        self.settings = settings
 
     def create(self) -> tuple[Any, bool]:
         """An ``IExecutionContext`` for ordinary calls.
@@ -44,11 +60,11 @@ class ContextFactory:
         BackendError
             If there is no memory for it.
         """
-        modes = self.modes  # as they are now: another thread may change them meanwhile
-        context = self._create(user_managed=modes.dynamic_resources)
-        if modes.profiler is not None:
-            context.profiler = modes.profiler
-        return context, modes.dynamic_resources
+        settings = self.settings  # read once: another thread may replace them meanwhile
+        context = self._create(user_managed=settings.shared_workspace)
+        if settings.profiler is not None:
+            context.profiler = settings.profiler
+        return context, settings.shared_workspace
 
     def create_for_graph(self) -> Any:
         """An ``IExecutionContext`` for one CUDA graph; many share the scratch memory of their stream.
@@ -90,10 +106,10 @@ class ContextFactory:
     def give_graph_workspace(self, context: Any, stream: int) -> torch.Tensor:
         """As `give_workspace`, for a context of `create_for_graph`.
 
-        Unless resources are dynamic it is as large as any shapes need, so that all graphs of a stream have
-        the same.
+        Without `ContextSettings.shared_workspace` it is as large as the largest shapes need, so that all
+        graphs of a stream have the same.
         """
-        if self.modes.dynamic_resources:
+        if self.settings.shared_workspace:
             return self.give_workspace(context, stream)
         return self._give(context, stream, self._handle.backend.device_memory_size(self._handle.engine))
 

@@ -19,13 +19,12 @@ from trt_rt._core.executor import Executor
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend, choose_backend
 from trt_rt.backend.engine_refitter import EngineRefitter
-from trt_rt.context_factory import ContextFactory
-from trt_rt.engine_handle import EngineHandle
+from trt_rt.backend.output_allocator import output_allocator_class
+from trt_rt.engine.contexts import ContextFactory, ContextSettings
+from trt_rt.engine.deferred_destruction import run_deferred_destructors
+from trt_rt.engine.handle import EngineHandle
+from trt_rt.engine.placement import current_device, resolve_device
 from trt_rt.errors import PlanError
-from trt_rt.free_threading import destroy_what_is_left_to_threads
-from trt_rt.modes import Modes
-from trt_rt.output_allocator import output_allocator_class
-from trt_rt.placement import current_device, resolve_device
 
 __all__ = ["ContextUser", "Engine"]
 
@@ -301,7 +300,7 @@ class Engine:
                     for executor in list(self._executors):
                         closing.callback(executor.close)
             finally:
-                destroy_what_is_left_to_threads()
+                run_deferred_destructors()
                 self._handle.close()  # TensorRT wants an engine destroyed after its contexts
 
     @contextmanager
@@ -327,7 +326,7 @@ class Engine:
             for executor in list(self._executors):
                 executor.pause()
                 paused.callback(executor.resume)
-            destroy_what_is_left_to_threads()
+            run_deferred_destructors()
             yield engine
 
     def automatic_weight_streaming_budget(self) -> int:
@@ -415,8 +414,13 @@ class Engine:
             self._open_engine()
             yield self._executors
 
-    def new_context_factory(self, modes: Modes) -> ContextFactory:
-        """What makes the execution contexts of one module.
+    def new_context_factory(self, settings: ContextSettings | None = None) -> ContextFactory:
+        """Return a maker of execution contexts for one module.
+
+        Parameters
+        ----------
+        settings : ContextSettings, optional
+            To begin with. Default: TensorRT's own.
 
         Raises
         ------
@@ -424,7 +428,7 @@ class Engine:
             If the engine was closed.
         """
         self._open_engine()
-        return ContextFactory(self._handle, self._device, modes)
+        return ContextFactory(self._handle, self._device, settings or ContextSettings())
 
     def new_executor(
         self, inputs: Sequence[IOTensor], outputs: Sequence[IOTensor], contexts: ContextFactory

@@ -14,16 +14,16 @@ from torch.utils import _pytree as pytree
 
 from trt_rt._core.executor import Executor
 from trt_rt._core.garbage_collection import no_garbage_collection
+from trt_rt.capture.captured_program import CapturedProgram
+from trt_rt.capture.engine_calls import EngineCalls, current_executors, take_executors
+from trt_rt.capture.outputs import ProgramOutputs
+from trt_rt.capture.random_numbers import SeesRandomNumbers
+from trt_rt.capture.static_inputs import StaticInputs
+from trt_rt.capture.stream import CaptureStream
+from trt_rt.capture.stream_graph import StreamGraph
+from trt_rt.capture.stream_sequence import StreamSequence
 from trt_rt.errors import ExecutionError, TRTError
 from trt_rt.module import TRTModule
-from trt_rt.runtime.capture_stream import CaptureStream
-from trt_rt.runtime.captured_program import CapturedProgram
-from trt_rt.runtime.engine_calls import EngineCalls, current_executors, take_executors
-from trt_rt.runtime.program_outputs import ProgramOutputs
-from trt_rt.runtime.random_numbers import SeesRandomNumbers
-from trt_rt.runtime.static_inputs import StaticInputs
-from trt_rt.runtime.stream_graph import StreamGraph
-from trt_rt.runtime.stream_sequence import StreamSequence
 
 __all__ = ["ProgramCapture"]
 

@@ -8,18 +8,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import ReferenceType, WeakSet, ref
 
 from trt_rt._core.executor import Executor
 from trt_rt._core.executor_pool import ExecutorPool
 from trt_rt._core.io_tensor import IOTensor
-from trt_rt.context_factory import ContextFactory
+from trt_rt.engine import Engine
+from trt_rt.engine.contexts import ContextFactory, ContextSettings
 from trt_rt.errors import ClosedError
-from trt_rt.modes import Modes
-
-if TYPE_CHECKING:
-    from trt_rt.engine import Engine
+from trt_rt.module.modes import Modes
 
 __all__ = ["ModuleExecutors", "default_cuda_graphs", "replays_cuda_graphs", "set_default_cuda_graphs"]
 
@@ -80,7 +78,8 @@ class ModuleExecutors:
         self._taken: Counter[str] = Counter()  # counts of executors that were taken out
         # Reentrant: while it is held a finalizer may drop, or a callback make, an executor.
         self._lock = threading.RLock()
-        self._contexts: ContextFactory = engine.new_context_factory(modes)
+        self._modes = modes
+        self._contexts: ContextFactory = engine.new_context_factory(_context_settings(modes))
         # The pool goes with this, and must not keep it: a cycle would leave contexts to the collector.
         this = ref(self)
         self._made: WeakSet[Executor] = WeakSet()  # also those that are on their way into the pool
@@ -91,7 +90,7 @@ class ModuleExecutors:
     @property
     def modes(self) -> Modes:
         """As they are now."""
-        return self._contexts.modes
+        return self._modes
 
     @property
     def uses_cuda_graphs(self) -> bool:
@@ -138,10 +137,10 @@ class ModuleExecutors:
         with self._lock:
             before = self.modes
             modes = replace(before, **changes)
-            new_context = (
-                modes.dynamic_resources != before.dynamic_resources or modes.profiler is not before.profiler
-            )
-            self._contexts.modes = modes
+            settings = _context_settings(modes)
+            new_context = settings != self._contexts.settings
+            self._modes = modes
+            self._contexts.settings = settings
             with ExitStack() as changing:  # changes all of them, and raises what any has raised
                 for executor in self._all():
                     changing.callback(partial(self._configure, executor, new_context=new_context))
@@ -170,6 +169,10 @@ class ModuleExecutors:
 
     def _all(self) -> list[Executor]:
         return list(self._made)
+
+
+def _context_settings(modes: Modes) -> ContextSettings:
+    return ContextSettings(shared_workspace=modes.dynamic_resources, profiler=modes.profiler)
 
 
 def _executors_of(this: ReferenceType[ModuleExecutors]) -> ModuleExecutors:

@@ -8,7 +8,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from trt_rt._core.dlpack import view_of
-from trt_rt.runtime.static_inputs import copy_together
+from trt_rt.capture.static_inputs import copy_together
 
 __all__ = ["ProgramOutputs"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from trt_rt.module import TRTModule
+from trt_rt.module.trt_module import TRTModule
 
 __all__ = ["CONTROLS", "EXCLUSIONS", "refuse_if"]
 

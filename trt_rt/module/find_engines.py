@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from trt_rt.module import TRTModule
+from trt_rt.module.trt_module import TRTModule
 
 __all__ = ["as_module", "find_engines"]
 

@@ -1,0 +1,5 @@
+"""Engines: plans loaded onto a device, and everything that belongs to one engine."""
+
+from trt_rt.engine.engine import ContextUser, Engine
+
+__all__ = ["ContextUser", "Engine"]

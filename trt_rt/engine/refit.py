@@ -1,0 +1,188 @@
+"""New weights for one engine, and for several engines together or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from trt_rt.backend.engine_refitter import EngineRefitter
+from trt_rt.engine.engine import Engine
+from trt_rt.engine.placement import current_device
+from trt_rt.errors import ExecutionError, InputTypeError, InputValueError, PlanError
+
+__all__ = ["EngineRefit", "apply_refits"]
+
+# Of Torch-TensorRT: weights that it computed while it built the engine.
+_CONSTANTS = "constant_mapping"
+
+
+class EngineRefit:
+    """New weights for one engine.
+
+    Attributes
+    ----------
+    engine, refitter
+        What changes, and how.
+    missing : list of str
+        Weights for which there is no value.
+    used : set of str
+        Keys of the state dict.
+    count : int
+        Weights that change.
+    """
+
+    def __init__(self, engine: Engine, refitter: EngineRefitter) -> None:
+        self.engine = engine
+        self.refitter = refitter
+        self.missing: list[str] = []
+        self.used: set[str] = set()
+        self.count = 0
+
+    def look_up(self, name_map: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]) -> None:
+        """Find and check a value for every weight.
+
+        Raises
+        ------
+        InputError
+            If one does not fit, or TensorRT wants more of them.
+        """
+        constants = name_map.get(_CONSTANTS, {})
+        for name in self.refitter.names:
+            key = self._key(name, name_map)
+            if key in state_dict:
+                self.used.add(key)
+                self._set(name, f"state_dict[{key!r}]", state_dict[key])
+            elif name in constants:
+                self._set(
+                    name, f"weight_name_map[{_CONSTANTS!r}][{name!r}]", torch.as_tensor(constants[name])
+                )
+            else:
+                self.missing.append(name)
+        needed = self.refitter.missing if self.count else []
+        if needed:
+            raise InputValueError(
+                f"engine {self.engine.name!r} has merged weights that are in the state dict with {needed}, "
+                "so these must be in it too."
+            )
+
+    def make(self) -> None:
+        """Give the engine its new weights; it must have no contexts.
+
+        Raises
+        ------
+        ExecutionError
+            If TensorRT fails at it.
+        """
+        device = self.engine.device
+        on_cuda = device.type == "cuda"
+        if on_cuda:
+            # TensorRT reads weights on the device without regard to the stream that writes them.
+            torch.cuda.current_stream(device).synchronize()
+        with current_device(device):
+            succeeded = self.refitter.refit()
+        if not succeeded:
+            raise ExecutionError(
+                f"engine {self.engine.name!r} could not be refitted; it has the weights that it had. "
+                f"{self.refitter.last_error()}"
+            )
+
+    def _key(self, name: str, name_map: Mapping[str, Any]) -> str:
+        entry = name_map.get(name, name)
+        key = entry[0] if isinstance(entry, (tuple, list)) and len(entry) == 2 else entry
+        if not isinstance(key, str):
+            raise InputTypeError(
+                f"weight_name_map has {entry!r} for weight {name!r} of engine {self.engine.name!r}, where a "
+                "key of the state dict is needed, or a pair of a key and a dtype. Compute a weight that is "
+                f"made of several, take it out of the map, and put it into the state dict as {name!r}."
+            )
+        return key
+
+    def _set(self, name: str, source: str, value: Any) -> None:
+        value = self._checked(name, source, value)
+        on_engine = value.device == self.engine.device
+        if not self.refitter.set(name, value.contiguous() if on_engine else value.cpu().contiguous()):
+            raise InputValueError(
+                f"{source} was refused for weight {name!r} of engine {self.engine.name!r}. "
+                f"{self.refitter.last_error()}"
+            )
+        self.count += 1
+
+    def _checked(self, name: str, source: str, value: Any) -> torch.Tensor:
+        if not isinstance(value, torch.Tensor):
+            raise InputTypeError(
+                f"{source} is {type(value).__name__}, and weight {name!r} needs a torch.Tensor."
+            )
+        value = value.detach()
+        wanted, count, type_name = self.refitter.prototype(name)
+        what = f"weight {name!r} of engine {self.engine.name!r}"
+        if value.is_meta or value.layout is not torch.strided or type(value) is not torch.Tensor:
+            raise InputTypeError(
+                f"{source} is {type(value).__name__} on {value.device} of layout {value.layout}; {what} "
+                "needs an ordinary dense tensor that has values."
+            )
+        if value.dtype != wanted:
+            allowed = f"{wanted}: convert it with .to({wanted})" if wanted else f"{type_name}: nothing fits"
+            raise InputTypeError(f"{source} is {value.dtype}, and {what} is {allowed}.")
+        if value.numel() != count:
+            raise InputValueError(
+                f"{source} has {value.numel()} elements, its shape is {list(value.shape)}, and {what} has "
+                f"{count}."
+            )
+        return value
+
+
+def apply_refits(refits: Iterable[EngineRefit]) -> None:
+    """Give all engines their new weights, or none.
+
+    Engines change one at a time: a thread that kept the calls of two engines out could wait for a thread that
+    does the same in another order.
+
+    Parameters
+    ----------
+    refits : iterable of EngineRefit
+        One for each engine, all looked up.
+
+    Raises
+    ------
+    ExecutionError
+        If TensorRT fails at it; every engine has the weights that it had.
+    """
+    plans: dict[Engine, bytes] = {}
+    try:
+        for refit in refits:
+            plans[refit.engine] = _apply_one(refit)
+    except BaseException:
+        with ExitStack() as restoring:  # restores all of them, and raises what any has raised
+            for engine, plan in plans.items():
+                restoring.callback(_go_back, engine, plan)
+        raise
+
+
+def _apply_one(refit: EngineRefit) -> bytes:
+    """Change one engine, or leave it as it was; return the plan from before."""
+    with refit.engine.without_contexts():
+        plan = refit.engine.serialize()
+        try:
+            refit.make()
+        except BaseException:
+            _restore(refit.engine, plan)
+            raise
+    return plan
+
+
+def _go_back(engine: Engine, plan: bytes) -> None:
+    with engine.without_contexts():
+        _restore(engine, plan)
+
+
+def _restore(engine: Engine, plan: bytes) -> None:
+    try:
+        engine.restore(plan)
+    except PlanError as error:
+        raise ExecutionError(
+            f"a refit failed half-way, and engine {engine.name!r} could not go back to the weights that it "
+            f"had, so it was closed; load it again. {error}"
+        ) from error
