@@ -46,7 +46,8 @@ gpu: ## with an NVIDIA GPU: build with PYTHON (no venv, no network), run the GPU
 	$(PYTHON) bench/setup.py build_ext --inplace
 	$(PYTHON) -m pytest -m gpu
 	$(PYTHON) -m pytest bench -m gpu
-	PYTHONPATH=. $(PYTHON) bench/report.py --device cuda
+	PYTHONPATH=".:$$PYTHONPATH" $(PYTHON) bench/report.py --device cuda
+	test -z "$$TRT_RT_PLANS" || PYTHONPATH=".:$$PYTHONPATH" $(PYTHON) bench/real_engines.py
 
 clean: ## remove what was built and installed here
 	rm -rf $(VENV) build dist *.egg-info bench/build .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
