@@ -129,7 +129,7 @@ def inspect_binding(name: str) -> tuple[int, str]:
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(script.parents[1]), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(script.parents[2]), *sys.path])},
     )
     return found.returncode, found.stdout if found.returncode in (0, 3) else found.stderr
 
