@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.backend.test_choice import RTX_PLAN, TENSORRT_PLAN, plan_of
 
+from tests.backend.test_choice import RTX_PLAN, TENSORRT_PLAN, plan_of
 from tests.factories.builders import build_plan
 from tests.reference import plans
 from trt_rt import BackendError, Engine, PlanError, reference

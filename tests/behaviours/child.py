@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.behaviours.case import Case
+from tests.factories.case import Case
 
 __all__ = ["assert_ends_quietly"]
 

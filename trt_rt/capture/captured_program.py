@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, MutableSet, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +12,7 @@ from trt_rt._core.executor import Executor
 from trt_rt.capture.outputs import ProgramOutputs
 from trt_rt.capture.static_inputs import StaticInputs
 from trt_rt.capture.stream_sequence import StreamSequence
-from trt_rt.engine import ContextUser
+from trt_rt.engine.context_users import ContextUsers
 
 __all__ = ["CapturedProgram"]
 
@@ -59,11 +59,10 @@ class CapturedProgram:
             with suppress(Exception):  # no one is left to tell
                 self._sequence.wait()
 
-    def own(self, executor: Executor, users: MutableSet[ContextUser]) -> None:
+    def own(self, executor: Executor, users: ContextUsers) -> None:
         """Take the place of an executor that was captured among the `users` of its engine's contexts."""
         self._executors.append(executor)
-        users.discard(executor)
-        users.add(self)
+        users.replace(executor, self)
 
     def run(self, leaves: Sequence[Any], buffers: int) -> tuple[bool, Any]:
         """Repeat the run with a call's arguments.

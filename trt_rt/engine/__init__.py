@@ -1,5 +1,5 @@
 """Engines: plans loaded onto a device, and everything that belongs to one engine."""
 
-from trt_rt.engine.engine import ContextUser, Engine
+from trt_rt.engine.engine import Engine
 
-__all__ = ["ContextUser", "Engine"]
+__all__ = ["Engine"]

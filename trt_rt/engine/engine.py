@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import threading
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -20,26 +19,14 @@ from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend, choose_backend
 from trt_rt.backend.engine_refitter import EngineRefitter
 from trt_rt.backend.output_allocator import output_allocator_class
+from trt_rt.engine.context_users import ContextUsers
 from trt_rt.engine.contexts import ContextFactory, ContextSettings
-from trt_rt.engine.deferred_destruction import run_deferred_destructors
 from trt_rt.engine.handle import EngineHandle
+from trt_rt.engine.output_shapes import OutputShape, OutputShapes
 from trt_rt.engine.placement import current_device, resolve_device
 from trt_rt.errors import PlanError
 
-__all__ = ["ContextUser", "Engine"]
-
-
-class ContextUser(Protocol):
-    """What has execution contexts of an engine: an `Executor`, or a graph that has captured some."""
-
-    def pause(self) -> None:
-        """Wait for work, drop every context, keep calls out until `resume`, which the same thread calls."""
-
-    def resume(self) -> None:
-        """Let calls in again."""
-
-    def close(self) -> None:
-        """Wait for work and drop every context for good."""
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -61,8 +48,7 @@ class Engine:
         self._name = name
         self._backend = backend
         self._device = device
-        self._lock = threading.RLock()
-        self._executors: weakref.WeakSet[ContextUser] = weakref.WeakSet()
+        self._users = ContextUsers()
         with current_device(device):
             runtime = backend.runtime()
             if engine_host_code_allowed:
@@ -70,6 +56,10 @@ class Engine:
             engine = backend.deserialize(runtime, plan, name)
         self._handle = EngineHandle(backend, runtime, engine, name)
         self._io = backend.io_tensors(engine)
+        self._output_shapes = OutputShapes(
+            self.new_context_factory(), device, self.inputs, self.outputs, name
+        )
+        self._users.add(self._output_shapes)
 
     @classmethod
     def from_bytes(
@@ -255,6 +245,75 @@ class Engine:
         """Whether `close` was called."""
         return self._handle.closed
 
+    def output_shapes(
+        self,
+        input_shapes: Mapping[str, Sequence[int]],
+        shape_tensor_values: Mapping[str, Sequence[int]] | None = None,
+    ) -> tuple[OutputShape, ...]:
+        """Return the output shapes that follow from input shapes, without running the engine.
+
+        Parameters
+        ----------
+        input_shapes : mapping of str to sequence of int
+            The shape of every input, by name. A shape tensor may be left out: its shape follows from its
+            values.
+        shape_tensor_values : mapping of str to sequence of int, optional
+            The values of every shape tensor, by name, in row-major order. Not needed without shape tensors.
+
+        Returns
+        -------
+        tuple of tuple of (int or None)
+            One shape for each of `outputs`, in their order. None stands for a size that depends on data.
+
+        Raises
+        ------
+        InputError
+            If a shape or a value is missing, belongs to no input, or is one that a call would refuse: another
+            rank, a size that differs from a fixed one, or sizes that no optimization profile admits. The
+            message names the input, what came and what is allowed.
+        ClosedError
+            If the engine was closed.
+        BackendError
+            If there is no memory for an execution context.
+        ExecutionError
+            If TensorRT cannot infer the shapes.
+
+        Notes
+        -----
+        Safe to call from several threads. The first question creates an execution context without scratch
+        memory, which the engine keeps for later questions.
+
+        Examples
+        --------
+        >>> engine.output_shapes({"x": (8, 3, 224, 224)})
+        ((8, 1000),)
+        """
+        self._open_engine()
+        return self._output_shapes.of(input_shapes, shape_tensor_values)
+
+    @cached_property
+    def data_dependent_outputs(self) -> tuple[str, ...]:
+        """Names of the outputs whose size is known only after a run.
+
+        Found with the optimal inputs of the first optimization profile. An output whose size depends on data
+        for other inputs only is not among them; a call finds it.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        BackendError
+            If there is no memory for an execution context.
+        """
+        self._open_engine()
+        if not any(output.is_dynamic for output in self.outputs):
+            return ()
+        shapes = self._output_shapes.of_optimal_inputs()
+        self._output_shapes.drop()  # it is asked once, and a context takes memory
+        if shapes is None:
+            return ()
+        return tuple(output.name for output, shape in zip(self.outputs, shapes, strict=True) if None in shape)
+
     def inspect(self) -> dict[str, Any]:
         """What TensorRT's engine inspector says: the layers, as far as the plan kept their names.
 
@@ -294,13 +353,10 @@ class Engine:
         ExecutionError
             If CUDA reports that work in flight has failed.
         """
-        with self._lock:
+        with self._users.kept():
             try:
-                with ExitStack() as closing:  # closes all of them, and raises what any has raised
-                    for executor in list(self._executors):
-                        closing.callback(executor.close)
+                self._users.close()
             finally:
-                run_deferred_destructors()
                 self._handle.close()  # TensorRT wants an engine destroyed after its contexts
 
     @contextmanager
@@ -321,13 +377,10 @@ class Engine:
         ExecutionError
             If CUDA reports that work in flight has failed.
         """
-        with self._lock, ExitStack() as paused:
+        with self._users.kept():
             engine = self._open_engine()
-            for executor in list(self._executors):
-                executor.pause()
-                paused.callback(executor.resume)
-            run_deferred_destructors()
-            yield engine
+            with self._users.paused():
+                yield engine
 
     def automatic_weight_streaming_budget(self) -> int:
         """A budget that TensorRT finds fitting for the memory that is free on the device now, in bytes.
@@ -397,22 +450,22 @@ class Engine:
             return self._backend.refitter(self._open_engine(), self._name)
 
     @contextmanager
-    def contexts_kept(self) -> Iterator[weakref.WeakSet[ContextUser]]:
-        """Keep away whoever wants the engine without contexts, until one has taken over what uses them.
+    def contexts_kept(self) -> Iterator[ContextUsers]:
+        """A context in which no other thread drops execution contexts, so that their owner can be replaced.
 
         Yields
         ------
-        WeakSet of ContextUser
-            What is paused and closed with the engine; to be changed. No executor is made meanwhile.
+        ContextUsers
+            What is paused and closed with the engine. No executor is made meanwhile.
 
         Raises
         ------
         ClosedError
             If the engine was closed.
         """
-        with self._lock:
+        with self._users.kept():
             self._open_engine()
-            yield self._executors
+            yield self._users
 
     def new_context_factory(self, settings: ContextSettings | None = None) -> ContextFactory:
         """Return a maker of execution contexts for one module.
@@ -454,7 +507,7 @@ class Engine:
             If there is no memory for a context.
         """
         backend = self._backend
-        with self._lock:
+        with self._users.kept():
             self._open_engine()
             executor = Executor(
                 contexts,
@@ -465,7 +518,7 @@ class Engine:
                 take_error=backend.log.take_error,
                 new_allocator=output_allocator_class(backend.api),
             )
-            self._executors.add(executor)
+            self._users.add(executor)
         return executor
 
     def _open_engine(self) -> Any:

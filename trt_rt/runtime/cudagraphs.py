@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch.export import ExportedProgram
 
 from trt_rt.capture import ObservedProgram, ProgramKind, WholeGraph, program_kind
-from trt_rt.engine.data_dependence import refuse_data_dependent
+from trt_rt.engine import Engine
 from trt_rt.module import TRTModule
 from trt_rt.module.composition import refuse_if
 from trt_rt.module.executors import default_cuda_graphs, set_default_cuda_graphs
@@ -107,7 +107,7 @@ def enable_cudagraphs(
     if any(isinstance(part, (WholeGraph, ObservedProgram)) for part in module.modules()):
         raise ValueError("the module is run as one CUDA graph already: leave that enable_cudagraphs first.")
     engines = find_engines(module)
-    refuse_data_dependent({engine.engine for engine in engines})
+    _refuse_data_dependent({engine.engine for engine in engines})
     whole_graph = _whole_by_default or None if whole_graph is None else whole_graph
     if whole_graph:
         _refuse_several_devices(engines)
@@ -126,6 +126,17 @@ def _wanted_kind(
     if len({engine.engine.device for engine in engines}) > 1:
         return ProgramKind.ENGINES
     return program_kind(module)
+
+
+def _refuse_data_dependent(engines: Iterable[Engine]) -> None:
+    """Refuse outputs whose size depends on data: their memory is allocated in the run, which no graph can."""
+    for engine in engines:
+        names = engine.data_dependent_outputs
+        if names:
+            raise ValueError(
+                f"engine {engine.name!r} cannot be run as a CUDA graph: the size of output "
+                f"{' and '.join(map(repr, names))} depends on data, so its memory is allocated in the run."
+            )
 
 
 def _refuse_several_devices(engines: Sequence[TRTModule]) -> None:

@@ -1,0 +1,229 @@
+"""An engine's output shapes for given input shapes, asked of an execution context that never runs."""
+
+from __future__ import annotations
+
+import math
+import operator
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from trt_rt._core.arguments import choose_profile
+from trt_rt._core.dispatch_modes import without_dispatch_modes
+from trt_rt._core.io_tensor import IOTensor
+from trt_rt.engine.contexts import ContextFactory
+from trt_rt.engine.placement import current_device
+from trt_rt.errors import ExecutionError, InputTypeError, InputValueError
+
+__all__ = ["OutputShape", "OutputShapes"]
+
+OutputShape = tuple[int | None, ...]
+
+_LARGEST_SIZE = 2**63 - 1
+
+
+class OutputShapes:
+    """Works out the output shapes of one engine. It is a `ContextUser` and safe to use from several threads.
+
+    The context never runs: once TensorRT 8.6 has run a context, it answers for a data-dependent output with
+    the shape of the last run. The context is created at the first question and kept for the next.
+
+    Parameters
+    ----------
+    contexts : ContextFactory
+        Of the engine.
+    device : torch.device
+        Of the engine.
+    inputs, outputs : sequence of IOTensor
+        All of the engine's, in its order.
+    name : str
+        The engine's, for messages.
+    """
+
+    def __init__(
+        self,
+        contexts: ContextFactory,
+        device: torch.device,
+        inputs: Sequence[IOTensor],
+        outputs: Sequence[IOTensor],
+        name: str,
+    ) -> None:
+        self._context: Any = None  # the first attribute, so that it is freed before the engine
+        self._values: list[torch.Tensor] = []  # of shape tensors; TensorRT reads their memory
+        self._contexts = contexts
+        self._device = device
+        self._inputs = {tensor.name: tensor for tensor in inputs}
+        self._outputs = tuple(outputs)
+        self._name = name
+        # Reentrant: a finalizer may close the engine in the middle of a question.
+        self._lock = threading.RLock()
+
+    def of(
+        self,
+        input_shapes: Mapping[str, Sequence[int]],
+        shape_tensor_values: Mapping[str, Sequence[int]] | None = None,
+    ) -> tuple[OutputShape, ...]:
+        """As `Engine.output_shapes`."""
+        values = self._checked_values(shape_tensor_values)
+        shapes = self._checked_shapes(input_shapes, values)
+        with self._lock, current_device(self._device), without_dispatch_modes():
+            if self._context is None:
+                self._context = self._contexts.create_for_graph()
+            try:
+                return self._ask(self._context, shapes, values)
+            except BaseException:
+                self.drop()  # nobody knows what the context is set up for
+                raise
+
+    def of_optimal_inputs(self) -> tuple[OutputShape, ...] | None:
+        """The output shapes for the optimal inputs of the first profile; None if there is no such profile."""
+        inputs = self._inputs.values()
+        if any((tensor.is_dynamic or tensor.is_shape_tensor) and not tensor.profiles for tensor in inputs):
+            return None
+        values = {tensor.name: tensor.profiles[0].opt for tensor in inputs if tensor.is_shape_tensor}
+        shapes = {
+            tensor.name: tensor.profiles[0].opt if tensor.is_dynamic else tensor.shape
+            for tensor in inputs
+            if not tensor.is_shape_tensor
+        }
+        return self.of(shapes, values)
+
+    def drop(self) -> None:
+        """Let go of the context until the next question."""
+        with self._lock:
+            self._context = None
+            self._values = []
+
+    def pause(self) -> None:
+        """As `ContextUser`."""
+        self._lock.acquire()
+        self.drop()
+
+    def resume(self) -> None:
+        """As `ContextUser`."""
+        self._lock.release()
+
+    def close(self) -> None:
+        """As `ContextUser`."""
+        self.drop()
+
+    def _checked_values(self, given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
+        given = {} if given is None else given
+        self._refuse_names(given, "shape_tensor_values")
+        values = {}
+        for name, tensor in self._inputs.items():
+            if not tensor.is_shape_tensor:
+                if name in given:
+                    raise InputValueError(
+                        f"input {tensor}: got values, and only shape tensors are known by their values. Give "
+                        "its shape in input_shapes."
+                    )
+                continue
+            if name not in given:
+                raise InputValueError(
+                    f"input {tensor}: got no values, and output shapes depend on a shape tensor's values. "
+                    "Give them in shape_tensor_values."
+                )
+            values[name] = _whole_numbers(given[name], tensor, "values")
+            if not tensor.dtype.is_floating_point and tensor.dtype is not torch.bool:
+                limits = torch.iinfo(tensor.dtype)
+                if any(not limits.min <= value <= limits.max for value in values[name]):
+                    raise InputValueError(
+                        f"input {tensor}: got values {list(values[name])}, which {tensor.dtype} cannot hold."
+                    )
+        return values
+
+    def _checked_shapes(
+        self, given: Mapping[str, Sequence[int]], values: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, tuple[int, ...]]:
+        self._refuse_names(given, "input_shapes")
+        shapes = {}
+        for name, tensor in self._inputs.items():
+            if name in given:
+                shapes[name] = _whole_numbers(given[name], tensor, "shape")
+            elif tensor.is_shape_tensor and (len(tensor.shape) == 1 or not tensor.is_dynamic):
+                shapes[name] = (len(values[name]),) if len(tensor.shape) == 1 else tensor.shape
+            else:
+                raise InputValueError(f"input {tensor}: got no shape. Give it in input_shapes.")
+            if any(not 0 <= size <= _LARGEST_SIZE for size in shapes[name]):
+                raise InputValueError(
+                    f"input {tensor}: got shape {list(shapes[name])}, and a size is from 0 to 2**63 - 1."
+                )
+            if tensor.is_shape_tensor and math.prod(shapes[name]) != len(values[name]):
+                raise InputValueError(
+                    f"input {tensor}: got {len(values[name])} values for shape {list(shapes[name])}, which "
+                    f"has {math.prod(shapes[name])} elements."
+                )
+        return shapes
+
+    def _refuse_names(self, given: Any, argument: str) -> None:
+        if not isinstance(given, Mapping):
+            raise InputTypeError(
+                f"{argument} must be a mapping from names of inputs, not {type(given).__name__}."
+            )
+        for name in given:
+            if name not in self._inputs:
+                raise InputValueError(
+                    f"{argument} has {name!r}, which is no input of engine {self._name!r}; its inputs are "
+                    f"{', '.join(map(repr, self._inputs)) or 'none'}."
+                )
+
+    def _ask(
+        self,
+        context: Any,
+        shapes: Mapping[str, tuple[int, ...]],
+        values: Mapping[str, tuple[int, ...]],
+    ) -> tuple[OutputShape, ...]:
+        inputs = list(self._inputs.values())
+        profile = choose_profile(
+            inputs,
+            [shapes[tensor.name] for tensor in inputs],
+            [values.get(tensor.name) for tensor in inputs],
+            context.active_optimization_profile,
+        )
+        self._use_profile(context, profile)
+        for tensor in inputs:
+            if tensor.is_dynamic:
+                done = context.set_input_shape(tensor.name, shapes[tensor.name])
+                self._check(done, f"set_input_shape({tensor.name!r}, {shapes[tensor.name]})")
+        before, self._values = self._values, []
+        for name, held in values.items():
+            tensor = self._inputs[name]
+            # One element at least: TensorRT refuses the address of an empty tensor.
+            memory = torch.tensor(held or (0,), dtype=tensor.dtype, device="cpu")
+            self._values.append(memory)
+            self._check(context.set_tensor_address(name, memory.data_ptr()), f"set_tensor_address({name!r})")
+        before.clear()  # until now the context had its addresses
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:
+            raise ExecutionError(f"engine {self._name!r}: {error}") from error
+        self._check(not missing, f"infer_shapes(), which lacks {list(missing)},")
+        # While PyTorch traces, sizes come out as tensors.
+        sizes = [[int(size) for size in context.get_tensor_shape(output.name)] for output in self._outputs]
+        return tuple(tuple(None if size < 0 else size for size in shape) for shape in sizes)
+
+    def _use_profile(self, context: Any, profile: int) -> None:
+        if context.active_optimization_profile == profile:
+            return
+        # On a stream of its own, because the caller's may be captured; TensorRT may copy on it.
+        stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        done = context.set_optimization_profile_async(profile, stream.cuda_stream if stream else 0)
+        self._check(done, f"set_optimization_profile_async({profile})")
+        if stream is not None:
+            stream.synchronize()
+
+    def _check(self, succeeded: Any, call: str) -> None:
+        if succeeded is not True:
+            raise ExecutionError(f"engine {self._name!r}: TensorRT refused {call} for its output shapes.")
+
+
+def _whole_numbers(given: Any, tensor: IOTensor, what: str) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(number) for number in given)
+    except TypeError:
+        raise InputTypeError(
+            f"input {tensor} needs {what} as a sequence of whole numbers; got {given!r}."
+        ) from None
