@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,7 +139,9 @@ class TestDoctor:
             pytest.importorskip("rich", reason="rich is not installed")
             monkeypatch.setenv("COLUMNS", "200")
         else:
+            monkeypatch.delitem(sys.modules, "trt_rt.cli.console", raising=False)
             monkeypatch.setitem(sys.modules, "rich.console", None)
+            monkeypatch.setitem(sys.modules, "rich.table", None)
         assert main(["doctor"]) == 0
         printed = capsys.readouterr().out
         assert ("┃" in printed) == with_rich
@@ -239,7 +242,7 @@ class TestBuild:
 
         monkeypatch.setattr(trt_rt, "build", build)
         arguments = ["trt_rt_test_models:options", "-o", "a.plan", "--precision", "fp16", "--refittable"]
-        arguments += ["--version-compatible", "--hardware-compatible", "--weight-streaming"]
+        arguments += ["--version-compatible", "--weight-streaming"]
         arguments += ["--workspace-bytes", "1024", "--optimization-level", "2", "--timing-cache", "cache"]
         arguments += ["--profile", "mine=1:2:3,s=::", "--compute-capability", "8.6", "--backend", "tensorrt"]
         assert main(["build", *arguments]) == 0
@@ -249,11 +252,10 @@ class TestBuild:
             "precision": "fp16",
             "refittable": True,
             "version_compatible": True,
-            "hardware_compatible": True,
             "weight_streaming": True,
             "workspace_bytes": 1024,
             "optimization_level": 2,
-            "timing_cache": "cache",
+            "timing_cache": str(folder / "cache"),
             "profiles": [{"mine": ((1,), (2,), (3,)), "s": ((), (), ())}],
             "compute_capabilities": [(8, 6)],
             "backend": "tensorrt",
@@ -265,7 +267,7 @@ class TestBuild:
             ("trt_rt_test_models:number", "returned int: it must return (model, arg_inputs)"),
             ("trt_rt_test_models:missing", "has no callable 'missing'"),
             ("trt_rt_test_models:not_callable", "has no callable 'not_callable'"),
-            ("trt_rt_test_models:failing", "unexpected ZeroDivisionError: this model is broken"),
+            ("trt_rt_test_models:failing", "raised ZeroDivisionError: this model is broken"),
             ("trt_rt_no_such_module:f", "there is no Python module 'trt_rt_no_such_module'"),
             ("neither", "it is not module:callable either"),
             ("missing.onnx", "there is no ONNX file 'missing.onnx'"),
@@ -284,12 +286,31 @@ class TestBuild:
         assert captured.out == ""
         assert (folder / "old.plan").read_bytes() == b"old"
 
-    @pytest.mark.parametrize("output", ["missing/model.plan", "."])
+    @pytest.mark.parametrize(
+        ("output", "says"),
+        [
+            ("missing/model.plan", "there is no folder"),
+            (".", "this is a folder; give the name of a file in it"),
+            ("/proc/model.plan", "cannot create a file in the folder '/proc'"),
+            (256 * "n", "File name too long"),
+            ("./trt_rt_test_models.onnx", "is the model, and the plan would replace it"),
+            ("timings", "is the timing cache, and the plan would replace it"),
+        ],
+    )
     def test_a_place_that_cannot_be_written_is_named_before_the_build(
-        self, output: str, folder: Path, capsys: pytest.CaptureFixture[str]
+        self, output: str, says: str, folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main(["build", "trt_rt_test_models:failing", "-o", output]) == 1
-        assert f"cannot write '{output}'" in capsys.readouterr().err
+        (folder / "trt_rt_test_models.onnx").write_bytes(b"no model")
+        assert main(["build", "trt_rt_test_models.onnx", "-o", output, "--timing-cache", "timings"]) == 1
+        error = capsys.readouterr().err
+        assert output in error
+        assert says in error
+        assert (folder / "trt_rt_test_models.onnx").read_bytes() == b"no model"
+
+    def test_a_name_of_the_longest_length(self, folder: Path) -> None:
+        name = 251 * "n" + ".plan"[:4]
+        assert main(["build", "trt_rt_test_models:static", "-o", name, "--backend", "reference"]) == 0
+        assert identify_plan((folder / name).read_bytes()).backends == ("reference",)
 
     def test_no_space_on_disk_leaves_the_old_file(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -317,12 +338,19 @@ class TestBuild:
             ["--precision", "int3"],
             ["--compute-capability", "new"],
             ["--workspace-bytes", "0"],
+            ["--optimization-level", "6"],
+            ["--hardware-compatible", "--compute-capability", "8.6"],
         ],
     )
     def test_wrong_options_exit_with_2(self, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match=r"^2$"):
             main(["build", "model.onnx", "-o", "model.plan", *options])
         assert options[1] in capsys.readouterr().err
+
+
+class _Sum(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return x + y + z
 
 
 class TestInspect:
@@ -396,6 +424,47 @@ class TestInspect:
         assert captured.err.startswith(f"trt-rt: {path}")
         assert says in captured.err
         assert captured.out == ""
+
+    def test_a_pipe_is_read(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=lambda: pipe.write_bytes(plans.affine()))
+        writer.start()
+        assert main(["inspect", str(pipe), "--json"]) == 0
+        writer.join()
+        assert json.loads(capsys.readouterr().out)["bytes"] == len(plans.affine())
+
+    def test_a_device_is_no_plan(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["inspect", "/dev/zero"]) == 1
+        assert "/dev/zero is a device, and not a file" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("with_rich", [True, False])
+    def test_names_reach_the_terminal_as_escapes(
+        self,
+        with_rich: bool,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        if with_rich:
+            pytest.importorskip("rich", reason="rich is not installed")
+            monkeypatch.setenv("COLUMNS", "200")
+        else:
+            monkeypatch.delitem(sys.modules, "trt_rt.cli.console", raising=False)
+            monkeypatch.setitem(sys.modules, "rich.console", None)
+            monkeypatch.setitem(sys.modules, "rich.table", None)
+        names = ["a\x1b[2Jb", "c\ud800d", "e\r\nf\u202e"]
+        monkeypatch.chdir(tmp_path)
+        path = Path("model\x1b[31m.plan")
+        inputs = tuple(torch.zeros(2) for _ in names)
+        path.write_bytes(reference.build(_Sum(), inputs, input_names=names))
+        assert main(["inspect", str(path)]) == 0
+        printed = capsys.readouterr().out
+        for escaped in ("a\\x1b[2Jb", "c\\ud800d", "e\\r\\nf\\u202e", "model\\x1b[31m.plan"):
+            assert escaped in printed
+        assert not {"\x1b", "\r", "\ud800", "\u202e"} & set(printed)
+        assert main(["inspect", str(path), "--json"]) == 0
+        assert [tensor["name"] for tensor in json.loads(capsys.readouterr().out)["io"]][:3] == names
 
     def test_a_file_that_is_not_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["inspect", str(tmp_path / "missing")]) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.compiler.models import DYNAMIC, EXAMPLE, Scale, exported
-from trt_rt import BackendError, CompileError, ProfileRange, TRTModule, backends, build
+from trt_rt import BackendError, CompileError, ProfileRange, TRTModule, backends, build, refit
 from trt_rt.backend import Backend, load
 from trt_rt.compiler import BuildOptions, build_plan, export_onnx
 
@@ -141,11 +141,21 @@ def test_what_is_no_model_is_refused() -> None:
 def test_backends_that_do_not_build_are_refused(rtx: Backend) -> None:
     with pytest.raises(BackendError, match="'reference' has no ONNX parser"):
         build(b"", backend="reference")
-    with pytest.raises(CompileError, match="refittable=True: the reference backend cannot"):
-        build(exported(), backend="reference", refittable=True)
     if backends()["tensorrt_lean"].installed:
         with pytest.raises(BackendError, match="'tensorrt_lean' runs plans and builds none"):
             build(exported(), backend="tensorrt_lean")
+
+
+def test_a_refittable_plan_of_the_reference_backend_takes_new_weights() -> None:
+    network = torch.nn.Linear(4, 3).eval()
+    plan = build(network, EXAMPLE_ROW, backend="reference", refittable=True)
+    module = TRTModule(plan, device="cpu")
+    new = torch.nn.Linear(4, 3).eval()
+    refit(module, new.state_dict())
+    torch.testing.assert_close(module(*EXAMPLE_ROW), new(*EXAMPLE_ROW).detach())
+
+
+EXAMPLE_ROW = (torch.ones(2, 4),)
 
 
 def test_an_option_that_a_tensorrt_lacks_is_named(rtx: Backend) -> None:

@@ -1,4 +1,4 @@
-"""``python -m trt_rt.cli``, where the command ``trt-rt`` is not on the path."""
+"""``python -m trt_rt.cli``: the command ``trt-rt`` where the script is not on the path."""
 
 from trt_rt.cli.main import main
 

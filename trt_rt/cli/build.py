@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
-from trt_rt.cli.command import Subparsers, add_command, positive_integer, print_json
+from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer
+from trt_rt.cli.model_source import model_options, refuse_exit
+from trt_rt.cli.streams import printable
 from trt_rt.errors import CompileError
 
 __all__ = ["add"]
 
 _DESCRIPTION = """\
-MODEL is an ONNX file, or module:callable. The callable is called with no arguments and returns what is
-handed to trt_rt.build:
+MODEL is an ONNX file, or module:callable. The callable takes no arguments and returns the arguments of
+trt_rt.build in one of these forms:
 
   (model, arg_inputs)                  a module and a tuple of example inputs
   (model, arg_inputs, dynamic_shapes)  and its dynamic shapes, as torch.export.export takes them
   a dict                               arguments of trt_rt.build by name, "model" among them
 
-The module is looked for in the current folder too. An option of this command goes before what the dict says.
+The module is looked for in the current folder too. An option of this command overrides the dict.
 """
 
 
@@ -37,7 +37,12 @@ def add(subparsers: Subparsers) -> None:
     parser.description = f"{parser.description}\n\n{_DESCRIPTION}"
     parser.add_argument("model", metavar="MODEL", help="an ONNX file, or module:callable")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="where the plan goes"
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="where the plan is written: a file is replaced once the plan is complete, a pipe or a device is "
+        "written into",
     )
     parser.add_argument("--backend", help="the backend that builds (default: the best that can build here)")
     parser.add_argument("--precision", choices=["fp32", "fp16", "bf16", "strong"])
@@ -49,24 +54,26 @@ def add(subparsers: Subparsers) -> None:
         help="an optimization profile, such as x=1x3x224x224:8x3x224x224:32x3x224x224; again for another",
     )
     parser.add_argument("--workspace-bytes", type=positive_integer, metavar="N")
-    parser.add_argument("--optimization-level", type=int, metavar="N")
-    parser.add_argument(
+    parser.add_argument("--optimization-level", type=int, choices=range(6), metavar="0..5")
+    targets = parser.add_mutually_exclusive_group()
+    targets.add_argument(
         "--compute-capability",
         action="append",
         type=_compute_capability,
         metavar="X.Y",
         help="a GPU to build for (TensorRT-RTX); again for another",
     )
-    parser.add_argument("--timing-cache", metavar="FILE", help="measured timings, read and updated")
+    parser.add_argument("--timing-cache", metavar="FILE", help="a file of measured timings, read and updated")
     for flag in _FLAGS:
-        parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", default=None)
+        group = targets if flag == "hardware_compatible" else parser
+        group.add_argument(f"--{flag.replace('_', '-')}", action="store_true", default=None)
 
 
 _FLAGS = ("version_compatible", "hardware_compatible", "refittable", "weight_streaming")
 
 
 def _profile(text: str) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """``x=1x3:2x3:4x3,y=...`` to a profile; a name may hold any character but "," and the last "=" splits."""
+    """Parse ``x=1x3:2x3:4x3,y=...``. A name may contain any character but ","; the last "=" ends it."""
     profile: dict[str, tuple[tuple[int, ...], ...]] = {}
     for entry in text.split(","):
         name, separator, limits = entry.rpartition("=")
@@ -89,26 +96,50 @@ def _compute_capability(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> Result:
     import trt_rt
-    from trt_rt.compiler import write_atomically
+    from trt_rt.compiler import check_writable, write_atomically
 
-    output: Path = arguments.output
-    if output.is_dir() or not output.parent.is_dir():
-        # Before the build, which may take minutes.
-        raise CompileError(f"cannot write {str(output)!r}: it is a folder, or its folder does not exist.")
-    options = _model_options(arguments.model) | _given_options(arguments)
-    plan = trt_rt.build(options.pop("model"), **options)
+    # The model's code may change the current folder.
+    output = os.path.abspath(arguments.output)
+    _check_output(arguments, check_writable)
+    options = _given_options(arguments)
+    with refuse_exit(arguments.model):
+        options = model_options(arguments.model) | options
+        plan = trt_rt.build(options.pop("model"), **options)
     write_atomically(output, plan)
     kind = trt_rt.backend.identify_plan(plan)
-    if arguments.json:
-        print_json({"file": str(output), "bytes": len(plan), "kind": kind.description})
-    else:
-        print(f"{output}: {len(plan):,} bytes, {kind.description}")
+    found = {"file": arguments.output, "bytes": len(plan), "kind": kind.description}
+    summary = printable(f"{arguments.output}: {len(plan):,} bytes, {kind.description}")
+    # A plan that went to standard output must stay the only thing there.
+    return Result(found, lambda: print(summary, file=sys.stderr if _is_stdout(output) else sys.stdout))
+
+
+def _check_output(arguments: argparse.Namespace, check_writable: Any) -> None:
+    """Raise, before a build of minutes, if the plan cannot be written or would replace an input."""
+    check_writable(arguments.output)
+    for what, path in (("model", arguments.model), ("timing cache", arguments.timing_cache)):
+        if path is not None and _is_same_file(path, arguments.output):
+            raise CompileError(
+                f"{arguments.output!r} is the {what}, and the plan would replace it: give another --output."
+            )
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(one, other)
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
+def _is_stdout(path: str) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.stat(path), os.fstat(1))
+    return False
 
 
 def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was said on the command line; the rest is left to trt_rt.build."""
+    """Return the options of the command line by their names in trt_rt.build; that has the defaults."""
+    timing_cache = arguments.timing_cache and os.path.abspath(arguments.timing_cache)
     options = {
         "backend": arguments.backend,
         "precision": arguments.precision,
@@ -116,44 +147,7 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "workspace_bytes": arguments.workspace_bytes,
         "optimization_level": arguments.optimization_level,
         "compute_capabilities": arguments.compute_capability,
-        "timing_cache": arguments.timing_cache,
+        "timing_cache": timing_cache,
     }
     options |= {flag: getattr(arguments, flag) for flag in _FLAGS}
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _model_options(model: str) -> dict[str, Any]:
-    if model.endswith(".onnx") or os.path.exists(model):
-        path = Path(model)
-        if not path.is_file():
-            raise CompileError(f"there is no ONNX file {model!r}.")
-        return {"model": path}
-    made = _find_callable(model)()
-    if isinstance(made, dict) and "model" in made:
-        return dict(made)
-    if isinstance(made, tuple) and len(made) in (2, 3):
-        return dict(zip(("model", "arg_inputs", "dynamic_shapes"), made, strict=False))
-    raise CompileError(
-        f"{model} returned {type(made).__name__}: it must return (model, arg_inputs), (model, arg_inputs, "
-        "dynamic_shapes), or a dict of arguments of trt_rt.build with a 'model'."
-    )
-
-
-def _find_callable(name: str) -> Callable[[], Any]:
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise CompileError(f"there is no file {name!r}, and it is not module:callable either.")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and lacks another
-        raise CompileError(f"there is no Python module {module_name!r} (for {name!r}).") from error
-    finally:
-        sys.path.remove(os.getcwd())
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise CompileError(f"module {module_name!r} has no callable {attribute!r}.")
-    return found  # type: ignore[no-any-return]

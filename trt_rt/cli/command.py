@@ -1,21 +1,55 @@
-"""What the commands share: a parser with the common options, types of arguments, output."""
+"""What all commands share: the common options, types of arguments, the result, and output."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Subparsers", "add_command", "positive_integer", "print_json", "print_table"]
+from trt_rt.cli.streams import printable
+
+__all__ = ["Result", "Subparsers", "add_command", "positive_integer", "print_json", "print_table"]
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+@dataclass(frozen=True)
+class Result:
+    """What a command found.
+
+    Attributes
+    ----------
+    json : object
+        The result for programs: what `json.dumps` takes.
+    show : callable
+        Prints the result for people.
+    problem : str
+        A sentence, if the command ran to its end and what it found is a failure. Empty otherwise.
+    """
+
+    json: Any
+    show: Callable[[], None]
+    problem: str = ""
+
+
 def add_command(
-    subparsers: Subparsers, name: str, run: Callable[[argparse.Namespace], None], summary: str
+    subparsers: Subparsers, name: str, run: Callable[[argparse.Namespace], Result], summary: str
 ) -> argparse.ArgumentParser:
-    """Add a command with the options that all of them have."""
+    """Add a command with the options that every command has.
+
+    Parameters
+    ----------
+    subparsers : argparse subparsers
+        Of the program.
+    name : str
+        The command.
+    run : callable
+        Takes the parsed arguments, does the work and returns the result. It prints nothing itself.
+    summary : str
+        One sentence for the help text.
+    """
     parser = subparsers.add_parser(name, help=summary, description=summary)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
@@ -26,7 +60,7 @@ def add_command(
 
 
 def positive_integer(text: str) -> int:
-    """For ``type=``."""
+    """Return a number of at least 1; for ``type=`` of an argument."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, and is {value}")
@@ -34,16 +68,22 @@ def positive_integer(text: str) -> int:
 
 
 def print_json(value: Any) -> None:
-    """Print a value for programs."""
+    """Print a value for programs. Characters beyond ASCII are escaped, so that every locale can print it."""
     print(json.dumps(value, indent=2))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table for people: with rich if it is installed, else in plain columns."""
+    """Print a table for people, with rich if it is installed, else in plain columns.
+
+    Characters that a terminal would act on are printed as escapes: names come from files.
+    """
+    title = printable(title)
+    rows = [[printable(cell) for cell in row] for row in rows]
     try:
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
+
+        from trt_rt.cli.console import make_console
     except ModuleNotFoundError:
         _print_plain_table(title, columns, rows)
         return
@@ -52,7 +92,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(Text(column), overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    make_console().print(table)
 
 
 def _print_plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,10 +1,10 @@
-"""``trt-rt demo``."""
+"""``trt-rt demo``: a trained network on real images, in every mode of the runtime."""
 
 from __future__ import annotations
 
 import argparse
 
-from trt_rt.cli.command import Subparsers, add_command, positive_integer, print_json
+from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer
 from trt_rt.errors import TRTError
 
 __all__ = ["add"]
@@ -27,10 +27,9 @@ def add(subparsers: Subparsers) -> None:
     )
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> Result:
     try:
-        from rich.console import Console
-
+        from trt_rt.cli.console import make_console
         from trt_rt.demo.report import print_report
         from trt_rt.demo.run import run_demo
     except ModuleNotFoundError as error:
@@ -41,11 +40,8 @@ def _run(arguments: argparse.Namespace) -> None:
             "install what it needs with: pip install 'trt_rt[demo]'"
         ) from error
     report = run_demo(arguments.calls)
-    if arguments.json:
-        print_json(report.as_json())
-    else:
-        print_report(report, Console())
+    problem = ""
     if report.disagreeing_modes:
-        raise TRTError(
-            "these modes read digits differently from eager PyTorch: " + ", ".join(report.disagreeing_modes)
-        )
+        modes = ", ".join(report.disagreeing_modes)
+        problem = f"these modes read digits differently from eager PyTorch: {modes}"
+    return Result(report.as_json(), lambda: print_report(report, make_console()), problem)

@@ -1,4 +1,4 @@
-"""``trt-rt doctor``: what this machine has, can build and can run, and if not, why not."""
+"""``trt-rt doctor``: what this machine has, what it can build and run, and why it cannot do more."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import platform
 from typing import Any
 
 from trt_rt import __version__
-from trt_rt.cli.command import Subparsers, add_command, print_json, print_table
+from trt_rt.cli.command import Result, Subparsers, add_command, print_table
 
 __all__ = ["add"]
 
 
 def add(subparsers: Subparsers) -> None:
     """Add the command's parser."""
-    add_command(subparsers, "doctor", _run, "Say what this machine can build and run, and if not, why not.")
+    add_command(
+        subparsers, "doctor", _run, "Say what this machine can build and run, and why it cannot do more."
+    )
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> Result:
     machine = _examine()
-    if arguments.json:
-        print_json(machine)
-        return
+    return Result(machine, lambda: _print(machine))
+
+
+def _print(machine: dict[str, Any]) -> None:
     driver = machine["driver"]
     rows = [
         ("trt_rt", machine["trt_rt"]),
@@ -78,7 +81,7 @@ def _examine() -> dict[str, Any]:
 
 
 def _driver() -> dict[str, str | None]:
-    """The newest CUDA that the driver supports, or why there is none."""
+    """Return the newest CUDA that the driver supports, or why there is none."""
     from cuda.bindings import driver
 
     from trt_rt._core.driver import device_count

@@ -1,15 +1,16 @@
-"""``trt-rt inspect FILE``: what a plan is, and what is in it as far as this machine can tell."""
+"""``trt-rt inspect FILE``: the kind of a plan, and as much of its contents as this machine can read."""
 
 from __future__ import annotations
 
 import argparse
 import mmap
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trt_rt.cli.command import Subparsers, add_command, print_json, print_table
+from trt_rt.cli.command import Result, Subparsers, add_command, print_table
 from trt_rt.errors import BackendError, PlanError
 
 if TYPE_CHECKING:
@@ -26,19 +27,19 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "inspect",
         _run,
-        "Say what a plan is and what is in it; without a GPU, as much as can be said without one.",
+        "Show the kind and the contents of a plan. Without a GPU, some kinds show less.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a plan")
     parser.add_argument(
         "--engine-host-code-allowed",
         action="store_true",
-        help="let a version-compatible plan run the code that it brings: only for files that you trust",
+        help="let a version-compatible plan run the code that it contains; only for files that you trust",
     )
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> Result:
     path: Path = arguments.file
-    plan = _map(path)
+    plan = _bytes_of(path)
     try:
         kind, contents, why_not = _read(plan, path.name, host_code=arguments.engine_host_code_allowed)
     except PlanError as error:
@@ -55,26 +56,33 @@ def _run(arguments: argparse.Namespace) -> None:
         "layers": contents.layers if contents else None,
         "memory_bytes": contents.memory if contents else None,
     }
-    if arguments.json:
-        print_json(found)
-    else:
-        _print(found)
+    return Result(found, lambda: _print(found))
 
 
-def _map(path: Path) -> memoryview:
+def _bytes_of(path: Path) -> memoryview:
+    """Return the content of a file, mapped into memory, or of a pipe, read to its end."""
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise PlanError(f"{path} is empty. Check that the file was written completely.")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        status = os.fstat(file.fileno())
+        if stat.S_ISFIFO(status.st_mode):
+            content = memoryview(file.read())
+        elif not stat.S_ISREG(status.st_mode):
+            raise PlanError(f"{path} is a device, and not a file. Give the file that holds the plan.")
+        elif status.st_size == 0:
+            content = memoryview(b"")
+        else:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    if not content:
+        raise PlanError(f"{path} is empty. Check that the file was written completely.")
+    return content
 
 
 def _read(plan: memoryview, name: str, *, host_code: bool) -> tuple[PlanKind, PlanContents | None, str]:
-    """The kind, the contents, and if there are none why not.
+    """Return the kind, the contents or None, and why there are no contents.
 
     Raises
     ------
     PlanError
-        If the file is no plan, or a damaged one as far as this can be told without loading it.
+        The file is not a plan, or it is damaged in a way that shows without loading it.
     """
     from trt_rt.backend import choose_backend, identify_plan
     from trt_rt.cli.plan_contents import load_contents, read_reference_plan
@@ -87,7 +95,8 @@ def _read(plan: memoryview, name: str, *, host_code: bool) -> tuple[PlanKind, Pl
     try:
         backend = choose_backend(plan, "auto", name)
         return kind, load_contents(plan, backend, name, host_code_allowed=host_code), ""
-    except (BackendError, PlanError) as error:  # what the first bytes say is worth something without the rest
+    except (BackendError, PlanError) as error:
+        # The kind and the version are known from the first bytes, and are worth showing alone.
         return kind, None, str(error)
 
 
@@ -147,7 +156,7 @@ def _sizes(sizes: Iterable[int]) -> str:
 
 
 def _layer_row(layer: Any) -> tuple[str, str]:
-    # Of a plan that was built without detailed verbosity the inspector has only the names.
+    # A plan that was built without detailed verbosity has only the names of its layers.
     if isinstance(layer, dict):
         return str(layer.get("Name", "")), str(layer.get("LayerType", ""))
     return str(layer), ""

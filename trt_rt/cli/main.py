@@ -1,28 +1,34 @@
-"""Parse the command line, run one command, turn errors into sentences.
+"""The program ``trt-rt``: parse the command line, run one command, turn errors into sentences.
 
-Each command is a module with ``add``, which adds its parser, and a function that runs it. What a command
-needs is imported when it runs, so that ``trt-rt --help`` is quick and a missing package of one is no matter
-to another.
+Each command is a module with two functions: ``add`` adds its parser, and the function that it registers does
+the work and returns a `Result`. A command imports what it needs when it runs. So ``trt-rt --help`` is quick,
+and a package that only one command needs can be missing for the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from trt_rt import __version__
 from trt_rt.cli import build, demo, doctor, inspect
+from trt_rt.cli.command import Result, print_json
+from trt_rt.cli.streams import checked_stdout, diverted_stdout, prepare_streams, print_error, printable
 from trt_rt.errors import TRTError
 
 __all__ = ["main"]
 
 _COMMANDS = (doctor, build, inspect, demo)
 
+_INTERRUPTED = 128 + 2
+_READER_GONE = 128 + 13
+"""Exit codes that a shell gives for programs that SIGINT and SIGPIPE end."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code.
+    """Run one command and return its exit code.
 
     Parameters
     ----------
@@ -32,31 +38,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; or 1 after an error, which is a sentence on stderr; or 130 after an interrupt from the keyboard.
+        0 after success. 1 after an error, which is reported as a sentence on stderr. 130 after an interrupt
+        from the keyboard. 141 if the reader of standard output has gone, as in ``trt-rt doctor | head -1``.
         With ``--debug`` an error is raised instead. Wrong usage exits with 2, by argparse.
     """
+    prepare_streams()
     arguments = _make_parser().parse_args(argv)
     if arguments.debug:
         logging.basicConfig(level=logging.INFO)
-    run: Callable[[argparse.Namespace], None] = arguments.run
+    run: Callable[[argparse.Namespace], Result] = arguments.run
     try:
-        run(arguments)
+        with diverted_stdout() if arguments.json else nullcontext():
+            result = run(arguments)
+        return _print(result, as_json=arguments.json)
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
     except Exception as error:
         if arguments.debug:
             raise
-        print(f"trt-rt: {_explain(error)}", file=sys.stderr)
+        print_error(f"trt-rt: {_explain(error)}")
         return 1
+
+
+def _print(result: Result, *, as_json: bool) -> int:
+    try:
+        with checked_stdout():
+            if as_json:
+                print_json(result.json)
+            else:
+                result.show()
+    except BrokenPipeError:
+        return _READER_GONE
+    if result.problem:
+        raise TRTError(result.problem)
     return 0
 
 
 def _explain(error: Exception) -> str:
     if isinstance(error, TRTError):
-        return str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
+        message = str(error)
+    elif isinstance(error, OSError) and error.filename is not None:
+        message = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, OSError) and error.strerror:
+        message = error.strerror
+    else:
+        message = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
+    return printable(message, keep="\n\t")
 
 
 def _make_parser() -> argparse.ArgumentParser:

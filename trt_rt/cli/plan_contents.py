@@ -1,6 +1,6 @@
-"""What is in a plan: its I/O tensors, layers and memory.
+"""The contents of a plan: its I/O tensors, layers and memory.
 
-A reference plan says all of it to whoever reads it; the others say it only to the TensorRT that loads them.
+A reference plan can be read anywhere. Only TensorRT can read its own plans, and only by loading them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ __all__ = ["PlanContents", "load_contents", "read_reference_plan"]
 
 @dataclass(frozen=True)
 class PlanContents:
-    """What is in a plan.
+    """The contents of a plan.
 
     Attributes
     ----------
     io : tuple of IOTensor
         Inputs, then outputs.
     num_profiles : int
-        Optimization profiles.
+        Number of optimization profiles.
     layers : list or None
-        As the backend's inspector has them: objects with ``Name`` and ``LayerType``, or only names; None
-        where there is no inspector.
+        Layers as the backend's inspector gives them: dicts with ``Name`` and ``LayerType``, or only names.
+        None where the backend has no inspector.
     memory : dict of str to int
-        Bytes, by what they are for.
+        Sizes in bytes, by purpose.
     """
 
     io: tuple[IOTensor, ...]
@@ -43,12 +43,12 @@ class PlanContents:
 
 
 def read_reference_plan(plan: memoryview) -> PlanContents:
-    """Read a reference plan; needs no GPU, whatever it was built for.
+    """Read a reference plan. This needs no GPU, also if the plan was built for one.
 
     Raises
     ------
     PlanError
-        It is of another version, truncated or corrupted.
+        The plan has another version, is truncated or is corrupted.
     """
     content, _ = unpack_plan(plan)
     inputs = tuple(
@@ -91,14 +91,14 @@ def _ranges(plan: Plan, number: int) -> tuple[ProfileRange, ...]:
 def load_contents(
     plan: memoryview, backend: Backend, name: str, *, host_code_allowed: bool = False
 ) -> PlanContents:
-    """Let TensorRT load a plan on the current GPU and say what is in it.
+    """Load a plan with TensorRT on the current GPU and return its contents.
 
     Raises
     ------
     BackendError
         The backend cannot run engines here.
     PlanError
-        It refuses the plan.
+        The backend refuses the plan.
     """
     backend.require(torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0))
     runtime = backend.runtime()
@@ -107,7 +107,7 @@ def load_contents(
     engine = backend.deserialize(runtime, plan, name)
     tensors = backend.io_tensors(engine)
     contents = PlanContents(
-        io=tuple(sorted(tensors, key=lambda tensor: tensor.mode)),  # stable, and inputs come first
+        io=tuple(sorted(tensors, key=lambda tensor: tensor.mode)),  # a stable sort: inputs first
         num_profiles=engine.num_optimization_profiles,
         layers=_layers(backend, engine),
         memory={
@@ -115,7 +115,7 @@ def load_contents(
             "streamable weights": engine.streamable_weights_size,
         },
     )
-    del engine  # before the runtime, as TensorRT wants it
+    del engine  # TensorRT requires an engine to go before its runtime
     return contents
 
 

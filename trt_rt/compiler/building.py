@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -12,19 +13,24 @@ from torch.export import ExportedProgram
 
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend
+from trt_rt.compiler.atomic_file import check_writable
 from trt_rt.compiler.builder_choice import choose_builder
 from trt_rt.compiler.network_io import reference_io
 from trt_rt.compiler.onnx_export import DynamicShapes, export_onnx, export_program
 from trt_rt.compiler.onnx_model import OnnxModel
 from trt_rt.compiler.options import BuildOptions, Precision, TimingCache
 from trt_rt.compiler.precision import cast_module, program_dtypes, weak_typing_flag
-from trt_rt.compiler.profiles import Profile, check_against_export, derive_profile, tensor_input_names
+from trt_rt.compiler.profiles import (
+    Profile,
+    check_against_export,
+    check_profiles,
+    derive_profile,
+    tensor_input_names,
+)
 from trt_rt.compiler.tensorrt_builder import build_from_onnx
 from trt_rt.errors import CompileError
 
 if TYPE_CHECKING:
-    import os
-
     import onnx
 
 __all__ = ["BuiltPlan", "Model", "build", "build_plan"]
@@ -152,8 +158,10 @@ def build(
 
     Notes
     -----
-    The reference backend builds from modules and exported programs. It has streamable weights and profiles,
-    refuses `refittable`, and needs none of what tells TensorRT how to choose kernels and for which GPU.
+    The reference backend builds from modules and exported programs. It honours `profiles`, `weight_streaming`
+    and `refittable`. It ignores the options that tell TensorRT how to choose kernels and for which GPU:
+    `workspace_bytes`, `version_compatible`, `hardware_compatible`, `optimization_level`, `timing_cache` and
+    `compute_capabilities`.
     """
     options = BuildOptions(
         precision=precision,
@@ -164,7 +172,7 @@ def build(
         weight_streaming=weight_streaming,
         optimization_level=optimization_level,
         timing_cache=timing_cache,
-        compute_capabilities=tuple(compute_capabilities),
+        compute_capabilities=compute_capabilities,
         progress=progress,
     )
     return build_plan(
@@ -194,8 +202,13 @@ def build_plan(
     device: str | torch.device | None = None,
     options: BuildOptions | None = None,
 ) -> BuiltPlan:
-    """Build a plan and tell its I/O tensors and what it took; :func:`build` explains the parameters."""
+    """Build a plan, and return it with its I/O tensors and timings; :func:`build` explains the parameters."""
     options = options or BuildOptions()
+    check_profiles(profiles)
+    if device is not None and str(device).partition(":")[0] not in ("cpu", "cuda"):
+        raise CompileError(f"device={str(device)!r}: a plan is built for 'cpu' or 'cuda'")
+    if isinstance(options.timing_cache, (str, os.PathLike)):
+        check_writable(options.timing_cache)  # before the build, which may take minutes
     if OnnxModel.is_source(model):
         _refuse_given(
             "an ONNX model",
@@ -232,7 +245,11 @@ def build_plan(
             f"cannot build from a {name}: give a torch.nn.Module, a torch.export.ExportedProgram, or an ONNX "
             "model (its path, its bytes or a ModelProto)"
         )
-    names = list(input_names) if input_names is not None else tensor_input_names(program)
+    exported_names = tensor_input_names(program)
+    names = list(input_names) if input_names is not None else exported_names
+    _check_names("input_names", names, len(exported_names))
+    if output_names is not None:
+        _check_names("output_names", output_names, len(program.graph_signature.user_outputs))
     if builder.name == "reference":
         export_seconds = perf_counter() - started
         return _build_reference(program, profiles, names, output_names, device, options, export_seconds)
@@ -273,11 +290,6 @@ def _build_reference(
     options: BuildOptions,
     export_seconds: float,
 ) -> BuiltPlan:
-    if options.refittable:
-        raise CompileError(
-            "refittable=True: the reference backend cannot replace weights in an engine. Leave it out, or "
-            "build with another backend"
-        )
     # Slow to import, so that `import trt_rt` does not.
     from trt_rt import reference
 
@@ -289,8 +301,16 @@ def _build_reference(
         output_names=output_names,
         device=_device_type(program) if device is None else device,
         streamable_weights=options.weight_streaming,
+        refittable=options.refittable,
     )
     return BuiltPlan(plan, "reference", reference_io(plan), export_seconds, perf_counter() - started)
+
+
+def _check_names(argument: str, names: Sequence[str], count: int) -> None:
+    if len(names) != count or len(set(names)) != count:
+        raise CompileError(
+            f"{argument}={list(names)}: the model has {count}, and each needs a name of its own"
+        )
 
 
 def _refuse_given(what: str, **arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""What a build may be asked for besides the model itself."""
+"""The options of a build, and their limits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from trt_rt.errors import CompileError
 __all__ = ["BuildOptions", "Precision", "TimingCache"]
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "strong"]
-"""What an engine computes in; "strong": in the dtypes of the model."""
+"""The precision that an engine computes in; "strong" means the dtypes of the model."""
 
 TimingCache: TypeAlias = "str | os.PathLike[str] | bytearray"
-"""Where measured timings are kept between builds: a file, or a bytearray that is changed in place."""
+"""The place of measured timings between builds: a file, or a bytearray that is changed in place."""
 
 _OPTIMIZATION_LEVELS = range(6)
-"""IBuilderConfig.builder_optimization_level; TensorRT takes others without a word and ignores them."""
+"""The levels of IBuilderConfig.builder_optimization_level. TensorRT silently ignores others."""
+
+_LARGEST_SIZE = 2**63 - 1
+"""TensorRT's sizes in bytes are signed 64-bit integers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class BuildOptions:
     Raises
     ------
     CompileError
-        A value is none that the option has, or two options contradict each other.
+        An option does not allow its value, or two options contradict each other.
     """
 
     precision: Precision = "strong"
@@ -45,12 +48,23 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise CompileError(f"precision={self.precision!r}: it is one of {', '.join(get_args(Precision))}")
-        if self.workspace_bytes is not None and self.workspace_bytes <= 0:
+        if self.workspace_bytes is not None and not (
+            _is_integer(self.workspace_bytes) and 0 < self.workspace_bytes <= _LARGEST_SIZE
+        ):
             raise CompileError(
-                f"workspace_bytes={self.workspace_bytes}: it is a positive number of bytes, or None"
+                f"workspace_bytes={self.workspace_bytes!r}: give 1 to 2**63 - 1 bytes, or None"
             )
-        if self.optimization_level is not None and self.optimization_level not in _OPTIMIZATION_LEVELS:
-            raise CompileError(f"optimization_level={self.optimization_level}: it goes from 0 to 5")
+        if self.optimization_level is not None and not (
+            _is_integer(self.optimization_level) and self.optimization_level in _OPTIMIZATION_LEVELS
+        ):
+            raise CompileError(
+                f"optimization_level={self.optimization_level!r}: it is an integer from 0 to 5, or None"
+            )
+        if not isinstance(self.compute_capabilities, (tuple, list)):
+            raise CompileError(
+                f"compute_capabilities={self.compute_capabilities!r}: give a list of pairs (major, minor), "
+                "such as [(8, 6)]"
+            )
         if any(not _is_capability(capability) for capability in self.compute_capabilities):
             raise CompileError(
                 f"compute_capabilities={list(self.compute_capabilities)}: each is a pair (major, minor), "
@@ -63,10 +77,14 @@ class BuildOptions:
             )
 
     def in_words(self) -> str:
-        """Return the options that were given, as they are written in a call."""
+        """Return the options that differ from their defaults, as they are written in a call."""
         defaults = BuildOptions()
         given = {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
         return ", ".join(f"{name}={value!r}" for name, value in given.items())
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_capability(capability: Any) -> bool:

@@ -18,6 +18,7 @@ __all__ = [
     "ShapeRange",
     "add_profile",
     "check_against_export",
+    "check_profiles",
     "derive_profile",
     "tensor_input_names",
 ]
@@ -29,6 +30,7 @@ Profile: TypeAlias = Mapping[str, ShapeRange]
 """An optimization profile: a range for every input that has dynamic dimensions, under its name."""
 
 _LARGEST_DIMENSION = 2**31 - 1
+_LARGEST_VALUE = 2**63 - 1
 
 
 def tensor_input_names(program: ExportedProgram) -> list[str]:
@@ -72,6 +74,46 @@ def derive_profile(program: ExportedProgram, names: Sequence[str]) -> Profile:
                 tuple(high for _, high in bounds),
             )
     return profile
+
+
+def check_profiles(profiles: Sequence[Profile] | None) -> None:
+    """Raise unless profiles have the form that :func:`trt_rt.build` documents.
+
+    Whether they fit the model is checked once its inputs are known.
+
+    Raises
+    ------
+    CompileError
+        The message names the profile and the input.
+    """
+    if profiles is None:
+        return
+    if isinstance(profiles, (Mapping, str)) or not isinstance(profiles, Sequence):
+        raise CompileError(
+            f"profiles must be a list of dicts, one for each profile, and is a {type(profiles).__name__}: "
+            "for one profile, give a list of one dict"
+        )
+    for index, profile in enumerate(profiles):
+        if not isinstance(profile, Mapping):
+            raise CompileError(f"profile {index} is a {type(profile).__name__}; it must be a dict")
+        for name, shape_range in profile.items():
+            if not _is_shape_range(shape_range):
+                raise CompileError(
+                    f"profile {index}, input {name!r}: a range is three shapes (min, opt, max), each a tuple "
+                    f"of 64-bit integers, not {shape_range!r}"
+                )
+
+
+def _is_shape_range(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and len(value) == 3
+        and all(
+            isinstance(shape, Sequence)
+            and all(isinstance(size, int) and abs(size) <= _LARGEST_VALUE for size in shape)
+            for shape in value
+        )
+    )
 
 
 def check_against_export(profiles: Sequence[Profile], program: ExportedProgram, names: Sequence[str]) -> None:

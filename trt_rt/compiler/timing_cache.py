@@ -57,7 +57,7 @@ def store_timing_cache(holder: TimingCache, config: Any, backend: str) -> None:
 
     Raises
     ------
-    CompileError
+    OSError
         The file cannot be written.
     """
     with _warnings_logged(backend):

@@ -47,8 +47,7 @@ def reallocate(allocator: Any, name: str, memory: int, size: int, alignment: int
         raise ExecutionError(f"the output allocator of {name!r} gave no memory for {size} bytes")
     if address % alignment:
         raise ExecutionError(
-            f"the output allocator of {name!r} gave {address:#x}, which is not aligned to {alignment} "
-            "bytes"
+            f"the output allocator of {name!r} gave {address:#x}, which is not aligned to {alignment} bytes"
         )
     return int(address)
 
