@@ -11,7 +11,7 @@ import pytest
 import trt_rt
 from tests.reference import plans
 from trt_rt import BackendError, Engine, PlanError, TRTModule
-from trt_rt.backend import NAMES, Backend
+from trt_rt.backend import BUILDERS, NAMES, Backend, first, load
 
 
 def plan_of(magic: bytes, *version: int, length: int = 64) -> bytes:
@@ -142,3 +142,32 @@ def test_a_backend_that_needs_a_gpu_says_so_where_there_is_none() -> None:
     for device in (None, "cpu", "cuda"):
         with pytest.raises(BackendError, match=r"GPU|NVIDIA"):
             Engine.from_bytes(plans.affine(), backend=needs_gpu, device=device)
+
+
+def test_first_takes_the_first_without_an_objection() -> None:
+    objections = {"tensorrt": "too old", "tensorrt_rtx": "", "reference": ""}
+    choice = first(objections.__getitem__, objections)
+    assert choice.name == "tensorrt_rtx"
+    assert choice.passed_over == {"tensorrt": "too old"}
+    assert not choice.missing
+
+
+def test_first_with_none_that_serves() -> None:
+    def why_not(name: str) -> str:
+        if name == "tensorrt":
+            raise BackendError("it is not installed")
+        return "too old"
+
+    choice = first(why_not)
+    assert choice.name is None
+    assert choice.missing == {"tensorrt"}
+    assert choice.passed_over == {**dict.fromkeys(NAMES, "too old"), "tensorrt": "it is not installed"}
+    assert list(choice.passed_over) == list(NAMES)
+
+
+def test_builders_are_the_backends_that_have_one() -> None:
+    for name in NAMES:
+        try:
+            assert load(name).has_builder == (name in BUILDERS)
+        except BackendError:
+            continue  # it is not installed here

@@ -8,7 +8,9 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trt_rt.backend import NAMES, Backend, load
+from trt_rt.backend.adapter import Backend
+from trt_rt.backend.choice import first
+from trt_rt.backend.registry import NAMES, load
 from trt_rt.backend.shared_libraries import LIBRARY_FOLDERS, find_library, library_folders
 from trt_rt.errors import BackendError
 
@@ -86,14 +88,16 @@ def _choose_backend(backend: str | Backend) -> Backend:
         return backend
     if backend != "auto":
         return load(backend)
-    problems = []
-    for name in NAMES:
-        try:
-            if name != "reference":
-                return load(name)
-        except BackendError as error:
-            problems.append(str(error))
-    raise BackendError(f"there is no TensorRT to load plugins into: {' '.join(problems)}")
+    choice = first(_why_not, [name for name in NAMES if name != "reference"])
+    if choice.name is None:
+        problems = " ".join(choice.passed_over.values())
+        raise BackendError(f"there is no TensorRT to load plugins into: {problems}")
+    return load(choice.name)
+
+
+def _why_not(name: str) -> str:
+    load(name)  # raises BackendError where it is missing
+    return ""
 
 
 def _initialize_own(backend: Backend, registry: Any) -> tuple[Plugin, ...]:

@@ -17,7 +17,7 @@ from trt_rt.backend.shared_libraries import LIBRARY_FOLDERS, load_libraries
 from trt_rt.backend.tensorrt import TensorRT
 from trt_rt.errors import BackendError
 
-__all__ = ["NAMES", "load"]
+__all__ = ["BUILDERS", "NAMES", "load"]
 
 _ADAPTERS: dict[str, type[TensorRT | TensorRTRTX | Reference]] = {
     "tensorrt": TensorRT,
@@ -28,7 +28,10 @@ _ADAPTERS: dict[str, type[TensorRT | TensorRTRTX | Reference]] = {
 }
 
 NAMES = tuple(_ADAPTERS)
-"""In the order of preference."""
+"""All backends, in the order of preference."""
+
+BUILDERS = ("tensorrt", "tensorrt_rtx", "reference")
+"""Backends that can build, in the order of preference; the lean and dispatch runtimes only run plans."""
 
 _loaded: dict[str, Backend] = {}
 _lock = threading.RLock()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from trt_rt.backend import Backend, backends, load
+from trt_rt.backend import BUILDERS, Backend, backends, first, load
 from trt_rt.errors import BackendError
 
 __all__ = ["choose_builder"]
-
-_PREFERENCE = ("tensorrt", "tensorrt_rtx", "reference")
-"""Backends that can build, the best first; lean and dispatch only run what another has built."""
 
 
 def choose_builder(wanted: str | Backend, *, for_onnx: bool = False) -> Backend:
@@ -39,19 +36,21 @@ def choose_builder(wanted: str | Backend, *, for_onnx: bool = False) -> Backend:
 
 def _best(for_onnx: bool) -> Backend:
     statuses = backends()
-    candidates = [name for name in _PREFERENCE if not (for_onnx and name == "reference")]
-    for name in candidates:
-        if statuses[name].can_build:
-            return load(name)
-    reasons = " ".join(f"{name}: {statuses[name].reason}" for name in candidates)
-    what = "from ONNX " if for_onnx else ""
-    raise BackendError(f"no backend can build {what}on this machine. {reasons}")
+    choice = first(
+        lambda name: "" if statuses[name].can_build else statuses[name].reason,
+        [name for name in BUILDERS if not (for_onnx and name == "reference")],
+    )
+    if choice.name is None:
+        reasons = " ".join(f"{name}: {reason}" for name, reason in choice.passed_over.items())
+        what = "from ONNX " if for_onnx else ""
+        raise BackendError(f"no backend can build {what}on this machine. {reasons}")
+    return load(choice.name)
 
 
 def _checked(backend: Backend, for_onnx: bool) -> Backend:
     if not backend.has_builder:
         raise BackendError(
-            f"backend {backend.name!r} runs plans and builds none: build with {', '.join(_PREFERENCE)}"
+            f"backend {backend.name!r} runs plans and builds none: build with {', '.join(BUILDERS)}"
         )
     if for_onnx and not hasattr(backend.api, "OnnxParser"):
         raise BackendError(

@@ -9,24 +9,21 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from trt_rt import compiler
-from trt_rt.backend import BackendStatus
+from trt_rt.backend import BUILDERS, BackendStatus, first
 from trt_rt.compiler import BuiltPlan, Profile
 from trt_rt.demo.network import IMAGE_SHAPE
 from trt_rt.errors import BackendError
 
-__all__ = ["LARGEST_BATCH", "Choice", "build_plan", "choose_backend", "export_program"]
+__all__ = ["LARGEST_BATCH", "ChosenBackend", "build_plan", "choose_backend", "export_program"]
 
 LARGEST_BATCH = 64
 
 _INPUT_NAMES = ["images"]
 _OUTPUT_NAMES = ["scores"]
 
-_PREFERENCE = ("tensorrt", "tensorrt_rtx", "reference")
-"""Backends that can build, the best first; lean and dispatch only run what another has built."""
-
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenBackend:
     """The backend that runs the demonstration.
 
     Attributes
@@ -34,14 +31,14 @@ class Choice:
     backend : str
         Its name.
     reason : str
-        In sentences, why it and none that would be better.
+        In sentences, why it was chosen, and none that would be better.
     """
 
     backend: str
     reason: str
 
 
-def choose_backend(statuses: Mapping[str, BackendStatus]) -> Choice:
+def choose_backend(statuses: Mapping[str, BackendStatus]) -> ChosenBackend:
     """Return the best backend that can both build and run here, and why.
 
     Raises
@@ -49,13 +46,16 @@ def choose_backend(statuses: Mapping[str, BackendStatus]) -> Choice:
     BackendError
         There is none; the message has each one's reason.
     """
-    passed_over: list[str] = []
-    for name in _PREFERENCE:
+
+    def why_not(name: str) -> str:
         status = statuses[name]
-        if status.can_build and status.can_run:
-            return Choice(name, " ".join(["It is the best that can build and run here.", *passed_over]))
-        passed_over.append(f"Not {name}: {status.reason}")
-    raise BackendError("no backend can build and run an engine on this machine. " + " ".join(passed_over))
+        return "" if status.can_build and status.can_run else status.reason
+
+    choice = first(why_not, BUILDERS)
+    passed_over = [f"Not {name}: {reason}" for name, reason in choice.passed_over.items()]
+    if choice.name is None:
+        raise BackendError(f"no backend can build and run an engine on this machine. {' '.join(passed_over)}")
+    return ChosenBackend(choice.name, " ".join(["It is the best that can build and run here.", *passed_over]))
 
 
 def export_program(network: torch.nn.Module) -> ExportedProgram:
