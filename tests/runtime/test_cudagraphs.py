@@ -253,7 +253,7 @@ def test_a_module_with_no_engine() -> None:
 
 @pytest.mark.parametrize("max_graphs", [0, -1])
 def test_a_number_of_graphs_that_makes_no_sense(module: TRTModule, max_graphs: int) -> None:
-    refused(module, "at least one", max_graphs=max_graphs)
+    refused(module, "from 1 to", max_graphs=max_graphs)
 
 
 @pytest.mark.parametrize("whole_graph", [True, False, None])

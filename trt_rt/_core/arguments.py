@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from trt_rt._core.dispatch_modes import without_dispatch_modes
 from trt_rt._core.io_tensor import IOTensor
+from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.errors import InputTypeError, InputValueError
 
 __all__ = ["as_plain_tensor", "choose_profile", "contiguous_copy", "describe", "refuse_kind"]
@@ -57,11 +57,17 @@ def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
     tensor = value if is_tensor else _from_other_library(value, target)
     if type(tensor) not in _PLAIN_TYPES:
         tensor = _without_subclass(tensor, target)
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise InputTypeError(
+            f"{_names(target)} needs a tensor with memory of its own; a torch.func transform (grad, jvp, vmap) "
+            "has wrapped this one, and an engine has no derivative and no batching rule. Call the engine "
+            "outside of the transform, or with tensors that it does not transform."
+        )
     if tensor.layout is not torch.strided:
         raise InputTypeError(
             f"{_names(target)} needs a dense tensor; got one of layout {tensor.layout}. Call .to_dense()."
         )
-    with torch.no_grad(), without_dispatch_modes():
+    with torch.no_grad(), plain_pytorch():
         return tensor.resolve_conj().resolve_neg()
 
 
@@ -116,7 +122,7 @@ def contiguous_copy(tensor: torch.Tensor, target: IOTensor) -> torch.Tensor:
     if target.profiles and not target.is_shape_tensor:
         choose_profile([target], [shape], [None], 0)
     try:
-        with without_dispatch_modes():
+        with plain_pytorch():
             return tensor.detach().clone(memory_format=torch.contiguous_format)
     except torch.OutOfMemoryError:
         raise

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from trt_rt._core.io_tensor import IOTensor
+from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.errors import ExecutionError
 
 __all__ = ["output_allocator_class"]
@@ -58,15 +59,19 @@ def output_allocator_class(api: ModuleType) -> type:
                 raise ExecutionError(
                     f"TensorRT claims to have run, but gave no shape for output {self._name!r}."
                 )
-            tensor = torch.empty(0, dtype=self._dtype, device=self._device)
-            if 0 in shape or buffer is None:
-                return tensor.reshape(shape)
-            return tensor.set_(buffer.untyped_storage(), 0, shape)  # type: ignore[call-overload, no-any-return]
+            with plain_pytorch():
+                tensor = torch.empty(0, dtype=self._dtype, device=self._device)
+                if 0 in shape or buffer is None:
+                    return tensor.reshape(shape)
+                return tensor.set_(  # type: ignore[call-overload, no-any-return]
+                    buffer.untyped_storage(), 0, shape
+                )
 
         def reallocate_output(self, tensor_name: str, memory: int, size: int, alignment: int) -> int:
             """TensorRT's request for `size` bytes; 0 refuses."""
             try:
-                self._buffer = torch.empty(max(size, 1), dtype=torch.uint8, device=self._device)
+                with plain_pytorch():
+                    self._buffer = torch.empty(max(size, 1), dtype=torch.uint8, device=self._device)
             except BaseException as error:  # must not travel through TensorRT; the executor raises it
                 self.error = error
                 return 0

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from trt_rt._core.dlpack import view_of
 from trt_rt.capture.static_inputs import copy_together
+from trt_rt.errors import ExecutionError
 
 __all__ = ["ProgramOutputs"]
 
@@ -21,6 +22,11 @@ class ProgramOutputs:
     result : object
         What the program returned: tensors, in lists, tuples and dicts; anything else is the same at every
         call.
+
+    Raises
+    ------
+    ExecutionError
+        If a tensor is sparse.
     """
 
     def __init__(self, result: Any) -> None:
@@ -29,6 +35,13 @@ class ProgramOutputs:
         self._is_tensor = isinstance(result, torch.Tensor)
         self._positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         self._tensors: list[torch.Tensor] = [leaves[position] for position in self._positions]
+        for tensor in self._tensors:
+            if tensor.layout is not torch.strided:
+                raise ExecutionError(
+                    f"a program that is run as one CUDA graph returned a tensor of layout {tensor.layout}, "
+                    "and a graph writes dense tensors only. Return it with .to_dense(), or use "
+                    "whole_graph=False."
+                )
         self._views = [_View(tensor) for tensor in self._tensors]
         self._ring: list[list[_View]] = []
         self._turn = 0

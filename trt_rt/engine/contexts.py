@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from trt_rt.engine.handle import EngineHandle
+from trt_rt.engine.placement import current_device
 from trt_rt.engine.workspaces import shared_workspace
 
 __all__ = ["ContextFactory", "ContextSettings"]
@@ -78,7 +79,7 @@ class ContextFactory:
 
     def _create(self, *, user_managed: bool) -> Any:
         handle = self._handle
-        with torch.cuda.device(self._device if self._device.type == "cuda" else -1):
+        with current_device(self._device):
             return handle.backend.create_context(handle.engine, handle.name, user_managed=user_managed)
 
     def give_workspace(self, context: Any, stream: int) -> torch.Tensor:
@@ -98,8 +99,8 @@ class ContextFactory:
 
         Raises
         ------
-        torch.OutOfMemoryError, RuntimeError
-            If there is none.
+        torch.OutOfMemoryError, MemoryError
+            If there is none, on a GPU or a CPU.
         """
         return self._give(context, stream, int(context.update_device_memory_size_for_shapes()))
 
@@ -114,7 +115,7 @@ class ContextFactory:
         return self._give(context, stream, self._handle.backend.device_memory_size(self._handle.engine))
 
     def _give(self, context: Any, stream: int, size: int) -> torch.Tensor:
-        with torch.cuda.device(self._device if self._device.type == "cuda" else -1):
+        with current_device(self._device):
             workspace = shared_workspace(self._device, stream, size)
         self._handle.backend.set_device_memory(context, workspace.data_ptr(), workspace.numel())
         return workspace

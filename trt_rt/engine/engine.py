@@ -507,7 +507,7 @@ class Engine:
             If there is no memory for a context.
         """
         backend = self._backend
-        with self._users.kept():
+        with self._users.kept(), current_device(self._device):
             self._open_engine()
             executor = Executor(
                 contexts,

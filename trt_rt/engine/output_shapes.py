@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from trt_rt._core.arguments import choose_profile
-from trt_rt._core.dispatch_modes import without_dispatch_modes
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.engine.contexts import ContextFactory
 from trt_rt.engine.placement import current_device
@@ -68,7 +67,7 @@ class OutputShapes:
         """As `Engine.output_shapes`."""
         values = self._checked_values(shape_tensor_values)
         shapes = self._checked_shapes(input_shapes, values)
-        with self._lock, current_device(self._device), without_dispatch_modes():
+        with self._lock, current_device(self._device):
             if self._context is None:
                 self._context = self._contexts.create_for_graph()
             try:

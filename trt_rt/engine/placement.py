@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
+from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.backend import Backend
 from trt_rt.errors import BackendError
 
@@ -29,6 +33,11 @@ def resolve_device(device: torch.device | str | int | None, backend: Backend) ->
     return torch.device("cuda", resolved.index or 0)
 
 
-def current_device(device: torch.device) -> torch.cuda.device:
-    """A context in which `device` is the current one, as TensorRT wants; the caller's is back afterwards."""
-    return torch.cuda.device(device if device.type == "cuda" else -1)
+@contextmanager
+def current_device(device: torch.device) -> Iterator[None]:
+    """Make `device` the current one, as TensorRT wants, free of the caller's modes and transforms.
+
+    The caller's device is current again afterwards.
+    """
+    with torch.cuda.device(device if device.type == "cuda" else -1), plain_pytorch():
+        yield

@@ -7,6 +7,8 @@ from weakref import WeakValueDictionary
 
 import torch
 
+from trt_rt._core.plain_pytorch import plain_pytorch
+
 __all__ = ["shared_workspace"]
 
 _lock = threading.RLock()
@@ -35,14 +37,22 @@ def shared_workspace(device: torch.device, stream: int, size: int) -> torch.Tens
 
     Raises
     ------
-    torch.OutOfMemoryError, RuntimeError
-        If there is no memory.
+    torch.OutOfMemoryError, MemoryError
+        If there is no memory, on a GPU or a CPU.
     """
     key = (device, stream if device.type == "cuda" else threading.get_ident())
     with _lock:
         workspace = _of_stream.get(key)
         if workspace is None or workspace.numel() < size:
-            with torch.inference_mode(False):
-                workspace = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
-            _of_stream[key] = workspace
+            workspace = _of_stream[key] = _allocated(device, max(size, 1))
         return workspace
+
+
+def _allocated(device: torch.device, size: int) -> torch.Tensor:
+    try:
+        with torch.inference_mode(False), plain_pytorch():
+            return torch.empty(size, dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # what PyTorch raises on a CPU, and for sizes beyond any machine
+        raise MemoryError(f"no memory for {size} bytes of scratch memory on {device}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -64,9 +65,8 @@ class ModeManager(Generic[Called]):
             raise RuntimeError(
                 f"this {self._control} is entered already; call {self._control} again for another context."
             )
-        refuse_if(self._engines, self._control)
         called, override = self._called(self._module), self._new_override()
-        override.apply()
+        override.apply(partial(refuse_if, self._engines, self._control))
         self._override = override
         return called
 

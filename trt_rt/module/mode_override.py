@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -34,8 +34,13 @@ class ModeOverride:
     def __init__(self, changes: Mapping[TRTModule, Mapping[str, Any]]) -> None:
         self._changes = {module.executors: dict(modes) for module, modes in changes.items()}
 
-    def apply(self) -> None:
+    def apply(self, refuse: Callable[[], object] | None = None) -> None:
         """Change the modes, for all modules or none.
+
+        Parameters
+        ----------
+        refuse : callable, optional
+            Called first, with no other override being applied meanwhile; raises to leave the modes alone.
 
         Raises
         ------
@@ -43,6 +48,8 @@ class ModeOverride:
             If CUDA reports that work in flight has failed.
         """
         with _lock:
+            if refuse is not None:
+                refuse()
             try:
                 for executors, modes in self._changes.items():
                     _of_module.setdefault(executors, _ModesFound()).override(self, executors, modes)

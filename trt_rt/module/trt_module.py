@@ -16,6 +16,7 @@ from trt_rt._core.module_call import ModuleCallBase
 from trt_rt.backend import Backend
 from trt_rt.engine import Engine
 from trt_rt.errors import InputValueError
+from trt_rt.module.counts import checked_count
 from trt_rt.module.executors import ModuleExecutors
 from trt_rt.module.modes import Modes
 
@@ -48,8 +49,8 @@ _SET_BY_CONSTRUCTOR = frozenset(
         "_compiled_call_impl",
     }
 )
-# Set on an instance, any of these changes what a call does.
-_CALL_ATTRIBUTES = frozenset({*_INSTANCE_HOOKS, "forward", "_compiled_call_impl"})
+# Setting any of these on an instance changes what a call does.
+_CALL_ATTRIBUTES = frozenset({*_INSTANCE_HOOKS, "forward", "_compiled_call_impl", "__class__"})
 
 
 class TRTModule(ModuleCallBase, torch.nn.Module):
@@ -125,9 +126,9 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         self._outputs = _in_order(self.engine, "output", output_binding_names)
         self.input_binding_names = [tensor.name for tensor in self._inputs]
         self.output_binding_names = [tensor.name for tensor in self._outputs]
-        self.max_contexts = max_contexts
+        self.max_contexts = checked_count("max_contexts", max_contexts, "execution contexts")
         modes = Modes(output_allocator=requires_output_allocator)
-        self._executors = ModuleExecutors(self.engine, self._inputs, self._outputs, modes, max_contexts)
+        self._executors = ModuleExecutors(self.engine, self._inputs, self._outputs, modes, self.max_contexts)
         self._connect_call()
 
     def _connect_call(self) -> None:
@@ -146,7 +147,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         if name in _CALL_ATTRIBUTES and "_executors" in vars(self):
             self._connect_call()
 
-    def forward(self, *inputs: Any, out: Any = None, **named_inputs: Any) -> Outputs:
+    def forward(self, /, *inputs: Any, out: Any = None, **named_inputs: Any) -> Outputs:
         """Run the engine on the caller's current stream.
 
         Parameters
@@ -183,7 +184,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         result: Outputs = self.executor(*args) if out is None else self.executor.run_into(args, out)
         return result
 
-    def bind(self, *inputs: Any, out: Any = None, **named_inputs: Any) -> BoundCall:
+    def bind(self, /, *inputs: Any, out: Any = None, **named_inputs: Any) -> BoundCall:
         """Bind inputs and outputs once, for a loop that calls with the same tensors again and again.
 
         Parameters
@@ -223,15 +224,16 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         Raises
         ------
         ValueError
-            If `enable`, and `buffers` is less than 1.
+            If `enable`, and `buffers` is less than 1 or more than 65,536.
+        TypeError
+            If `enable`, and `buffers` is no integer. Nothing is changed in either case.
 
         Notes
         -----
         Outputs that TensorRT allocates, and those that lie in an input's memory, are not affected.
         """
-        if enable and buffers < 1:
-            raise ValueError(f"buffers={buffers}: at least one set of outputs is needed.")
-        self._executors.change(pre_allocated_outputs=buffers if enable else 0)
+        count = checked_count("buffers", buffers, "sets of outputs") if enable else 0
+        self._executors.change(pre_allocated_outputs=count)
 
     @property
     def executors(self) -> ModuleExecutors:
@@ -264,6 +266,21 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         inputs = ", ".join(str(tensor) for tensor in self._inputs)
         outputs = ", ".join(str(tensor) for tensor in self._outputs)
         return f"{self.engine.name!r}, ({inputs}) -> ({outputs}), backend={self.engine.backend!r}"
+
+    def __copy__(self) -> TRTModule:
+        """Return a module of its own over the same engine; its other attributes are the same objects."""
+        copy = _construct(type(self), self.engine, self._arguments())
+        copy.__setstate__(self._own_state())
+        return copy
+
+    def _replicate_for_data_parallel(self) -> TRTModule:
+        """Return a copy for `torch.nn.parallel.replicate`, which gives replicas parameters of their own."""
+        replica = self.__copy__()
+        replica._parameters = {}
+        replica._buffers = self._buffers.copy()
+        replica._modules = self._modules.copy()
+        replica._is_replica = True
+        return replica
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TRTModule:
         """A module of its own over the same engine, which is immutable."""

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from trt_rt._core.dispatch_modes import without_dispatch_modes
+from trt_rt._core.plain_pytorch import plain_pytorch
 
 __all__ = ["plain_execution"]
 
@@ -22,7 +22,7 @@ def plain_execution(device: torch.device) -> Iterator[None]:
     with (
         torch.inference_mode(),
         torch._C.DisableTorchFunction(),
-        without_dispatch_modes(),
+        plain_pytorch(),
         _without_autocast(device.type),
         # For layers that work in host memory.
         _without_autocast("cpu"),

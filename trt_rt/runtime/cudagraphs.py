@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch.export import ExportedProgram
@@ -12,6 +13,7 @@ from trt_rt.capture import ObservedProgram, ProgramKind, WholeGraph, program_kin
 from trt_rt.engine import Engine
 from trt_rt.module import TRTModule
 from trt_rt.module.composition import refuse_if
+from trt_rt.module.counts import checked_count
 from trt_rt.module.executors import default_cuda_graphs, set_default_cuda_graphs
 from trt_rt.module.find_engines import as_module, find_engines
 from trt_rt.module.mode_override import ModeOverride
@@ -93,7 +95,9 @@ def enable_cudagraphs(
     ValueError
         At entry, with the reason: no engine in the module, an output whose size depends on data, a control
         that is on and excludes this one (weights that are streamed), `whole_graph` for engines on several
-        devices, `max_graphs` less than 1.
+        devices, `max_graphs` less than 1 or more than 65,536.
+    TypeError
+        At entry, if `module` is neither a module nor a program, or `max_graphs` is no integer.
 
     Notes
     -----
@@ -101,8 +105,7 @@ def enable_cudagraphs(
     which raises ExecutionError. On leaving, also by an exception, all graphs are dropped and the earlier
     settings are back.
     """
-    if max_graphs < 1:
-        raise ValueError(f"max_graphs={max_graphs}: at least one CUDA graph must be kept.")
+    max_graphs = checked_count("max_graphs", max_graphs, "CUDA graphs that are kept")
     module = as_module(module)
     if any(isinstance(part, (WholeGraph, ObservedProgram)) for part in module.modules()):
         raise ValueError("the module is run as one CUDA graph already: leave that enable_cudagraphs first.")
@@ -111,7 +114,6 @@ def enable_cudagraphs(
     whole_graph = _whole_by_default or None if whole_graph is None else whole_graph
     if whole_graph:
         _refuse_several_devices(engines)
-    refuse_if(engines, "enable_cudagraphs")
     with ExitStack() as leaving:
         yield _Graphs(module, engines, max_graphs, leaving).of_kind(
             _wanted_kind(module, engines, whole_graph)
@@ -162,7 +164,9 @@ class _Graphs:
     def of_kind(self, kind: ProgramKind) -> torch.nn.Module:
         """What is to be called."""
         # While the whole program is captured, its engines must not launch graphs of their own.
-        self._switch_engines(kind is ProgramKind.ENGINES)
+        self._switch_engines(
+            kind is ProgramKind.ENGINES, partial(refuse_if, self._engines, "enable_cudagraphs")
+        )
         if kind is ProgramKind.UNKNOWN:
             observed = ObservedProgram(self._module, self._choose)
             self._leaving.callback(observed.close)  # pushed first: it is closed after what it has chosen
@@ -181,8 +185,8 @@ class _Graphs:
         self._leaving.callback(whole.close)
         return whole
 
-    def _switch_engines(self, enabled: bool) -> None:
+    def _switch_engines(self, enabled: bool, refuse: Callable[[], object] | None = None) -> None:
         modes = {"cuda_graphs": enabled, "whole_graph": not enabled, "max_graphs": self._max_graphs}
         override = ModeOverride(dict.fromkeys(self._engines, modes))
-        override.apply()
+        override.apply(refuse)
         self._leaving.callback(override.undo)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from typing import SupportsIndex
 
 import torch
 from torch.export import ExportedProgram
 
+from trt_rt.module.counts import checked_count
 from trt_rt.module.find_engines import as_module
 from trt_rt.module.mode_manager import ModeManager
 
@@ -35,7 +35,7 @@ def enable_pre_allocated_outputs(
     Raises
     ------
     ValueError
-        If there is no engine in `module`, or `buffers` is less than 1.
+        If there is no engine in `module`, or `buffers` is less than 1 or more than 65,536.
     TypeError
         If `module` is neither a module nor a program, or `buffers` is no integer.
 
@@ -50,9 +50,7 @@ def enable_pre_allocated_outputs(
     >>> with enable_pre_allocated_outputs(module) as fast:
     ...     y = fast(x)
     """
-    count = operator.index(buffers)
-    if count < 1:
-        raise ValueError(f"buffers={count}: at least one set of outputs is needed.")
+    count = checked_count("buffers", buffers, "sets of outputs")
     return ModeManager(
         "enable_pre_allocated_outputs", module, lambda engine: {"pre_allocated_outputs": count}, as_module
     )
