@@ -12,7 +12,7 @@ import torch
 
 from tests.factories.case import Case
 
-__all__ = ["assert_ends_quietly"]
+__all__ = ["assert_ends_quietly", "run_to_the_end"]
 
 _SECONDS_UNTIL_DEADLOCK = 120
 
@@ -29,18 +29,30 @@ def new_engine():
 
 
 def assert_ends_quietly(case: Case, folder: Path, program: str, n: int = 3) -> None:
-    """Run `program`, and check that it ends with status 0 and writes nothing to stderr.
+    """Check that `program`, run as by `run_to_the_end`, ends with status 0 and writes nothing to stderr."""
+    ended = run_to_the_end(case, folder, program, n)
+    if ended.returncode or ended.stderr:
+        pytest.fail(f"the process ended with status {ended.returncode}, stderr:\n{ended.stderr}")
+
+
+def run_to_the_end(case: Case, folder: Path, program: str, n: int = 3) -> subprocess.CompletedProcess[str]:
+    """Run `program` in a process of its own, which may end in any way.
 
     Parameters
     ----------
     case : Case
-        The program finds ``new_engine()`` and ``inputs`` of this case, ``torch`` and ``trt_rt``.
+        The program finds ``new_engine()``, ``inputs`` and ``backend`` of this case, ``torch`` and ``trt_rt``.
     folder : Path
         For files.
     program : str
         Python source.
     n : int
         Batch of the inputs.
+
+    Returns
+    -------
+    subprocess.CompletedProcess
+        With what it printed; a negative status is the signal that ended it.
     """
     plan, inputs = folder / "engine.plan", folder / "inputs.pt"
     plan.write_bytes(case.plan)
@@ -54,7 +66,7 @@ def assert_ends_quietly(case: Case, folder: Path, program: str, n: int = 3) -> N
         inputs=str(inputs),
         device=str(case.device),
     )
-    ended = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-W", "error", "-c", prelude + program],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
@@ -62,5 +74,3 @@ def assert_ends_quietly(case: Case, folder: Path, program: str, n: int = 3) -> N
         timeout=_SECONDS_UNTIL_DEADLOCK,
         check=False,
     )
-    if ended.returncode or ended.stderr:
-        pytest.fail(f"the process ended with status {ended.returncode}, stderr:\n{ended.stderr}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import random
 
 import pytest
 import torch
 
 import trt_rt
+from tests.behaviours.child import run_to_the_end
 
 
 @pytest.mark.behaviour(27)
@@ -94,25 +97,79 @@ def test_truncated_plans(make, kind):
             case.engine(plan=case.plan[:length])
 
 
+def _damaged(plan: bytes, count: int) -> list[bytes]:
+    """The plan with one byte changed: each of its first, and `count` others."""
+    choice = random.Random(3)
+    places = [*range(min(64, len(plan))), *(choice.randrange(len(plan)) for _ in range(count))]
+    damaged = [bytearray(plan) for _ in places]
+    for changed, place in zip(damaged, places, strict=True):
+        changed[place] ^= choice.randrange(1, 256)
+    return [bytes(changed) for changed in damaged]
+
+
 @pytest.mark.behaviour(28)
-def test_corrupted_plans(make):
-    """A plan with a changed byte is refused with PlanError, or is an engine as good as the one it was."""
+def test_damaged_plans_are_refused_by_their_hash(make, tmp_path):
+    """With sha256= a plan with a changed byte is refused, and TensorRT does not see a byte of it."""
     case = make("relu")
     inputs = case.example(3)
-    choice = random.Random(3)
-    places = [*range(min(64, len(case.plan))), *(choice.randrange(len(case.plan)) for _ in range(200))]
-    for place in places:
-        plan = bytearray(case.plan)
-        plan[place] ^= choice.randrange(1, 256)
-        try:
-            module = trt_rt.TRTModule(case.engine(plan=bytes(plan)))
-        except trt_rt.PlanError:
-            continue
-        assert case.backend.name != "reference", "a reference plan has a checksum over all of it"
-        try:
-            module(*inputs)
-        except trt_rt.TRTError:
-            continue
+    path = tmp_path / "engine.plan"
+    digest = hashlib.sha256(case.plan).hexdigest()
+    backend, refusing = case.backend, copy.copy(case.backend)
+    refusing.runtime = lambda: pytest.fail("a runtime was made for a plan that is not the one asked for")
+    for plan in _damaged(case.plan, 100):
+        path.write_bytes(plan)
+        for source in (plan, path):
+            with pytest.raises(trt_rt.PlanError, match=f"sha256= says {digest}"):
+                trt_rt.TRTModule(source, backend=refusing, device=case.device, sha256=digest)
+    path.write_bytes(case.plan)
+    for source in (case.plan, bytearray(case.plan), path):
+        module = trt_rt.TRTModule(source, backend=backend, device=case.device, sha256=digest.upper())
+        case.assert_right(module(*inputs), case.expected(*inputs))
+
+
+_LOAD_DAMAGED = """
+import itertools, pathlib
+plans, progress = pathlib.Path({plans!r}), pathlib.Path({progress!r})
+for index in itertools.count(int(progress.read_text())):
+    path = plans / str(index)
+    if not path.exists():
+        break
+    progress.write_text(str(index))
+    try:
+        trt_rt.TRTModule(trt_rt.Engine.load(path, backend=backend, device={device!r}))(*inputs)
+    except trt_rt.TRTError as error:
+        assert str(error)
+progress.write_text("done")
+"""
+
+
+@pytest.mark.behaviour(28)
+def test_damaged_plans_without_a_hash(make, tmp_path):
+    """A plan with a changed byte ends the process inside TensorRT, or raises an error of ours, or runs.
+
+    No more can be promised: TensorRT's plans have no checksum. The reference backend's have one, and every
+    change is refused.
+    """
+    case = make("relu")
+    plans = _damaged(case.plan, 100)
+    if case.backend_argument == "reference":
+        for plan in plans:
+            with pytest.raises(trt_rt.PlanError):
+                case.engine(plan=plan)
+        return
+    folder, progress = tmp_path / "plans", tmp_path / "progress"
+    folder.mkdir()
+    for index, plan in enumerate(plans[::30]):
+        (folder / str(index)).write_bytes(plan)
+    progress.write_text("0")
+    program = _LOAD_DAMAGED.format(plans=str(folder), progress=str(progress), device=str(case.device))
+    while (reached := progress.read_text()) != "done":
+        ended = run_to_the_end(case, tmp_path, program)
+        if ended.returncode >= 0:
+            assert ended.returncode == 0, ended.stderr
+        else:  # a signal: TensorRT ended the process, and the next plan gets another one
+            progress.write_text(str(int(progress.read_text()) + 1))
+        assert progress.read_text() != reached
 
 
 _JUNK = {

@@ -51,6 +51,15 @@ def test_special_engines(make, kind, caplog, capfd):
         for n in (3, 8) * 10:
             module(*case.example(n))
     assert all(count == 1 for count in Counter(str(warning.message) for warning in caught).values())
-    logged = Counter(record.getMessage() for record in caplog.records if record.name.startswith("trt_rt"))
+    logged = Counter(
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("trt_rt") and not (kind == "profiles" and _is_tensorrts_information(record))
+    )
     assert all(count == 1 for count in logged.values())
     assert capfd.readouterr() == ("", "")
+
+
+def _is_tensorrts_information(record):
+    """TensorRT 8.6 tells of every switch to another profile."""
+    return record.name == "trt_rt.tensorrt" and record.levelno <= logging.INFO

@@ -314,8 +314,20 @@ class Backend:
         return int(engine.device_memory_size_v2)
 
     def set_device_memory(self, context: Any, address: int, size: int) -> None:
-        """Let a context of the user-managed kind run in `size` bytes at `address`."""
+        """Let a context of the user-managed kind run in `size` bytes at `address`.
+
+        Raises
+        ------
+        ExecutionError
+            If TensorRT logs that it refuses; the call itself returns nothing.
+        """
+        self.log.take_error()
         context.set_device_memory(address, size)
+        if message := self.log.take_error():
+            raise ExecutionError(
+                f"backend {self.name!r} refuses {size} bytes of scratch memory at {address:#x}. It says: "
+                f"{message}"
+            )
 
     def io_tensors(self, engine: Any) -> tuple[IOTensor, ...]:
         """The engine's I/O tensors, in its order.

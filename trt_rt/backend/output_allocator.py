@@ -60,9 +60,14 @@ def output_allocator_class(api: ModuleType) -> type:
                     f"TensorRT claims to have run, but gave no shape for output {self._name!r}."
                 )
             with plain_pytorch():
+                if 0 in shape:
+                    return torch.empty(shape, dtype=self._dtype, device=self._device)
+                if buffer is None:
+                    raise ExecutionError(
+                        f"TensorRT claims to have run, but asked for no memory for output {self._name!r} of "
+                        f"shape {list(shape)}."
+                    )
                 tensor = torch.empty(0, dtype=self._dtype, device=self._device)
-                if 0 in shape or buffer is None:
-                    return tensor.reshape(shape)
                 return tensor.set_(  # type: ignore[call-overload, no-any-return]
                     buffer.untyped_storage(), 0, shape
                 )

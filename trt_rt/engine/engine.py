@@ -24,6 +24,7 @@ from trt_rt.engine.contexts import ContextFactory, ContextSettings
 from trt_rt.engine.handle import EngineHandle
 from trt_rt.engine.output_shapes import OutputShape, OutputShapes
 from trt_rt.engine.placement import current_device, resolve_device
+from trt_rt.engine.plan_hash import check_sha256
 from trt_rt.errors import PlanError
 
 __all__ = ["Engine"]
@@ -70,6 +71,7 @@ class Engine:
         device: torch.device | str | int | None = None,
         name: str = "",
         engine_host_code_allowed: bool = False,
+        sha256: str | None = None,
     ) -> Engine:
         """Load a plan.
 
@@ -88,6 +90,9 @@ class Engine:
         engine_host_code_allowed : bool, optional
             Whether the plan may bring code that runs in this process, as version-compatible plans do. Only
             for plans that you trust.
+        sha256 : str, optional
+            The SHA-256 of the whole plan, in hexadecimal. It is compared before a backend sees any of the
+            plan: TensorRT's plans have no checksum, and a damaged one can end the process.
 
         Returns
         -------
@@ -96,12 +101,18 @@ class Engine:
         Raises
         ------
         PlanError
-            If the plan is empty, corrupted, of another kind or version than the backend's.
+            If the plan is empty, of another kind or version than the backend's, refused by the backend, or
+            not the one that `sha256` belongs to.
         BackendError
             If the backend is missing, or cannot run on the device.
+        ValueError
+            If `sha256` is not 64 hexadecimal digits.
         """
-        view = memoryview(plan).cast("B")
         name = name or "engine"
+        if sha256 is not None:
+            plan = bytes(plan)  # other memory could change between the comparison and TensorRT's reading
+            check_sha256(plan, sha256, name)
+        view = memoryview(plan).cast("B")
         chosen = choose_backend(view, backend, name)
         built_for = chosen.plan_device(view)
         resolved = resolve_device(built_for if device is None else device, chosen)
@@ -122,14 +133,15 @@ class Engine:
         device: torch.device | str | int | None = None,
         name: str = "",
         engine_host_code_allowed: bool = False,
+        sha256: str | None = None,
     ) -> Engine:
-        """Load a plan from a file, which is mapped into memory and not copied.
+        """Load a plan from a file, which is mapped into memory and not copied unless `sha256` is given.
 
         Parameters
         ----------
         path : path-like
             A file with a plan and nothing else.
-        backend, device, name, engine_host_code_allowed
+        backend, device, name, engine_host_code_allowed, sha256
             As for `from_bytes`; the name's default is the file's.
 
         Returns
@@ -140,7 +152,7 @@ class Engine:
         ------
         OSError
             If the file cannot be read: FileNotFoundError, PermissionError, IsADirectoryError.
-        PlanError, BackendError
+        PlanError, BackendError, ValueError
             As for `from_bytes`.
         """
         path = Path(path)
@@ -155,6 +167,7 @@ class Engine:
             device=device,
             name=name or path.name,
             engine_host_code_allowed=engine_host_code_allowed,
+            sha256=sha256,
         )
 
     def __repr__(self) -> str:

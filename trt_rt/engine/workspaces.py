@@ -9,7 +9,10 @@ import torch
 
 from trt_rt._core.plain_pytorch import plain_pytorch
 
-__all__ = ["shared_workspace"]
+__all__ = ["ALIGNMENT", "shared_workspace"]
+
+ALIGNMENT = 512
+"""Bytes. TensorRT 8.6 silently keeps a context's old memory if the new address is not a multiple of this."""
 
 _lock = threading.RLock()
 _of_stream: WeakValueDictionary[tuple[torch.device, int], torch.Tensor] = WeakValueDictionary()
@@ -33,7 +36,8 @@ def shared_workspace(device: torch.device, stream: int, size: int) -> torch.Tens
     Returns
     -------
     torch.Tensor
-        At least `size` bytes, uint8. Freed when nobody keeps it; who was given a smaller one keeps that.
+        At least `size` bytes, uint8, starting at a multiple of `ALIGNMENT`. Freed when nobody keeps it;
+        whoever was given a smaller one keeps that.
 
     Raises
     ------
@@ -44,14 +48,19 @@ def shared_workspace(device: torch.device, stream: int, size: int) -> torch.Tens
     with _lock:
         workspace = _of_stream.get(key)
         if workspace is None or workspace.numel() < size:
-            workspace = _of_stream[key] = _allocated(device, max(size, 1))
+            workspace = _of_stream[key] = _aligned_bytes(device, max(size, 1))
         return workspace
 
 
-def _allocated(device: torch.device, size: int) -> torch.Tensor:
+def _aligned_bytes(device: torch.device, size: int) -> torch.Tensor:
     try:
         with torch.inference_mode(False), plain_pytorch():
-            return torch.empty(size, dtype=torch.uint8, device=device)
+            memory = torch.empty(size, dtype=torch.uint8, device=device)
+            if memory.data_ptr() % ALIGNMENT == 0:  # always, with PyTorch's own allocator of CUDA memory
+                return memory
+            del memory
+            memory = torch.empty(size + ALIGNMENT - 1, dtype=torch.uint8, device=device)
+            return memory.narrow(0, -memory.data_ptr() % ALIGNMENT, size)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # what PyTorch raises on a CPU, and for sizes beyond any machine

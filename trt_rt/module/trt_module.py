@@ -78,6 +78,9 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
     max_contexts : int, optional
         How many streams may have an execution context each; made when a stream first calls. A stream beyond
         that takes over the one used least recently, and so waits for its work.
+    sha256 : str, optional
+        As for `Engine.from_bytes`: the hash of the plan, compared before a backend sees it. Not with a loaded
+        engine.
 
     Attributes
     ----------
@@ -89,7 +92,8 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
     Raises
     ------
     ValueError
-        If a name is not in the engine, of the other direction, missing or there twice.
+        If a name is not in the engine, of the other direction, missing or there twice; if `sha256` is not a
+        SHA-256, or comes with a loaded engine.
     PlanError, BackendError
         As for `Engine.from_bytes`.
     OSError
@@ -115,12 +119,13 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         backend: str | Backend = "auto",
         device: torch.device | str | int | None = None,
         max_contexts: int = 8,
+        sha256: str | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.weight_name_map = weight_name_map
         self.requires_output_allocator = requires_output_allocator
-        self.engine = _as_engine(serialized_engine, name, backend, device)
+        self.engine = _as_engine(serialized_engine, name, backend, device, sha256)
         self.name = name or self.engine.name
         self._inputs = _in_order(self.engine, "input", input_binding_names)
         self._outputs = _in_order(self.engine, "output", output_binding_names)
@@ -341,12 +346,18 @@ def _as_engine(
     name: str,
     backend: str | Backend,
     device: torch.device | str | int | None,
+    sha256: str | None,
 ) -> Engine:
     if isinstance(source, Engine):
+        if sha256 is not None:
+            raise ValueError(
+                f"sha256= is compared with a plan, and engine {source.name!r} is loaded already. Give it to "
+                "Engine.load or Engine.from_bytes."
+            )
         return source
     if isinstance(source, (str, os.PathLike)):
-        return Engine.load(source, backend=backend, device=device, name=name)
-    return Engine.from_bytes(source, backend=backend, device=device, name=name)
+        return Engine.load(source, backend=backend, device=device, name=name, sha256=sha256)
+    return Engine.from_bytes(source, backend=backend, device=device, name=name, sha256=sha256)
 
 
 def _in_order(engine: Engine, mode: str, names: Sequence[str] | None) -> tuple[IOTensor, ...]:
