@@ -15,6 +15,8 @@ import trt_rt
 from tests.behaviours.child import assert_ends_quietly
 from tests.behaviours.modes import MODES, Caller
 
+pytestmark = pytest.mark.behaviour(33)
+
 
 class _Watched:
     """Stands for an object of TensorRT's, and notes when it is destroyed."""
@@ -230,8 +232,6 @@ for _ in range(4):  # they go on when the main thread has ended, and Python wait
 """,
     "orders": """
 import gc, itertools
-
-pytestmark = pytest.mark.behaviour(33)
 for order in itertools.permutations(range(4)):
     engine = new_engine()
     module = trt_rt.TRTModule(engine)
