@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
 BENCH_BUILT := $(VENV)/.bench-built
 
-CORE := $(wildcard trt_rt/_core/*.pyx trt_rt/_core/*.pxd)
+CORE := $(wildcard trt_rt/_core/*.pyx trt_rt/_core/*.pxd trt_rt/_core/*.pxi)
 BENCH_CORE := bench/setup.py $(wildcard bench/*.pyx bench/*/*.pyx)
 
 .DEFAULT_GOAL := help

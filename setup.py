@@ -18,10 +18,9 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, PlatformError
 
 CORE = Path("trt_rt/_core")
-DEBUG = os.environ.get("TRT_RT_DEBUG", "") not in ("", "0")
 # `make` sets this while it installs, because it compiles in place itself, and only what has changed.
 SKIP_CORE = os.environ.get("TRT_RT_SKIP_CORE", "") not in ("", "0")
-COMPILE_FLAGS = ["-std=c++17", "-O0", "-g"] if DEBUG else ["-std=c++17", "-O3", "-fno-plt", "-g0"]
+COMPILE_FLAGS = ["-std=c++17", "-O3", "-fno-plt", "-g0"]
 DIRECTIVES = {
     "language_level": 3,
     "freethreading_compatible": True,
@@ -53,7 +52,7 @@ class BuildCore(build_ext):
         # setuptools keeps its own notes on these objects, so they are filled in and not replaced.
         for ext in self.extensions:
             ext.sources = translated[ext.name].sources
-            ext.depends = translated[ext.name].depends
+            ext.depends = sorted({*ext.depends, *translated[ext.name].depends})
             ext.include_dirs.append(str(include))
         self.parallel = self.parallel or JOBS
         super().build_extensions()
@@ -142,7 +141,8 @@ def core_extensions() -> list[Extension]:
             [source.as_posix()],
             language="c++",
             extra_compile_args=COMPILE_FLAGS,
-            define_macros=[("TRT_RT_DEBUG", "1")] if DEBUG else [],
+            # What a .pyx includes or cimports: it is compiled again when one of these changes.
+            depends=[path.as_posix() for path in sorted(CORE.glob("*.px[id]"))],
         )
         for source in sorted(CORE.glob("*.pyx"))
     ]

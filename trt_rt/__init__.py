@@ -1,7 +1,7 @@
 """trt_rt: the lowest-overhead runtime for TensorRT engines inside PyTorch."""
 
 from trt_rt import errors
-from trt_rt._core.bound_call import BoundCall
+from trt_rt._core.call import BoundCall
 from trt_rt._core.io_tensor import IOTensor, ProfileRange
 from trt_rt.backend import Backend, BackendStatus, backends
 from trt_rt.backend.plugins import load_plugins

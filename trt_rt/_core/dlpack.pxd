@@ -4,6 +4,7 @@ The layout is fixed by the DLPack specification (dmlc/dlpack, include/dlpack/dlp
 here is the part that trt_rt uses. Nothing needs to be installed or linked for it.
 """
 
+from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
@@ -127,6 +128,21 @@ cdef inline uintptr_t current_stream(const DLExchangeAPI* api, int32_t device_in
     cdef void* stream = NULL
     api.current_work_stream(DL_CUDA, device_index, &stream)
     return <uintptr_t> stream
+
+
+cdef inline bint read_tensor(const DLExchangeAPI* api, PyObject* value, DLTensor* tensor) noexcept:
+    """Describe a tensor; False, with no exception set, if PyTorch cannot describe `value`."""
+    if api.dltensor_from_py_object_no_sync(value, tensor) == 0:
+        return True
+    PyErr_Clear()
+    return False
+
+
+cdef inline bint read_plain_tensor(
+    const DLExchangeAPI* api, PyTypeObject* tensor_type, PyObject* value, DLTensor* tensor
+) noexcept:
+    """Describe a tensor whose type is exactly `tensor_type`; False for anything else."""
+    return value.ob_type == tensor_type and read_tensor(api, value, tensor)
 
 
 cdef DLExchangeAPI* torch_exchange_api() except NULL

@@ -1,25 +1,13 @@
-"""CUDA driver calls, each checked, and the ordering of streams.
+"""What the CUDA driver says: its errors, its devices, the current stream.
 
-Importing this needs no driver; the first call raises if there is none.
+Importing this needs no driver. Without one, the first call raises.
 """
 
 from cuda.bindings cimport cydriver
-from libc.stdint cimport uintptr_t
 
 from trt_rt._core.dlpack cimport current_stream, torch_exchange_api
 
-import sys
-
-import torch
-
-from trt_rt.errors import BackendError, ExecutionError
-
-
-cdef extern from *:
-    """
-    static thread_local bool trt_rt_has_context = false;
-    """
-    bint _has_context "trt_rt_has_context"  # the calling thread had a current CUDA context when it was asked
+from trt_rt.errors import ExecutionError
 
 
 cdef object _describe(cydriver.CUresult result):
@@ -32,21 +20,18 @@ cdef object _describe(cydriver.CUresult result):
     return f"{(<bytes> name).decode()} ({(<bytes> text).decode()})"
 
 
-cdef int check(cydriver.CUresult result, const char* call) except -1:
-    """Raise for anything but success, naming the call."""
-    if result == cydriver.CUDA_SUCCESS:
-        return 0
+cdef int raise_failure(cydriver.CUresult result, const char* call) except -1:
     raise ExecutionError(f"{(<bytes> call).decode()} failed with {_describe(result)}")
 
 
 def device_count():
-    """How many GPUs the CUDA driver shows, and why none.
+    """Return how many GPUs the CUDA driver shows, and if there are none, why.
 
     Returns
     -------
     tuple of (int, str)
         The number of devices, and if it is 0 the reason in a sentence, else an empty string. Never
-        raises: no driver is an answer.
+        raises: a missing driver is an answer.
     """
     cdef int count = 0
     cdef cydriver.CUresult result
@@ -65,7 +50,7 @@ def device_count():
 
 
 def current_stream_handle(int device_index):
-    """The calling thread's current CUDA stream of a device, without the object that PyTorch makes of it.
+    """Return the calling thread's current CUDA stream of a device, without PyTorch's Stream object.
 
     Parameters
     ----------
@@ -77,184 +62,3 @@ def current_stream_handle(int device_index):
     int
     """
     return current_stream(torch_exchange_api(), device_index)
-
-
-def launch_graph(uintptr_t executable, int device_index):
-    """Launch an executable CUDA graph in the order of the calling thread's current stream.
-
-    Parameters
-    ----------
-    executable : int
-        A ``CUgraphExec``. It must stay until the launch is done.
-    device_index : int
-        CUDA ordinal of its device, which must be current.
-
-    Raises
-    ------
-    ExecutionError
-        If CUDA refuses.
-    """
-    cdef uintptr_t stream = current_stream(torch_exchange_api(), device_index)
-    need_context()
-    check(
-        cydriver.cuGraphLaunch(<cydriver.CUgraphExec> executable, <cydriver.CUstream> stream),
-        b"cuGraphLaunch",
-    )
-
-
-cdef int need_context() except -1:
-    """See to it that the calling thread has a current CUDA context, as the driver's calls for graphs need.
-
-    PyTorch makes one current with a thread's first work on the GPU. If that is a call of an engine, there is
-    none yet, and cuGraphExecKernelNodeSetParams ends the process.
-    """
-    return 0 if _has_context else _make_context_current()
-
-
-cdef int _make_context_current() except -1:
-    """That of PyTorch's current device: which device is current for the thread does not change."""
-    global _has_context
-    cdef cydriver.CUcontext context = NULL
-    cdef cydriver.CUdevice device
-    check(cydriver.cuCtxGetCurrent(&context), b"cuCtxGetCurrent")
-    if context == NULL:
-        check(cydriver.cuDeviceGet(&device, torch.cuda.current_device()), b"cuDeviceGet")
-        # Not released again: the thread has it to its end.
-        check(cydriver.cuDevicePrimaryCtxRetain(&context, device), b"cuDevicePrimaryCtxRetain")
-        check(cydriver.cuCtxSetCurrent(context), b"cuCtxSetCurrent")
-    _has_context = True
-    return 0
-
-
-cdef bint is_capturing(uintptr_t stream) except -1:
-    cdef cydriver.CUstreamCaptureStatus status = cydriver.CU_STREAM_CAPTURE_STATUS_NONE
-    if stream <= 2:  # the legacy and per-thread default streams cannot be captured by their handles
-        return False
-    check(cydriver.cuStreamIsCapturing(<cydriver.CUstream> stream, &status), b"cuStreamIsCapturing")
-    return status != cydriver.CU_STREAM_CAPTURE_STATUS_NONE
-
-
-cdef class StreamOrder:
-    """The stream, events and context that one executor on a GPU needs besides the caller's stream.
-
-    Created once per executor. TensorRT synchronises with the host when it is given the legacy default
-    stream, so work from there goes through a side stream, with an event on either side.
-
-    Parameters
-    ----------
-    device_index : int
-        CUDA ordinal of the engine's device.
-    """
-
-    def __cinit__(self, int device_index):
-        cdef cydriver.CUdevice device
-        try:
-            check(cydriver.cuInit(0), b"cuInit")
-        except RuntimeError as error:
-            raise BackendError(f"CUDA cannot be used: {error}") from None
-        check(cydriver.cuDeviceGet(&device, device_index), b"cuDeviceGet")
-        # PyTorch uses the primary context and keeps it for the life of the process; so it is not released.
-        check(cydriver.cuDevicePrimaryCtxRetain(&self.context, device), b"cuDevicePrimaryCtxRetain")
-        self.push_context()
-        try:
-            self._create()
-        finally:
-            self.pop_context()
-
-    def _create(self):
-        check(
-            cydriver.cuStreamCreate(&self.side_stream, cydriver.CU_STREAM_NON_BLOCKING), b"cuStreamCreate"
-        )
-        check(cydriver.cuEventCreate(&self.entry_event, cydriver.CU_EVENT_DISABLE_TIMING), b"cuEventCreate")
-        check(cydriver.cuEventCreate(&self.exit_event, cydriver.CU_EVENT_DISABLE_TIMING), b"cuEventCreate")
-        check(cydriver.cuEventCreate(&self.done_event, cydriver.CU_EVENT_DISABLE_TIMING), b"cuEventCreate")
-
-    def __dealloc__(self):
-        # After finalisation has begun the driver may be gone, and the process frees everything anyway.
-        if sys is None or sys.is_finalizing():
-            return
-        with nogil:
-            if self.entry_event != NULL:
-                cydriver.cuEventDestroy(self.entry_event)
-            if self.exit_event != NULL:
-                cydriver.cuEventDestroy(self.exit_event)
-            if self.done_event != NULL:
-                cydriver.cuEventDestroy(self.done_event)
-            if self.side_stream != NULL:
-                cydriver.cuStreamDestroy(self.side_stream)
-
-    cdef int enter_side_stream(self) except -1:
-        """Make the side stream wait for all that the legacy default stream has been given."""
-        cdef cydriver.CUstream legacy = <cydriver.CUstream> <uintptr_t> 1  # CU_STREAM_LEGACY
-        check(cydriver.cuEventRecord(self.entry_event, legacy), b"cuEventRecord")
-        return check(cydriver.cuStreamWaitEvent(self.side_stream, self.entry_event, 0), b"cuStreamWaitEvent")
-
-    cdef int leave_side_stream(self) except -1:
-        """Make the legacy default stream wait for all that the side stream has been given."""
-        cdef cydriver.CUstream legacy = <cydriver.CUstream> <uintptr_t> 1
-        check(cydriver.cuEventRecord(self.exit_event, self.side_stream), b"cuEventRecord")
-        return check(cydriver.cuStreamWaitEvent(legacy, self.exit_event, 0), b"cuStreamWaitEvent")
-
-    cdef int mark_done(self, uintptr_t stream) except -1:
-        """Remember all that an external `stream` has been given; what is being captured has not run."""
-        if is_capturing(stream):
-            return 0
-        return check(cydriver.cuEventRecord(self.done_event, <cydriver.CUstream> stream), b"cuEventRecord")
-
-    cdef int follow(self, uintptr_t earlier, bint is_external, uintptr_t later) except -1:
-        """Order `later` after all that `earlier` has been given.
-
-        Nothing is done while either is being captured: an event would tie the capture to work outside
-        of it, which CUDA refuses, and a captured call is ordered by whoever replays the graph.
-        """
-        if is_capturing(later):
-            return 0
-        self.push_context()  # handle 0 is the default stream of the context that is current
-        try:
-            if not self._record_last_work(earlier, is_external):
-                return 0
-            return check(
-                cydriver.cuStreamWaitEvent(<cydriver.CUstream> later, self.done_event, 0),
-                b"cuStreamWaitEvent",
-            )
-        finally:
-            self.pop_context()
-
-    cdef bint _record_last_work(self, uintptr_t stream, bint is_external) except -1:
-        """Make `done_event` stand for the last work of `stream`; False if that was captured, and not run.
-
-        An external stream may have been destroyed since, and its handle must not be touched; but its last
-        call has been marked. PyTorch never destroys its own.
-        """
-        if is_external:
-            return True
-        if is_capturing(stream):
-            return False
-        check(cydriver.cuEventRecord(self.done_event, <cydriver.CUstream> stream), b"cuEventRecord")
-        return True
-
-    cdef bint has_other_context(self) except -1:
-        """Whether the thread's current context is not the engine's device's."""
-        cdef cydriver.CUcontext current = NULL
-        check(cydriver.cuCtxGetCurrent(&current), b"cuCtxGetCurrent")
-        return current != self.context
-
-    cdef int push_context(self) except -1:
-        return check(cydriver.cuCtxPushCurrent(self.context), b"cuCtxPushCurrent")
-
-    cdef int pop_context(self) except -1:
-        cdef cydriver.CUcontext popped = NULL
-        return check(cydriver.cuCtxPopCurrent(&popped), b"cuCtxPopCurrent")
-
-    cdef int wait_for(self, uintptr_t stream, bint is_external) except -1:
-        """Block until `stream` has done its work, so that what an executor owns can be freed."""
-        cdef cydriver.CUresult result
-        self.push_context()
-        try:
-            if not self._record_last_work(stream, is_external):
-                return 0
-            with nogil:
-                result = cydriver.cuEventSynchronize(self.done_event)
-            return check(result, b"cuEventSynchronize")
-        finally:
-            self.pop_context()

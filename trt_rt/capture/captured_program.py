@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from trt_rt._core.executor import Executor
+from trt_rt._core.call import Executor
 from trt_rt.capture.outputs import ProgramOutputs
 from trt_rt.capture.static_inputs import StaticInputs
 from trt_rt.capture.stream_sequence import StreamSequence

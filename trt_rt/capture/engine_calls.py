@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trt_rt._core.executor import Executor
+from trt_rt._core.call import Executor
 from trt_rt.capture.static_inputs import memory_of
 from trt_rt.capture.stream import CaptureStream
 from trt_rt.module import TRTModule

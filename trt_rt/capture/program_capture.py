@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import torch
 from torch.utils import _pytree as pytree
 
-from trt_rt._core.executor import Executor
+from trt_rt._core.call import Executor
 from trt_rt._core.garbage_collection import no_garbage_collection
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.engine_calls import EngineCalls, current_executors, take_executors

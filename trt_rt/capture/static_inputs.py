@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from trt_rt._core.stream_copies import copy_plain
+from trt_rt._core.call import copy_plain
 from trt_rt.errors import InputValueError
 
 __all__ = ["StaticInputs", "copy_together", "memory_of"]

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from cuda.bindings import driver
 
+from trt_rt._core.call import launch_graph
 from trt_rt._core.capture_memory import CaptureMemory
-from trt_rt._core.driver import launch_graph
 from trt_rt.errors import ExecutionError
 
 __all__ = ["StreamGraph"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trt_rt._core.argument_kinds import ArgumentKinds
+from trt_rt._core.call import ArgumentKinds
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.inputs import ProgramInputs, flatten
 from trt_rt.capture.program_capture import ProgramCapture

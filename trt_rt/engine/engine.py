@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from trt_rt._core.executor import Executor
+from trt_rt._core.call import Executor
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend, choose_backend
 from trt_rt.backend.engine_refitter import EngineRefitter

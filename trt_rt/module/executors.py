@@ -11,8 +11,7 @@ from functools import partial
 from typing import Any
 from weakref import ReferenceType, WeakSet, ref
 
-from trt_rt._core.executor import Executor
-from trt_rt._core.executor_pool import ExecutorPool
+from trt_rt._core.call import Executor, ExecutorPool
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.engine import Engine
 from trt_rt.engine.contexts import ContextFactory, ContextSettings

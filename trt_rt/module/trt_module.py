@@ -10,9 +10,8 @@ from typing import Any
 import torch
 import torch.nn.modules.module as _torch_module
 
-from trt_rt._core.bound_call import BoundCall
+from trt_rt._core.call import BoundCall, ModuleCallBase
 from trt_rt._core.io_tensor import IOTensor
-from trt_rt._core.module_call import ModuleCallBase
 from trt_rt.backend import Backend
 from trt_rt.engine import Engine
 from trt_rt.errors import InputValueError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from trt_rt._core import bound_context
+from trt_rt._core import call
 from trt_rt.module.restore_points import RestorePoints
 
 __all__ = ["MultiDeviceSafeMode", "get_multi_device_safe_mode", "set_multi_device_safe_mode"]
@@ -39,7 +39,7 @@ def set_multi_device_safe_mode(mode: bool) -> MultiDeviceSafeMode:
 
 def get_multi_device_safe_mode() -> bool:
     """Whether calls of engines on another device than the current one switch to theirs."""
-    return bound_context.multi_device_safe_mode()
+    return call.multi_device_safe_mode()
 
 
 class MultiDeviceSafeMode:
@@ -49,7 +49,7 @@ class MultiDeviceSafeMode:
         self._mode = bool(mode)
         self._found: bool | None = get_multi_device_safe_mode()
         self._is_entered = False
-        bound_context.set_multi_device_safe_mode(self._mode)
+        call.set_multi_device_safe_mode(self._mode)
 
     def __enter__(self) -> MultiDeviceSafeMode:
         if self._is_entered:
@@ -61,7 +61,7 @@ class MultiDeviceSafeMode:
             # At the first entry the mode is on since the call.
             _restore_points.enter(self, get_multi_device_safe_mode() if self._found is None else self._found)
             self._found = None
-            bound_context.set_multi_device_safe_mode(self._mode)
+            call.set_multi_device_safe_mode(self._mode)
         return self
 
     def __exit__(
@@ -71,7 +71,7 @@ class MultiDeviceSafeMode:
             raise RuntimeError("this set_multi_device_safe_mode is left without having been entered.")
         self._is_entered = False
         with _lock:
-            _restore_points.leave(self, bound_context.set_multi_device_safe_mode)
+            _restore_points.leave(self, call.set_multi_device_safe_mode)
 
 
 _lock = threading.RLock()

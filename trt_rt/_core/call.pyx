@@ -1,0 +1,38 @@
+# cython: boundscheck=False, wraparound=False
+"""A call, from the module to TensorRT.
+
+This is one extension module, cut into files by concept, so that calls between its classes are direct C calls.
+The order is that of use: each file needs only what stands above it.
+"""
+
+# The caller's stream, and the CUDA driver.
+include "stream_order.pxi"
+include "call_stream.pxi"
+
+# What a call is compared with, and what its shapes lead to.
+include "io_slots.pxi"
+include "address_history.pxi"
+include "shape_record.pxi"
+
+# The steps of a call.
+include "execution_context.pxi"
+include "input_binding.pxi"
+include "output_binding.pxi"
+
+# Graphs: the mechanism, an engine's graphs, and the choice of one.
+include "copy_kernel.pxi"
+include "tensor_copies.pxi"
+include "captured_graph.pxi"
+include "engine_capture.pxi"
+include "graph_cache.pxi"
+include "graph_policy.pxi"
+
+# What is called.
+include "bound_call.pxi"
+include "executor.pxi"
+include "executor_pool.pxi"
+include "module_call.pxi"
+
+# Whole programs.
+include "argument_kinds.pxi"
+include "stream_copies.pxi"

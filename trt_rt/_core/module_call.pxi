@@ -1,0 +1,88 @@
+"""A TRTModule's call: straight to its stream's executor, unless something asks for nn.Module's own."""
+
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.tuple cimport PyTuple_GET_SIZE
+from libc.stdint cimport uintptr_t
+
+from trt_rt._core.python_objects cimport dict_size, items, tuple_size
+from trt_rt._core.vectorcall cimport (
+    PyVectorcall_NARGS,
+    has_keywords,
+    inherit_vectorcall,
+    keywords,
+    positional,
+    use_vectorcall,
+    vectorcallfunc,
+)
+
+
+cdef class ModuleCallBase:
+    """First base of TRTModule, before nn.Module: its ``__call__`` replaces nn.Module's.
+
+    nn.Module's call costs more than all the rest of a call here, mostly in looking for hooks. The dicts
+    that hold hooks are known in advance, so that looking is reading a few sizes.
+    """
+
+    cdef vectorcallfunc _vectorcall
+    cdef ExecutorPool _pool
+    cdef bint _is_direct         # whether nn.Module's own call would only call forward
+    cdef list _retired           # earlier hooks
+    cdef tuple _hooks            # dicts that hold hooks, the module's own and those of all modules
+
+    def __cinit__(self, *args, **kwargs):
+        self._vectorcall = _call_module
+        self._retired = []
+        if (<PyObject*> self).ob_type.tp_call == (<PyTypeObject*> ModuleCallBase).tp_call:
+            inherit_vectorcall((<PyObject*> self).ob_type)
+
+    def __call__(self, *args, **kwargs):
+        if self._is_direct and not self._has_hooks():
+            if not kwargs:
+                return self._run(items(args), PyTuple_GET_SIZE(args), None)
+            return self.forward(*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    cdef object _run(self, PyObject** args, Py_ssize_t count, object out):
+        cdef uintptr_t route = self._pool.callers_route()
+        return self._pool.select(route).run(route, args, count, out)
+
+    cdef bint _has_hooks(self) noexcept:
+        cdef PyObject* hooks = <PyObject*> self._hooks
+        cdef Py_ssize_t index
+        for index in range(tuple_size(hooks)):
+            if dict_size(items(<tuple> hooks)[index]) != 0:
+                return True
+        return False
+
+    def _connect(self, ExecutorPool pool, bint is_direct, tuple hooks not None):
+        """Set what a call uses. `hooks` are dicts; `is_direct` False leaves every call to nn.Module."""
+        if not all([isinstance(hook, dict) for hook in hooks]):
+            raise TypeError("hooks must be dicts")
+        if self._hooks is not None and self._hooks is not hooks:
+            self._retired.append(self._hooks)  # a call on another thread may be looking at them
+        self._pool = pool
+        self._is_direct = is_direct and pool is not None
+        self._hooks = hooks
+
+    @property
+    def executor(self):
+        """The `Executor` of the calling stream: the call without nn.Module around it."""
+        return None if self._pool is None else self._pool.select(self._pool.callers_route())
+
+
+cdef object _call_module(object this, PyObject** args, size_t flags, PyObject* names):
+    cdef Py_ssize_t count = PyVectorcall_NARGS(flags)
+    # Before Python 3.12, giving a class another __call__ does not switch this one off.
+    if (
+        (<ModuleCallBase> this)._is_direct
+        and (<PyObject*> this).ob_type.tp_call == (<PyTypeObject*> ModuleCallBase).tp_call
+        and not (<ModuleCallBase> this)._has_hooks()
+    ):
+        if not has_keywords(names):
+            return (<ModuleCallBase> this)._run(args, count, None)
+        if len(<tuple> names) == 1 and (<tuple> names)[0] == "out":
+            return (<ModuleCallBase> this)._run(args, count, <object> args[count])
+    return type(this).__call__(this, *positional(args, count), **keywords(args, count, names))
+
+
+use_vectorcall(<PyTypeObject*> ModuleCallBase, <Py_ssize_t> &(<ModuleCallBase> <PyObject*> NULL)._vectorcall)

@@ -1,0 +1,47 @@
+"""C idioms of the hot path: what it reads of Python objects, and how it calls them."""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+
+cdef extern from "Python.h":
+    ctypedef struct PyTupleObject:
+        PyObject* ob_item[1]
+
+    PyObject* Py_True
+    const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+
+    Py_ssize_t list_size "PyList_GET_SIZE" (list) noexcept
+    PyObject* list_item "PyList_GET_ITEM" (list, Py_ssize_t) noexcept  # borrowed
+
+    # Of pointers: all threads share a module, its hooks and the allocation function. Raising the reference
+    # count of a shared object moves its cache line from processor to processor at every call.
+    Py_ssize_t tuple_size "PyTuple_GET_SIZE" (PyObject*) noexcept
+    Py_ssize_t dict_size "PyDict_GET_SIZE" (PyObject*) noexcept
+    PyObject* vectorcall "PyObject_Vectorcall" (PyObject*, PyObject* const*, size_t, PyObject*) except NULL
+    # NULL with an exception set, for a caller that handles it without the cost of `except`.
+    PyObject* try_vectorcall "PyObject_Vectorcall" (
+        PyObject*, PyObject* const*, size_t, PyObject*
+    ) noexcept
+
+cdef extern from *:
+    """
+    #ifndef TRT_RT_PYTHON_OBJECTS
+    #define TRT_RT_PYTHON_OBJECTS
+    #define TRT_RT_REFERENT(reference) (((PyWeakReference *) (reference))->wr_object)
+    static inline int trt_rt_raise_pending(void) { return -1; }
+    #endif
+    """
+    PyObject* referent "TRT_RT_REFERENT" (PyObject*) noexcept  # identity only; None's once it is gone
+    int raise_pending "trt_rt_raise_pending" () except -1  # raise the exception that C code has set
+
+
+cdef inline PyObject** items(tuple values) noexcept:
+    """The items of a tuple, borrowed."""
+    return (<PyTupleObject*> values).ob_item
+
+
+cdef inline bint returns_true(PyObject* function, PyObject** stack, size_t count) except -1:
+    """Call a function with the `count` values from ``stack[1]`` on; whether it returned True."""
+    cdef PyObject* result = vectorcall(function, stack + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+    Py_DECREF(<object> result)
+    return result == Py_True

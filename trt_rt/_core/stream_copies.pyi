@@ -1,3 +1,0 @@
-import torch
-
-def copy_plain(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> bool: ...
