@@ -316,6 +316,23 @@ def test_only_bind_makes_bound_calls(module: TRTModule, x: torch.Tensor) -> None
         BoundCall(module.executor, (x,))
 
 
+def test_a_bound_call_that_python_made_is_refused(tmp_path: Path) -> None:
+    code = """
+    module = TRTModule(plan)
+    bound_type = type(module.bind(torch.randn(3, 7)))
+    for arguments in ((), (module.executor, ())):
+        for call in (lambda made: made(), lambda made: made.__call__()):
+            try:
+                call(bound_type.__new__(bound_type, *arguments))
+            except TypeError:
+                pass
+            else:
+                raise AssertionError("a call that nothing is bound to was made")
+    """
+    done = isolated.run(code, plans.affine(), tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_bound_call_takes_no_arguments(module: TRTModule, x: torch.Tensor) -> None:
     bound = module.bind(x)
     with pytest.raises(TypeError):

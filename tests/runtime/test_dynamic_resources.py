@@ -73,6 +73,15 @@ def test_memory_is_as_large_as_the_shapes_need(recording: Recording) -> None:
         assert len(recording.given) == 2  # the same shapes: TensorRT is not asked again
 
 
+def test_a_bound_call_sizes_it_by_the_values_of_its_shape_tensor() -> None:
+    """Sizes follow from values, so that values are bound before the memory is sized."""
+    x, length = torch.randn(4), torch.tensor([8])
+    module = TRTModule(plans.shape_tensor())
+    bound = module.bind(x, length)
+    with use_dynamically_allocated_resources(module):
+        torch.testing.assert_close(bound(), x[torch.arange(8) % 4])
+
+
 def test_modules_of_one_stream_share_it(recording: Recording) -> None:
     modules = [recording.module() for _ in range(3)]
     tree = torch.nn.ModuleList(modules)

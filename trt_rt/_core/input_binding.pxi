@@ -295,7 +295,12 @@ cdef class InputBinding:
         # While PyTorch traces, sizes come out as tensors.
         shape = tuple([int(size) for size in self.context.context.get_tensor_shape(tensor.name)])
         record.outputs[output] = slot.layout
-        if (-1 in shape or self.allocate_all) and tensor.aliased_input is None and not tensor.is_shape_tensor:
+        slot.is_data_dependent |= -1 in shape
+        if (
+            (slot.is_data_dependent or self.allocate_all)
+            and tensor.aliased_input is None
+            and not tensor.is_shape_tensor
+        ):
             record.is_data_dependent = True
             return 0
         if len(shape) > MAX_DIMS or -1 in shape:

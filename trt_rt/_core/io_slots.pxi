@@ -37,6 +37,7 @@ cdef struct IOSlot:
     bint is_dynamic           # its shape is told to TensorRT
     bint is_shape_tensor      # host memory, read by value
     bint may_be_negative      # one element: z.conj().imag is contiguous then, and still has to be negated
+    bint is_data_dependent    # output: once it was -1. After a run, TensorRT may report the size of that run
     bint is_written           # an output aliases it: the engine writes into the caller's memory
     int64_t* values           # shape tensor: our copy
     size_t value_capacity     # bytes at `values`
