@@ -342,10 +342,11 @@ cdef class Executor:
             self.past_captures += self.graphs.capture.captures
             self.past_replays += self.graphs.capture.replays
             self.graphs = None
+            self.execution.defers_binding = False
         if count != 0:
             capture = EngineCapture(self.slots, self.stream, self.execution, self.outputs)
             self.graphs = GraphPolicy(capture, self.inputs, count)
-        self.execution.defers_binding = self.graphs is not None
+            self.execution.defers_binding = True
         return 0
 
     def configure(
