@@ -12,6 +12,8 @@ import hashlib
 import os
 import random
 import struct
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.reference import plans
-from tests.reference.harness import RecordingLogger
+from tests.reference.harness import RecordingLogger, Session
 from trt_rt import reference as trt
 from trt_rt.reference.plan_container import FORMAT_VERSION, pack, unpack
 
@@ -142,9 +144,14 @@ def test_absurd_prefixes(offset: int, format: str, value: int, reason: str) -> N
     ],
 )
 def test_headers_that_are_none(text: bytes) -> None:
+    assert_refused(headed(text))
+
+
+def headed(text: bytes) -> bytes:
+    """A plan with this header and no weights."""
     text += b" " * (-len(text) % 64)
     prefix = struct.pack("<8sIIQQ", b"TRTRTREF", FORMAT_VERSION, 0, len(text), 0)
-    assert_refused(prefix + hashlib.sha256(text).digest() + text)
+    return prefix + hashlib.sha256(text).digest() + text
 
 
 def set_operator(name: str) -> Change:
@@ -196,6 +203,124 @@ def set_operator(name: str) -> Change:
 )
 def test_operators_that_plans_may_not_use(name: str) -> None:
     assert_refused(sealed(set_operator(name)), repr(name)[1:-1].split("\\")[0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aten._print.default",
+        "aten._thnn_differentiable_gru_cell_backward.default",
+        "aten.fractional_max_pool3d_backward.default",
+        "aten._native_batch_norm_legit.no_stats",
+        "aten._convert_indices_from_coo_to_csr.default",
+        "aten.range.step",
+        "aten.special_laguerre_polynomial_l.n_scalar",
+        "aten.linalg_matrix_power.default",
+        "aten.combinations.default",
+        "aten.embedding_bag.default",
+        "aten.set_data.default",
+        "prims.svd.default",
+    ],
+)
+def test_operators_that_networks_do_not_need(name: str) -> None:
+    assert_refused(sealed(set_operator(name)), f"may not use the operator {name!r}")
+
+
+X: dict[str, int] = {"value": 0}
+FLOAT = {"dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("operator", "args", "kwargs", "reason"),
+    [
+        ("aten.zeros.default", [[2]], {"dtype": 6}, "'dtype' must be a dtype, not int"),
+        ("aten.zeros.default", [[2]], {"dtype": True}, "'dtype' must be a dtype"),
+        ("aten.zeros.default", [[2]], {"dtype": FLOAT, "layout": 0}, "'layout' must be a layout"),
+        ("aten.zeros.default", [[2]], {"dtype": X}, "'dtype' must be a dtype"),
+        ("aten.zeros.default", [[2]], {"device": "cpu"}, "'device' must be a device"),
+        ("aten.clone.default", [X], {"memory_format": 1}, "'memory_format' must be a memory format"),
+        ("aten._to_copy.default", [X], {"dtype": 2**40}, "'dtype' must be a dtype"),
+        ("aten.sum.dim_IntList", [X, [0], 1], {}, "'keepdim' must be a boolean"),
+        ("aten.reshape.default", [X, [2**31]], {}, "'shape' is 2147483648"),
+        ("aten.max_pool2d.default", [X, [2**20, 1]], {}, "'kernel_size' is 1048576"),
+        ("aten.round.decimals", [X], {"decimals": 2**20}, "'decimals' is 1048576"),
+        ("aten.upsample_nearest2d.vec", [X, None, [1e30, 1.0]], {}, "'scale_factors' is 1e+30"),
+        ("aten.add.Scalar", [X, 2**63], {}, "does not fit into 64 bits"),
+        ("aten.reshape.default", [X, [1] * 5000], {}, "5000 elements"),
+        ("aten.einsum.default", ["i" * 2000, [X]], {}, "2000 characters"),
+        ("aten.relu.default", [], {}, "['self'] are missing"),
+        ("aten.relu.default", [X], {"self": X}, "given twice"),
+        ("aten.relu.default", [None], {}, "must not be None"),
+        ("aten.normal_functional.default", [X], {"generator": 1}, "'generator' must be None"),
+        ("operator.getitem", [X, X], {}, "takes a layer with several results"),
+        ("operator.add", [1, "x"], {}, "takes numbers"),
+    ],
+)
+def test_arguments_that_an_operator_is_not_declared_to_take(
+    operator: str, args: list[Any], kwargs: dict[str, Any], reason: str
+) -> None:
+    def change(header: dict[str, Any]) -> None:
+        node(header, operator=operator, args=args, kwargs=kwargs)
+
+    assert_refused(sealed(change), reason)
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"dtype": "float64", "shape": [-1, 4, 6, 6]}, "the plan declares torch.float64"),
+        ({"dtype": "float32", "shape": [-1, 4, 6]}, "the plan declares torch.float32[-1, 4, 6]"),
+        ({"dtype": "float32", "shape": [-1, 4, 6, 7]}, "the plan declares torch.float32[-1, 4, 6, 7]"),
+    ],
+)
+def test_results_that_are_not_what_the_plan_declares(result: dict[str, Any], reason: str) -> None:
+    def change(header: dict[str, Any]) -> None:
+        layer = next(layer for layer in header["graph"]["nodes"] if layer["result"] is not None)
+        layer["result"] = result
+
+    assert_refused(sealed(change), reason)
+
+
+def test_a_result_that_is_known_only_when_the_network_runs() -> None:
+    def change(header: dict[str, Any]) -> None:
+        nonzero = next(layer for layer in header["graph"]["nodes"] if layer["data_dependent"])
+        nonzero["result"]["shape"] = [-1, 3]
+
+    session = Session(sealed(change, plans.nonzero()))
+    session.bind_inputs(torch.ones(2, 5))
+    session.bind_outputs()
+    assert not session.enqueue()
+    assert "the plan declares torch.int64[-1, 3]" in session.logger.take_error()
+
+
+def test_an_output_that_depends_on_data_and_does_not_say_so() -> None:
+    plan = sealed(lambda header: header["outputs"][0].update(data_dependent=False), plans.nonzero())
+    assert_refused(plan, "depends on data")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"name":[' + b"[]," * (8 << 20) + b"[]]}",
+        b'{"name":[' + b"{}," * (4 << 20) + b"{}]}",
+        b"[" * (16 << 20),
+        b'{"name":"' + b"x" * (65 << 20) + b'"}',
+        b'{"name":[' + (b"9" * 4300 + b",") * 5000 + b"0]}",
+    ],
+    ids=["lists", "objects", "nested", "text", "digits"],
+)
+def test_large_headers_take_little_time_and_memory(text: bytes) -> None:
+    plan = headed(text)
+    started = time.process_time()
+    tracemalloc.start()
+    try:
+        assert_refused(plan)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The plan is copied, and its header is cut out of the copy and decoded.
+    assert peak < 5 * len(plan) + (8 << 20)
+    assert time.process_time() - started < 5
 
 
 def test_from_file_touches_no_file(tmp_path: Path) -> None:
@@ -310,6 +435,11 @@ def test_plans_for_cuda_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     ("operator", "args"),
     [
         ("operator.pow", [9, 10**9]),
+        ("builtins.round", [8, -(2**31)]),
+        ("builtins.round", [8.5, 2**62]),
+        ("aten.arange.start_step", [0, 1, 0]),
+        ("aten.one_hot.default", [{"value": 0}, -1]),
+        ("aten.expand.default", [{"value": 0}, [2**31 - 1, 2**31 - 1, 7, 7]]),
         ("operator.mul", [2**62, 4]),
         ("operator.mul", [[0], 10**9]),
         ("operator.mul", ["a", 10**9]),

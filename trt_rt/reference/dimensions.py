@@ -9,6 +9,7 @@ import torch
 from trt_rt.errors import CompileError
 from trt_rt.reference.exporting import ExportedNetwork
 from trt_rt.reference.io_tensors import LARGEST_DIMENSION, DimensionRelation
+from trt_rt.reference.symbolic_sizes import expression_of, static_shape
 
 __all__ = ["Dimensions"]
 
@@ -36,7 +37,7 @@ class Dimensions:
         self._sources: dict[Any, tuple[int, int]] = {}
         for number, sizes in enumerate(self._sizes):
             for axis, size in enumerate(sizes):
-                expression = _expression(size)
+                expression = expression_of(size)
                 if expression is not None and expression.is_Symbol:
                     self._sources.setdefault(expression, (number, axis))
         self._names = names
@@ -48,7 +49,7 @@ class Dimensions:
     def bounds(self, number: int, axis: int) -> tuple[int, int]:
         """Return the smallest and largest size that export allows for a dimension."""
         size = self._sizes[number][axis]
-        expression = _expression(size)
+        expression = expression_of(size)
         if expression is None:
             return int(size), int(size)
         if expression.is_Symbol:
@@ -72,7 +73,7 @@ class Dimensions:
         relations = []
         for number, sizes in enumerate(self._sizes):
             for axis, size in enumerate(sizes):
-                expression = _expression(size)
+                expression = expression_of(size)
                 if expression is None or self._sources.get(expression) == (number, axis):
                     continue
                 symbol, scale, offset = _linear(expression, self._names[number], axis)
@@ -88,22 +89,9 @@ class Dimensions:
         """Return each size of an output as a number, as the input and axis that it equals, or as None."""
         known: list[int | tuple[int, int] | None] = []
         for size in value.shape:
-            expression = _expression(size)
+            expression = expression_of(size)
             known.append(int(size) if expression is None else self._sources.get(expression))
         return tuple(known)
-
-
-def static_shape(sizes: Any) -> tuple[int, ...]:
-    """Return a shape with -1 for each symbolic size."""
-    return tuple(int(size) if _expression(size) is None else -1 for size in sizes)
-
-
-def _expression(size: Any) -> Any:
-    """The sympy expression of a symbolic size; None for a number."""
-    if isinstance(size, torch.SymInt):
-        expression = size.node.expr
-        return None if expression.is_number else expression
-    return None
 
 
 def _linear(expression: Any, name: str, axis: int) -> tuple[Any, int, int]:

@@ -17,7 +17,7 @@ from trt_rt.reference.interpreter import execute
 from trt_rt.reference.io_tensors import OutputTensor
 from trt_rt.reference.layer_timing import CpuTimer, CudaTimer, LayerTimer
 from trt_rt.reference.loaded_engine import LoadedEngine
-from trt_rt.reference.plain_execution import plain_execution
+from trt_rt.reference.plain_execution import inference
 
 __all__ = ["Enqueue"]
 
@@ -78,7 +78,7 @@ class Enqueue:
                 for number, (tensor, shape) in enumerate(zip(self._engine.plan.inputs, shapes, strict=True))
             ]
             timer = self._timer() if timed else None
-            outputs = self._compute(inputs, timer)
+            outputs = self._compute(inputs, timer, inferred.unknown)
             for tensor, expected, value in zip(
                 self._engine.plan.outputs, inferred.outputs, outputs, strict=True
             ):
@@ -132,10 +132,13 @@ class Enqueue:
     def _timer(self) -> LayerTimer:
         return CudaTimer() if self._on_cuda else CpuTimer()
 
-    def _compute(self, inputs: list[torch.Tensor], timer: LayerTimer | None) -> list[torch.Tensor]:
+    @inference
+    def _compute(
+        self, inputs: list[torch.Tensor], timer: LayerTimer | None, unknown: frozenset[int]
+    ) -> list[torch.Tensor]:
         engine = self._engine
-        with plain_execution(engine.device), self._capture_memory.in_use():
-            outputs = execute(engine.program, inputs, engine.weights, engine.device, timer)
+        with self._capture_memory.in_use():
+            outputs = execute(engine.program, inputs, engine.weights, engine.device, timer, unknown)
             if not engine.has_aliases:
                 return outputs
             # An aliased output overwrites its input, and another output may be a view of that input.
@@ -154,10 +157,14 @@ class Enqueue:
             address = reallocate(allocator, tensor.name, address, size, self._engine.alignment, stream)
         # The target is made here, outside inference mode, and dropped here: no inference tensor escapes.
         target = tensor_from_address(address, shape, tensor.dtype, self._engine.device)
-        with plain_execution(self._engine.device):
-            target.copy_(value, non_blocking=True)
+        _copy(target, value)
         if allocator is not None:
             notify_shape(allocator, tensor.name, shape)
+
+
+@inference
+def _copy(target: torch.Tensor, value: torch.Tensor) -> None:
+    target.copy_(value, non_blocking=True)
 
 
 def _check_output(tensor: OutputTensor, expected: tuple[int, ...], value: torch.Tensor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from trt_rt.reference.enqueue import Enqueue
 from trt_rt.reference.enums import ExecutionContextAllocationStrategy
 from trt_rt.reference.layer_timing import LayerTimer, report
 from trt_rt.reference.loaded_engine import LoadedEngine
+from trt_rt.reference.plain_execution import plain
 from trt_rt.reference.shape_inference import InferredShapes
 
 __all__ = ["IExecutionContext"]
@@ -47,7 +47,7 @@ class IExecutionContext:
         )
         self._user_memory = 0
         self._warned_of_default_stream = False
-        self._in_use = threading.Lock()
+        self._calls: dict[object, None] = {}
         loaded.register_context(self)
 
     @property
@@ -270,6 +270,7 @@ class IExecutionContext:
 
     # Runs
 
+    @plain
     def execute_async_v3(self, stream_handle: int) -> bool:
         """Enqueue a run.
 
@@ -284,12 +285,21 @@ class IExecutionContext:
         bool
             False, and an error logged, if something is missing, does not fit or fails.
         """
-        if not self._in_use.acquire(blocking=False):
-            return self._misuse("enqueueV3", "the context is in use by another thread")
+        # The first call in the dictionary has the context. Each call removes itself with a single C function,
+        # before which no interrupt can come: nothing else could promise that an interrupt leaves nothing
+        # behind. The second removal is for an interrupt in the first one.
+        call = object()
         try:
-            return self._run(operator.index(stream_handle))
+            try:
+                self._calls[call] = None
+                calls = tuple(self._calls)
+                if calls[0] is not call:
+                    return self._misuse("enqueueV3", "the context is in use by another thread")
+                return self._run(operator.index(stream_handle))
+            finally:
+                self._calls.pop(call, None)
         finally:
-            self._in_use.release()
+            self._calls.pop(call, None)
 
     def execute_v2(self, bindings: Sequence[int]) -> bool:
         """Run, and wait until it is over.
@@ -369,6 +379,7 @@ class IExecutionContext:
             self.report_to_profiler()
         return True
 
+    @plain
     def _inferred(self) -> InferredShapes:
         return self._bindings.infer(self._bindings.shapes(), self._bindings.shape_tensors())
 

@@ -92,6 +92,8 @@ def export_network(
         # torch.export warns about its own use of deprecated parts of PyTorch.
         for category in (FutureWarning, DeprecationWarning, UserWarning):
             warnings.filterwarnings("ignore", category=category, module=r"(torch|copyreg)(\..*)?")
+        # PyTorch's own recurrent layers assign this list, whose tensors are parameters.
+        warnings.filterwarnings("ignore", message=r"The tensor attributes? self\.(.*\.)?_flat_weights")
         program = (
             module if isinstance(module, ExportedProgram) else _export(module, args, kwargs, dynamic_shapes)
         )

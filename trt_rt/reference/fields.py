@@ -70,9 +70,13 @@ class Fields:
         """Take a list of at most `most` integers between `low` and `high`."""
         return self.check_integers(self.value(key), key, low, high, most)
 
-    def items(self, key: str) -> list[Any]:
-        """Take a list."""
+    def items(self, key: str, most: int | None = None) -> list[Any]:
+        """Take a list of at most `most` elements."""
         value: list[Any] = self._typed(key, list)
+        if most is not None and len(value) > most:
+            raise PlanError(
+                f"the plan's header is malformed: {self._what} has {len(value)} {key}, more than {most}"
+            )
         return value
 
     def mapping(self, key: str) -> dict[str, Any]:

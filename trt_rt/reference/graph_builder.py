@@ -8,18 +8,20 @@ import torch
 from torch.fx import Node as FxNode
 
 from trt_rt.errors import CompileError, PlanError
-from trt_rt.reference.exporting import ExportedNetwork, describe
-from trt_rt.reference.graph import (
+from trt_rt.reference.arguments import (
     PLACE_OF_ENGINE,
     PLACE_OF_HOST,
     PLACE_OF_OPERANDS,
-    Graph,
-    Node,
     Place,
     Reference,
     encode_argument,
 )
+from trt_rt.reference.dtypes import DTYPES_BY_NAME, dtype_name
+from trt_rt.reference.exporting import ExportedNetwork, describe
+from trt_rt.reference.graph import Graph, Node
 from trt_rt.reference.operators import Operator, operator_name, resolve
+from trt_rt.reference.results import Result
+from trt_rt.reference.symbolic_sizes import static_shape
 
 __all__ = ["build_graph"]
 
@@ -85,14 +87,23 @@ def _build_node(layer: FxNode, values: dict[FxNode, int], places: _Places) -> No
                 keyword: _convert(argument, values, places)
                 for keyword, argument in _keywords(layer, found).items()
             },
+            result=_result(layer),
             data_dependent=_depends_on_data(layer),
         )
         for argument in (*node.args, *node.kwargs.values()):
             encode_argument(argument)
-        found.check_call(len(node.args), list(node.kwargs))
-    except (PlanError, TypeError) as error:
+        found.check_arguments(node.args, node.kwargs)
+    except (PlanError, TypeError, ValueError) as error:
         raise CompileError(f"layer {describe(layer)}: {error}") from error
     return node
+
+
+def _result(layer: FxNode) -> Result | None:
+    """What to declare a layer's result to be; None for a number, for nothing, and for several results."""
+    value = layer.meta.get("val")
+    if not isinstance(value, torch.Tensor) or dtype_name(value.dtype) not in DTYPES_BY_NAME:
+        return None
+    return Result(value.dtype, static_shape(value.shape))
 
 
 def _depends_on_data(layer: FxNode) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from trt_rt.errors import ExecutionError
+from trt_rt.reference.dry_run import dry_run
 from trt_rt.reference.layer_timing import LayerTimer
 from trt_rt.reference.program import Program, Step
 from trt_rt.reference.weights import WeightStore
@@ -20,6 +21,7 @@ def execute(
     weights: WeightStore,
     device: torch.device,
     timer: LayerTimer | None,
+    unknown: frozenset[int],
 ) -> list[torch.Tensor]:
     """Run a network, on CUDA on the current stream.
 
@@ -35,6 +37,8 @@ def execute(
         The engine's device.
     timer : LayerTimer or None
         Told of every layer.
+    unknown : frozenset of int
+        Positions of the layers whose results were not inferred.
 
     Returns
     -------
@@ -60,9 +64,11 @@ def execute(
             return values[index].to(device, non_blocking=True)
         return values[index].cpu() if program.is_download(step, index) else values[index]
 
-    for step in program.steps:
+    for position, step in enumerate(program.steps):
         try:
             operands = {index: operand(step, index) for index in step.reads}
+            if position in unknown:
+                dry_run(step, operands)
             values[step.result] = step.call(operands, device)
         except Exception as error:
             raise ExecutionError(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 
-from trt_rt.errors import PlanError
+from trt_rt.errors import ExecutionError, PlanError
 from trt_rt.reference.dtypes import TENSORRT_DTYPES
 from trt_rt.reference.logger import Reporter
 from trt_rt.reference.plan import Plan, address_alignment, pack_plan, unpack_plan
 from trt_rt.reference.plan_container import aligned_copy
+from trt_rt.reference.profiles import Profile
 from trt_rt.reference.program import Program
 from trt_rt.reference.shape_inference import InferredShapes, infer_shapes
 from trt_rt.reference.weights import WeightStore
@@ -94,6 +96,46 @@ class LoadedEngine:
     ) -> InferredShapes:
         """Infer what follows from input shapes and the values of shape tensors."""
         return infer_shapes(self.plan, self.program, self.weights, shapes, shape_tensors)
+
+    def infer_profile(self, profile: Profile, which: str) -> InferredShapes:
+        """Infer what follows from the ``min``, ``opt`` or ``max`` shapes and values of a profile."""
+        tensors = {
+            number: torch.tensor(getattr(values, which), dtype=tensor.dtype, device="cpu").reshape(
+                tensor.shape
+            )
+            for number, (tensor, values) in enumerate(zip(self.plan.inputs, profile.values, strict=True))
+            if values is not None
+        }
+        return self.infer(tuple(getattr(shapes, which) for shapes in profile.shapes), tensors)
+
+    def check(self) -> None:
+        """Check that the network makes what the plan declares, as far as shapes can tell.
+
+        Raises
+        ------
+        PlanError
+            It does not, with none of the shapes of a profile.
+        """
+        for profile in self.plan.profiles:
+            try:
+                inferred = self._infer_any(profile)
+            except ExecutionError as error:
+                raise PlanError(f"the network does not fit what the plan declares: {error}") from error
+            for tensor, shape in zip(self.plan.outputs, inferred.outputs, strict=True):
+                if -1 in shape and not tensor.data_dependent:
+                    raise PlanError(
+                        f"the shape of output {tensor.name!r} depends on data, and the plan says otherwise"
+                    )
+
+    def _infer_any(self, profile: Profile) -> InferredShapes:
+        """Infer what follows from a profile's best shapes, or from others if the network refuses those."""
+        try:
+            return self.infer_profile(profile, "opt")
+        except ExecutionError as error:
+            for which in ("min", "max"):
+                with suppress(ExecutionError):
+                    return self.infer_profile(profile, which)
+            raise error
 
     def scratch_bytes(self, profile: int) -> int:
         """Bytes that a context needs at the largest shapes of a profile."""

@@ -1,56 +1,31 @@
-"""What a plan may call: PyTorch's functional operators, and arithmetic on sizes.
+"""Operators by name: those of PyTorch that plans may call, and arithmetic on sizes.
 
 A plan names operators, and only names found here are ever resolved, so that a plan cannot reach any other
-function. Running a network from an untrusted plan still runs PyTorch's kernels on what it says, as running
-an untrusted TensorRT plan runs TensorRT's.
+function.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 import operator
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from trt_rt.errors import PlanError
+from trt_rt.reference.allowed_operators import ALLOWED_OPERATORS
+from trt_rt.reference.arguments import Reference, references
+from trt_rt.reference.parameters import Parameter, check_arguments, parameters_of
+from trt_rt.reference.safe_operators import SAFE_NUMBER_FUNCTIONS, SAFE_OPERATORS
 
-__all__ = ["Operator", "operator_name", "resolve"]
-
-_ATEN_NAME = re.compile(r"(aten|prims)\.([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z_][A-Za-z0-9_]*)", re.ASCII)
-
-_REFUSED = re.compile(
-    # Reads files.
-    r"from_file"
-    # Trusts indices, offsets or packed layouts that it is given.
-    r"|sparse|nested|jagged|mkldnn|fbgemm|int4pack|segment_reduce"
-    # Acts on memory, or takes for granted how it is laid out, which differs between devices.
-    r"|resize|record_stream|pin_memory|as_strided"
-)
-
-_SAME_FOR_ANY_STRIDES = {
-    # A view needs the strides that the result before it had when the network was exported; kernels for other
-    # devices, and for the meta device, return others.
-    "aten.view.default": torch.ops.aten.reshape.default,
-    "aten._unsafe_view.default": torch.ops.aten.reshape.default,
-}
+__all__ = ["NUMBER_FUNCTIONS", "Operator", "operator_name", "resolve"]
 
 _LARGEST_INTEGER = 2**63
-_LARGEST_EXPONENT = 64
+_MOST_NUMBERS = 3
 
-
-def _power(base: float, exponent: float) -> Any:
-    # Integers have no bound in Python: 9**9**9 would never end.
-    if abs(exponent) > _LARGEST_EXPONENT:
-        raise OverflowError(f"the exponent {exponent} is out of range")
-    return base**exponent
-
-
-_SCALAR_FUNCTIONS: dict[str, Callable[..., Any]] = {
+NUMBER_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "operator.add": operator.add,
     "operator.sub": operator.sub,
     "operator.mul": operator.mul,
@@ -85,12 +60,18 @@ _SCALAR_FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 """Functions of numbers, by the names that plans give them."""
 
-_SAFE_SUBSTITUTES: dict[str, Callable[..., Any]] = {"operator.pow": _power}
-
 _ITEM = "operator.getitem"
 
-_NAMES: dict[Callable[..., Any], str] = {function: name for name, function in _SCALAR_FUNCTIONS.items()}
+_NAMES: dict[Callable[..., Any], str] = {function: name for name, function in NUMBER_FUNCTIONS.items()}
 _NAMES[operator.getitem] = _ITEM
+
+_COMPARISONS = frozenset(
+    f"aten.{name}.Scalar"
+    for name in (
+        *("eq", "ne", "lt", "le", "gt", "ge"),
+        *("not_equal", "less", "less_equal", "greater", "greater_equal"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -105,11 +86,14 @@ class Operator:
         What it runs.
     schema : torch.FunctionSchema or None
         Of an operator of PyTorch; None for a function of numbers and for ``operator.getitem``.
+    parameters : tuple of Parameter
+        Of an operator of PyTorch.
     """
 
     name: str
     function: Callable[..., Any]
     schema: Any = None
+    parameters: tuple[Parameter, ...] = ()
 
     @property
     def is_assertion(self) -> bool:
@@ -132,60 +116,90 @@ class Operator:
         """Whether its schema has an argument of that name."""
         return self.schema is not None and any(argument.name == name for argument in self.schema.arguments)
 
-    def check_call(self, arguments: int, keywords: list[str]) -> None:
-        """Check the number and the names of a call's arguments.
+    @property
+    def is_comparison(self) -> bool:
+        """Whether it compares a tensor with a number."""
+        return self.name in _COMPARISONS
+
+    def reads_numbers(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Return whether an argument is a reference where no tensor is expected."""
+        if self.schema is None:
+            return False
+        given = [*zip(self.parameters, args, strict=False)]
+        given += [
+            (parameter, kwargs[parameter.name]) for parameter in self.parameters if parameter.name in kwargs
+        ]
+        return any(
+            parameter.type != "Tensor" and next(references(argument), None) is not None
+            for parameter, argument in given
+        )
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check the arguments of a call; those that are references are checked again when they have values.
 
         Raises
         ------
-        PlanError
-            They are not the operator's.
+        TypeError, ValueError
+            They are not what the operator is declared to take, or a number is out of range.
         """
-        if self.schema is None:
-            fits = not keywords and 1 <= arguments <= 3
-        else:
-            positional = sum(not argument.kwarg_only for argument in self.schema.arguments)
-            known = {argument.name for argument in self.schema.arguments}
-            fits = arguments <= positional and known.issuperset(keywords)
-        if not fits:
-            raise PlanError(f"operator {self.name} does not take {arguments} arguments and {keywords}")
+        if self.schema is not None:
+            check_arguments(self.parameters, args, kwargs)
+        elif kwargs or not 1 <= len(args) <= _MOST_NUMBERS:
+            raise TypeError(f"it takes one to {_MOST_NUMBERS} arguments, and none by keyword")
+        elif self.takes_item:
+            if len(args) != 2 or isinstance(args[1], Reference) or type(args[1]) is not int:
+                raise TypeError("it takes a layer with several results, and the number of one")
+        elif not all(isinstance(value, (Reference, bool, int, float)) for value in args):
+            raise TypeError("it takes numbers")
+
+
+_resolved: dict[str, Operator] = {}
 
 
 def operator_name(target: object) -> str | None:
-    """Return the name in plans of what a node of an exported graph calls; None if no plan may call it."""
+    """Return the name in plans of the function that a node of an exported graph calls.
+
+    None for a function that no plan may call.
+    """
     if isinstance(target, torch._ops.OpOverload):
         return str(target)
     return _NAMES.get(target) if callable(target) else None
 
 
 def resolve(name: str) -> Operator:
-    """Find what a plan names.
+    """Return the operator of this name.
 
     Raises
     ------
     PlanError
         There is no such operator in this PyTorch, or plans may not use it.
     """
+    known = _resolved.get(name)
+    if known is None:
+        known = _resolved[name] = _find(name)
+    return known
+
+
+def _find(name: str) -> Operator:
     if name == _ITEM:
         return Operator(name, _item)
-    if name in _SCALAR_FUNCTIONS:
-        return Operator(name, _on_numbers(_SAFE_SUBSTITUTES.get(name, _SCALAR_FUNCTIONS[name])))
-    match = _ATEN_NAME.fullmatch(name)
-    if match is None or _REFUSED.search(name):
-        raise PlanError(f"a plan may not use the operator {name!r}")
-    namespace, packet, overload = match.groups()
-    if namespace == "prims":
-        importlib.import_module("torch._prims")  # registers them
-    found = getattr(getattr(getattr(torch.ops, namespace), packet, None), overload, None)
-    if not isinstance(found, torch._ops.OpOverload) or str(found) != name:
+    if name in NUMBER_FUNCTIONS:
+        return Operator(name, _on_numbers(SAFE_NUMBER_FUNCTIONS.get(name, NUMBER_FUNCTIONS[name])))
+    if name not in ALLOWED_OPERATORS:
+        raise PlanError(
+            f"a plan may not use the operator {name!r}: it is none of the {len(ALLOWED_OPERATORS)} that "
+            "networks are known to need. Express the network by others, or ask for it to be added"
+        )
+    _, packet, overload = name.split(".")
+    found = getattr(getattr(torch.ops.aten, packet, None), overload, None)
+    if not isinstance(found, torch._ops.OpOverload):
         raise PlanError(f"PyTorch {torch.__version__} has no operator {name!r}")
     schema = found._schema
-    if schema.is_mutable:
-        raise PlanError(f"a plan may not use the operator {name!r}: it changes its arguments")
-    return Operator(name, _SAME_FOR_ANY_STRIDES.get(name, found), schema)
+    return Operator(name, SAFE_OPERATORS.get(name, found), schema, parameters_of(schema))
 
 
 def _on_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Restrict a function to numbers, and its result to 64 bits: a plan cannot make it take for ever."""
+    """Restrict a function to numbers and its result to 64 bits, so that no chain of layers takes for ever."""
 
     def checked(*arguments: float) -> Any:
         for argument in arguments:

@@ -1,36 +1,79 @@
-"""Runs PyTorch's operators free of what the caller has switched on."""
+"""Runs PyTorch's operators free of what the caller has switched on.
+
+TensorRT's engines do not see PyTorch's modes, transforms and compilers, and neither do these. Everything here
+is a context manager that PyTorch implements in C, entered by a ``with`` statement of its own: no interrupt
+can come between switching something and remembering to switch it back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 
-from trt_rt._core.plain_pytorch import plain_pytorch
+__all__ = ["inference", "plain"]
 
-__all__ = ["plain_execution"]
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+_KEYS = functools.reduce(
+    lambda keys, key: keys | key,
+    (
+        torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name))
+        for name in (
+            # Dispatch modes such as FakeTensorMode, and the compiler's dispatcher.
+            *("Python", "PythonTLSSnapshot", "PythonDispatcher", "PreDispatch", "Functionalize"),
+            # torch.func's transforms.
+            *("FuncTorchDynamicLayerFrontMode", "FuncTorchDynamicLayerBackMode", "FuncTorchGradWrapper"),
+            *("FuncTorchBatched", "FuncTorchBatchedDecomposition", "FuncTorchVmapMode"),
+            *("AutocastCPU", "AutocastCUDA"),
+        )
+    ),
+)
+"""Parts of PyTorch's dispatcher that come before an operator's kernel and change what it computes."""
 
 
-@contextmanager
-def plain_execution(device: torch.device) -> Iterator[None]:
-    """Run operators as they are, whatever modes of PyTorch the caller has switched on.
+def plain(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorate a function so that the operators it calls run as they are.
 
-    Gradients, autocast, ``torch.set_default_device`` and other function modes, and dispatch modes such as
-    ``FakeTensorMode`` would each change the engine's results. TensorRT's engines do not see them either.
+    Autocast, ``torch.set_default_device`` and other function modes, dispatch modes, and torch.func's
+    transforms do not apply to it, and torch.compile does not look into it.
     """
-    with (
-        torch.inference_mode(),
-        torch._C.DisableTorchFunction(),
-        plain_pytorch(),
-        _without_autocast(device.type),
-        # For layers that work in host memory.
-        _without_autocast("cpu"),
-    ):
-        yield
+
+    @functools.wraps(function)
+    def call_plain(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        with torch._C.DisableTorchFunction(), torch._C._ExcludeDispatchKeyGuard(_KEYS):
+            return function(*args, **kwargs)
+
+    _hide_from_dynamo(call_plain)
+    return call_plain
 
 
-def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
+def inference(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorate a function as :func:`plain` does, and run it in inference mode."""
+
+    @functools.wraps(function)
+    def call_inference(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        with (
+            torch._C._InferenceMode(True),
+            torch._C.DisableTorchFunction(),
+            torch._C._ExcludeDispatchKeyGuard(_KEYS),
+        ):
+            return function(*args, **kwargs)
+
+    _hide_from_dynamo(call_inference)
+    return call_inference
+
+
+def _hide_from_dynamo(function: Callable[..., object]) -> None:
+    """Let torch.compile skip a function and everything that it calls.
+
+    ``torch.compiler.disable`` does the same, and imports Dynamo for it, which takes more than a second.
+    """
+    dynamo = torch._C._dynamo.eval_frame
+    skip = dynamo._FrameAction.SKIP
+    dynamo.set_code_exec_strategy(function.__code__, dynamo._FrameExecStrategy(skip, skip))
+    # Compiled code that calls the function directly must not trace it either.
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]

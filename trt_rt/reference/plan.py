@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import torch
+
 from trt_rt.errors import PlanError
+from trt_rt.reference.dtypes import DTYPES_BY_NAME, dtype_name
 from trt_rt.reference.fields import Fields
 from trt_rt.reference.graph import Graph, decode_graph, encode_graph
 from trt_rt.reference.io_tensors import (
@@ -28,6 +31,10 @@ __all__ = ["DeviceKind", "Plan", "address_alignment", "pack_plan", "unpack_plan"
 
 DeviceKind = Literal["cpu", "cuda"]
 
+_DEFAULT_DTYPES = ("float32", "float64", "float16", "bfloat16")
+_MOST_IO_TENSORS = 4096
+_MOST_PROFILES = 256
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -38,6 +45,7 @@ class Plan:
     streamable_weights: bool
     refittable: bool
     torch_version: str
+    default_dtype: torch.dtype
     inputs: tuple[InputTensor, ...]
     outputs: tuple[OutputTensor, ...]
     relations: tuple[DimensionRelation, ...]
@@ -76,6 +84,7 @@ def _encode(plan: Plan) -> dict[str, Any]:
         "streamable_weights": plan.streamable_weights,
         "refittable": plan.refittable,
         "torch": plan.torch_version,
+        "default_dtype": dtype_name(plan.default_dtype),
         "inputs": [encode_input(tensor) for tensor in plan.inputs],
         "outputs": [encode_output(tensor) for tensor in plan.outputs],
         "relations": [encode_relation(relation) for relation in plan.relations],
@@ -87,8 +96,8 @@ def _encode(plan: Plan) -> dict[str, Any]:
 
 def _decode(json: dict[str, Any], weights_length: int) -> Plan:
     fields = Fields(json, "the plan")
-    inputs = tuple(decode_input(item) for item in fields.items("inputs"))
-    outputs = tuple(decode_output(item, inputs) for item in fields.items("outputs"))
+    inputs = tuple(decode_input(item) for item in fields.items("inputs", _MOST_IO_TENSORS))
+    outputs = tuple(decode_output(item, inputs) for item in fields.items("outputs", _MOST_IO_TENSORS))
     names = [tensor.name for tensor in inputs] + [tensor.name for tensor in outputs]
     if len(set(names)) != len(names):
         raise PlanError("the plan's header is malformed: two I/O tensors have the same name")
@@ -101,10 +110,11 @@ def _decode(json: dict[str, Any], weights_length: int) -> Plan:
         streamable_weights=fields.flag("streamable_weights"),
         refittable=fields.flag("refittable"),
         torch_version=fields.text("torch"),
+        default_dtype=DTYPES_BY_NAME[fields.choice("default_dtype", _DEFAULT_DTYPES)],
         inputs=inputs,
         outputs=outputs,
         relations=tuple(decode_relation(item, inputs) for item in fields.items("relations")),
-        profiles=tuple(decode_profile(item, inputs) for item in fields.items("profiles")),
+        profiles=tuple(decode_profile(item, inputs) for item in fields.items("profiles", _MOST_PROFILES)),
         weights=weights,
         graph=decode_graph(fields.value("graph"), len(inputs) + len(weights)),
     )

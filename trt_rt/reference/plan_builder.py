@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node as FxNode
 
 from trt_rt.errors import CompileError, ExecutionError, PlanError
-from trt_rt.reference.dimensions import Dimensions, static_shape
+from trt_rt.reference.dimensions import Dimensions
 from trt_rt.reference.dims import MAX_DIMS
 from trt_rt.reference.dtypes import DTYPES_BY_NAME, TENSORRT_DTYPES, dtype_name
 from trt_rt.reference.exporting import NamedWeight, export_network
@@ -26,6 +26,7 @@ from trt_rt.reference.plan_weights import Weight
 from trt_rt.reference.profile_builder import Wanted, build_profiles
 from trt_rt.reference.profiles import LARGEST_MEMORY, Profile
 from trt_rt.reference.shape_inference import InferredShapes
+from trt_rt.reference.symbolic_sizes import static_shape
 
 __all__ = ["PlanBuilder"]
 
@@ -72,6 +73,7 @@ class PlanBuilder:
             streamable_weights=streamable_weights,
             refittable=self._refittable,
             torch_version=str(torch.__version__),
+            default_dtype=torch.get_default_dtype(),
             inputs=self._inputs,
             outputs=self._outputs,
             relations=self._dimensions.relations(),
@@ -235,14 +237,8 @@ def _scratch_bytes(loaded: LoadedEngine, profile: Profile) -> int:
     Where these are beyond what PyTorch can count, as when nothing bounds them, at its best shapes.
     """
     for which in ("max", "opt"):
-        shapes = tuple(getattr(shape, which) for shape in profile.shapes)
-        tensors = {
-            number: torch.tensor(getattr(value, which), dtype=tensor.dtype).reshape(tensor.shape)
-            for number, (tensor, value) in enumerate(zip(loaded.plan.inputs, profile.values, strict=True))
-            if value is not None
-        }
         try:
-            return min(loaded.infer(shapes, tensors).scratch_bytes, LARGEST_MEMORY)
+            return min(loaded.infer_profile(profile, which).scratch_bytes, LARGEST_MEMORY)
         except ExecutionError:
             continue
     return 0

@@ -33,13 +33,14 @@ __all__ = ["ALIGNMENT", "FORMAT_VERSION", "PLAN_MAGIC", "aligned", "aligned_copy
 PLAN_MAGIC = b"TRTRTREF"
 """The first bytes of every reference plan."""
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 ALIGNMENT = 64
 """Bytes; what PyTorch gives to tensors on the CPU, so that weights can be used where they lie."""
 
 _PREFIX = struct.Struct("<8sIIQQ32s")
-_LARGEST_HEADER = 256 << 20
+_LARGEST_HEADER = 64 << 20
+_MOST_VALUES = 2_000_000
 
 
 def aligned(size: int) -> int:
@@ -127,6 +128,11 @@ def unpack(plan: memoryview) -> tuple[dict[str, Any], memoryview]:
 
 
 def _parse_header(text: bytes) -> dict[str, Any]:
+    # Every value but the first follows one of these characters. A parsed value takes up to 80 times the bytes
+    # of its text, so a limit on the length of the text alone would not bound the memory.
+    values = sum(text.count(character) for character in (b",", b"[", b"{"))
+    if values > _MOST_VALUES:
+        raise PlanError(f"the plan's header has {values} values, more than {_MOST_VALUES}")
     try:
         header = json.loads(text.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

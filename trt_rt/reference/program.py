@@ -9,7 +9,16 @@ from typing import Any
 
 import torch
 
-from trt_rt.reference.graph import PLACE_OF_ENGINE, PLACE_OF_HOST, Argument, Node, Place, Reference
+from trt_rt.reference.arguments import (
+    PLACE_OF_ENGINE,
+    PLACE_OF_HOST,
+    PLACE_OF_OPERANDS,
+    Argument,
+    Place,
+    Reference,
+)
+from trt_rt.reference.default_dtype import call_with_default_dtype
+from trt_rt.reference.graph import Node
 from trt_rt.reference.plan import Plan
 
 __all__ = ["CPU", "Placement", "Program", "Step"]
@@ -46,6 +55,8 @@ class Step:
         The values that it reads.
     last_uses : tuple of int
         The values that no later layer reads.
+    default_dtype : torch.dtype
+        PyTorch's default dtype when the network was built.
     """
 
     node: Node
@@ -53,31 +64,59 @@ class Step:
     on_host: bool
     reads: tuple[int, ...]
     last_uses: tuple[int, ...]
+    default_dtype: torch.dtype
 
     @property
     def needs_values(self) -> bool:
         """Whether its result's shape, or the number that it gives, depends on values in device memory."""
         return self.node.data_dependent and not self.on_host
 
-    def call(self, operands: Mapping[int, Any], engine: torch.device) -> Any:
-        """Run the layer on `operands`, its values by number; `engine` is the engine's device."""
-        own = CPU if self.on_host else engine
-        args = [_fill_in(argument, operands, own, engine) for argument in self.node.args]
-        kwargs = {name: _fill_in(value, operands, own, engine) for name, value in self.node.kwargs.items()}
-        return self.node.operator.function(*args, **kwargs)
+    def call(self, operands: Mapping[int, Any], engine: torch.device, host: torch.device = CPU) -> Any:
+        """Run the layer, and check that its result is what the plan declares.
+
+        Parameters
+        ----------
+        operands : mapping
+            The values that it reads, by number.
+        engine : torch.device
+            The engine's device.
+        host : torch.device
+            Where layers in host memory run.
+
+        Raises
+        ------
+        ExecutionError
+            The result is not what the plan declares.
+        """
+        places = {
+            PLACE_OF_ENGINE: engine,
+            PLACE_OF_HOST: host,
+            PLACE_OF_OPERANDS: host if self.on_host else engine,
+        }
+        node = self.node
+        args = [_fill_in(argument, operands, places) for argument in node.args]
+        kwargs = {name: _fill_in(value, operands, places) for name, value in node.kwargs.items()}
+        if node.reads_numbers:
+            node.operator.check_arguments(args, kwargs)
+        if torch.get_default_dtype() is self.default_dtype:
+            result = node.operator.function(*args, **kwargs)
+        else:
+            declared = None if node.result is None else node.result.dtype
+            result = call_with_default_dtype(node.operator, args, kwargs, self.default_dtype, declared)
+        if node.result is not None:
+            node.result.check(result)
+        return result
 
 
-def _fill_in(argument: Argument, operands: Mapping[int, Any], own: torch.device, engine: torch.device) -> Any:
+def _fill_in(argument: Argument, operands: Mapping[int, Any], places: Mapping[Place, torch.device]) -> Any:
     """Replace references by values and places by devices."""
     kind = type(argument)
     if kind is Reference:
         return operands[argument.index]
     if kind is list:
-        return [_fill_in(element, operands, own, engine) for element in argument]
+        return [_fill_in(element, operands, places) for element in argument]
     if kind is Place:
-        if argument == PLACE_OF_HOST:
-            return CPU
-        return engine if argument == PLACE_OF_ENGINE else own
+        return places[argument]
     return argument
 
 
@@ -111,6 +150,7 @@ class Program:
                     on_host=on_host,
                     reads=reads,
                     last_uses=tuple(index for index in reads if last_reader.get(index) == position),
+                    default_dtype=plan.default_dtype,
                 )
             )
             placements.append(_placement_of_result(node, operands, on_host))

@@ -9,6 +9,7 @@ from trt_rt.reference.dtypes import TENSORRT_DTYPES
 from trt_rt.reference.engine import ICudaEngine
 from trt_rt.reference.enums import DataType, TensorLocation
 from trt_rt.reference.logger import ILogger, Reporter
+from trt_rt.reference.plain_execution import plain
 from trt_rt.reference.plan_weights import Weight
 from trt_rt.reference.weights_array import Weights
 
@@ -105,6 +106,7 @@ class Refitter:
         """Forget values that were set; False if there are none."""
         return self._set.pop(weights_name, None) is not None
 
+    @plain
     def refit_cuda_engine(self) -> bool:
         """Give the engine the values that were set; contexts and what was set stay.
 

@@ -6,6 +6,7 @@ from trt_rt.errors import PlanError
 from trt_rt.reference.engine import ICudaEngine
 from trt_rt.reference.loaded_engine import load
 from trt_rt.reference.logger import ILogger, Reporter
+from trt_rt.reference.plain_execution import plain
 
 __all__ = ["Runtime"]
 
@@ -46,6 +47,7 @@ class Runtime:
     def engine_host_code_allowed(self, allowed: bool) -> None:
         self._engine_host_code_allowed = allowed
 
+    @plain
     def deserialize_cuda_engine(
         self, serialized_engine: bytes | bytearray | memoryview
     ) -> ICudaEngine | None:
@@ -74,6 +76,7 @@ class Runtime:
             raise TypeError("serialized_engine must lie in contiguous memory")
         try:
             loaded = load(plan.cast("B"), self._reporter)
+            loaded.check()
         except PlanError as error:
             self._reporter.bad_plan("IRuntime::deserializeCudaEngine", str(error))
             return None

@@ -14,14 +14,19 @@ from typing import Any
 import torch
 
 from trt_rt.errors import ExecutionError
-from trt_rt.reference.plain_execution import plain_execution
+from trt_rt.reference.dry_run import META, dry_run
+from trt_rt.reference.io_tensors import OutputTensor
+from trt_rt.reference.memory_limit import check_size, check_tensors
+from trt_rt.reference.plain_execution import inference
 from trt_rt.reference.plan import Plan
-from trt_rt.reference.program import CPU, Program, Step
+from trt_rt.reference.program import Program, Step
+from trt_rt.reference.results import Result
 from trt_rt.reference.weights import WeightStore
 
 __all__ = ["InferredShapes", "infer_shapes"]
 
-_META = torch.device("meta")
+_LARGEST_ON_HOST = 256 << 20
+"""Bytes of a tensor that is computed from shape tensors."""
 
 
 class _Unknown:
@@ -41,15 +46,19 @@ class InferredShapes:
         Shapes in the plan's order; -1 for a dimension that is known only when the network has run.
     layers : tuple of (tuple of int or None)
         Shape of each layer's result; None where it is unknown, or no tensor.
+    unknown : frozenset of int
+        Positions of the layers whose results are known only when the network has run.
     scratch_bytes : int
         Largest sum of the sizes of the intermediate results that are needed at one time.
     """
 
     outputs: tuple[tuple[int, ...], ...]
     layers: tuple[tuple[int, ...] | None, ...]
+    unknown: frozenset[int]
     scratch_bytes: int
 
 
+@inference
 def infer_shapes(
     plan: Plan,
     program: Program,
@@ -86,29 +95,42 @@ def infer_shapes(
     values += [_without_values(weight.dtype, weight.shape) for weight in plan.weights]
     sizes = [0] * (len(values) + len(program.steps))
     layers: list[tuple[int, ...] | None] = []
+    unknown: set[int] = set()
     live = peak = 0
-    with plain_execution(CPU):
-        for step in program.steps:
-            operands = {index: _operand(program, weights, step, index, values) for index in step.reads}
-            result = _result(step, operands)
-            values.append(result)
-            layers.append(tuple(result.shape) if isinstance(result, torch.Tensor) else None)
-            sizes[step.result] = _new_bytes(result, operands.values())
-            live += sizes[step.result]
-            peak = max(peak, live)
-            live -= sum(sizes[index] for index in step.last_uses)
+    for step in program.steps:
+        operands = {index: _operand(program, weights, step, index, values) for index in step.reads}
+        result = _result(step, operands)
+        values.append(result)
+        if result is _UNKNOWN:
+            unknown.add(len(layers))
+        layers.append(tuple(result.shape) if isinstance(result, torch.Tensor) else None)
+        sizes[step.result] = _new_bytes(result, operands.values())
+        live += sizes[step.result]
+        peak = max(peak, live)
+        live -= sum(sizes[index] for index in step.last_uses)
+    check_size(peak, 1)
+    for index, tensor in zip(program.outputs, plan.outputs, strict=True):
+        if values[index] is not _UNKNOWN:
+            _check_output(tensor, values[index])
     outputs = tuple(
         tuple(values[index].shape)
         if isinstance(values[index], torch.Tensor)
         else tuple(_known_dim(dim, shapes) for dim in tensor.known_dims)
         for index, tensor in zip(program.outputs, plan.outputs, strict=True)
     )
-    return InferredShapes(outputs, tuple(layers), peak)
+    return InferredShapes(outputs, tuple(layers), frozenset(unknown), peak)
+
+
+def _check_output(tensor: OutputTensor, value: object) -> None:
+    try:
+        Result(tensor.dtype, tensor.shape).check(value)
+    except ExecutionError as error:
+        raise ExecutionError(f"output {tensor.name!r}: {error}") from error
 
 
 def _without_values(dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
     try:
-        return torch.empty(shape, dtype=dtype, device=_META)
+        return torch.empty(shape, dtype=dtype, device=META)
     except RuntimeError as error:
         # The dimensions are each within bounds, but not their product.
         raise ExecutionError(f"a tensor of shape {list(shape)} is too large: {error}") from error
@@ -132,7 +154,7 @@ def _operand(program: Program, weights: WeightStore, step: Step, index: int, val
         return weights.host(index - program.first_weight)
     value = values[index]
     if program.is_upload(step, index) and isinstance(value, torch.Tensor):
-        return value.to(_META)
+        return value.to(META)
     return value
 
 
@@ -140,11 +162,16 @@ def _result(step: Step, operands: dict[int, Any]) -> Any:
     if step.needs_values or any(operand is _UNKNOWN for operand in operands.values()):
         return _UNKNOWN
     if step.on_host and any(
-        isinstance(operand, torch.Tensor) and operand.device == _META for operand in operands.values()
+        isinstance(operand, torch.Tensor) and operand.device == META for operand in operands.values()
     ):
         return _UNKNOWN
     try:
-        return step.call(operands, _META)
+        if step.on_host:
+            # The layer is about to run on real values, for every new set of shapes.
+            dry_run(step, operands, _LARGEST_ON_HOST)
+        result = step.call(operands, META)
+        check_tensors(result)
+        return result
     except NotImplementedError:
         # PyTorch cannot tell this operator's result without running it.
         return _UNKNOWN

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from trt_rt.errors import PlanError
+from trt_rt.reference.plain_execution import plain
 from trt_rt.reference.plan import Plan
 from trt_rt.reference.plan_weights import Weight
 
@@ -56,6 +57,7 @@ class WeightStore:
         return self._budget
 
     @budget.setter
+    @plain
     def budget(self, size: int) -> None:
         self._budget = min(size, self.streamable_size)
         self._place()
@@ -85,6 +87,7 @@ class WeightStore:
             return self._resident[index]
         return self._host[index].to(self._device, copy=True, non_blocking=True)
 
+    @plain
     def refit(self, values: Mapping[int, torch.Tensor]) -> None:
         """Give weights new values, of the same shape and dtype, where they lie."""
         for index, value in values.items():

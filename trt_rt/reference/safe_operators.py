@@ -1,0 +1,150 @@
+"""Stand-ins for operators that a plan could misuse: each checks what the operator itself does not.
+
+A stand-in runs instead of the operator of its name, on the meta device too, where a tensor has no values to
+check.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from trt_rt.reference.memory_limit import check_pieces, check_size
+
+__all__ = ["SAFE_NUMBER_FUNCTIONS", "SAFE_OPERATORS"]
+
+_aten = torch.ops.aten
+
+_LARGEST_EXPONENT = 64
+_MOST_DIGITS = 64
+
+
+def _power(base: float, exponent: float) -> Any:
+    # Integers have no bound in Python: 9**9**9 would never end.
+    if abs(exponent) > _LARGEST_EXPONENT:
+        raise OverflowError(f"the exponent {exponent} is out of range")
+    return base**exponent
+
+
+def _round(number: float, digits: int | None = None) -> Any:
+    # round(8, -2**31) computes 10**2**31.
+    if digits is not None and abs(digits) > _MOST_DIGITS:
+        raise OverflowError(f"{digits} digits are out of range")
+    return round(number, digits)
+
+
+SAFE_NUMBER_FUNCTIONS: dict[str, Callable[..., Any]] = {"operator.pow": _power, "builtins.round": _round}
+"""Functions of numbers that need bounds, by the names that plans give them."""
+
+
+def _one_hot(indices: torch.Tensor, num_classes: int = -1) -> Any:
+    if num_classes < 0 and indices.numel() and not indices.is_meta:
+        check_size(indices.numel() * (max(int(indices.max()), 0) + 1), 8)
+    return _aten.one_hot.default(indices, num_classes)
+
+
+def _repeat_interleave(repeats: torch.Tensor, *, output_size: int | None = None) -> Any:
+    _check_repeats(repeats, 1)
+    return _aten.repeat_interleave.Tensor(repeats, output_size=output_size)
+
+
+def _repeat_interleave_self(
+    tensor: torch.Tensor, repeats: torch.Tensor, dim: int | None = None, *, output_size: int | None = None
+) -> Any:
+    size = 1 if dim is None or not tensor.dim() else max(tensor.size(dim), 1)
+    repetitions = max(tensor.numel(), 1) if dim is None or repeats.numel() == 1 else 1
+    _check_repeats(repeats, repetitions * max(tensor.numel() // size, 1))
+    return _aten.repeat_interleave.self_Tensor(tensor, repeats, dim, output_size=output_size)
+
+
+def _check_repeats(repeats: torch.Tensor, elements: int) -> None:
+    if repeats.is_meta or not repeats.numel():
+        return
+    if repeats.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"the repeats must be integers, not {repeats.dtype}")
+    check_size(int(repeats.max()) * repeats.numel() * elements, 8)
+
+
+def _unique_dim(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    # It sorts rows with a comparison that NaNs make inconsistent, and std::sort then leaves the array.
+    if not tensor.is_meta and tensor.is_floating_point() and bool(tensor.isnan().any()):
+        raise ValueError("the rows of a tensor with NaNs cannot be ordered")
+    return _aten.unique_dim.default(tensor, *args, **kwargs)
+
+
+def _pieces(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Check into how many tensors an operator splits one by a size."""
+
+    def split(tensor: torch.Tensor, split_size: int, dim: int = 0) -> Any:
+        if split_size > 0 and tensor.dim():
+            check_pieces(math.ceil(tensor.size(dim) / split_size))
+        return function(tensor, split_size, dim)
+
+    return split
+
+
+def _sections(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Check into how many tensors an operator splits one by their number."""
+
+    def split(tensor: torch.Tensor, sections: int, *args: Any, **kwargs: Any) -> Any:
+        check_pieces(sections)
+        return function(tensor, sections, *args, **kwargs)
+
+    return split
+
+
+def _slices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Check into how many tensors an operator takes one apart."""
+
+    def unbind(tensor: torch.Tensor, dim: int = 0) -> Any:
+        if tensor.dim():
+            check_pieces(tensor.size(dim))
+        return function(tensor, dim)
+
+    return unbind
+
+
+def _zeros(size: list[int], *, memory_format: Any = None, **kwargs: Any) -> Any:
+    return _aten.zeros.default(size, **kwargs)
+
+
+SAFE_OPERATORS: dict[str, Callable[..., Any]] = {
+    # A view needs the strides that its operand had when the network was exported. Kernels for other devices,
+    # and for the meta device, return others.
+    "aten.view.default": _aten.reshape.default,
+    "aten._unsafe_view.default": _aten.reshape.default,
+    # Memory that nothing has been written to would show what the process had there before.
+    "aten.empty.memory_format": _zeros,
+    "aten.empty_like.default": _aten.zeros_like.default,
+    "aten.new_empty.default": _aten.new_zeros.default,
+    # The sizes of these results depend on values, so no inference of shapes bounds them.
+    "aten.one_hot.default": _one_hot,
+    "aten.repeat_interleave.Tensor": _repeat_interleave,
+    "aten.repeat_interleave.self_Tensor": _repeat_interleave_self,
+    "aten.unique_dim.default": _unique_dim,
+    # The numbers of these results depend on sizes.
+    **{
+        f"aten.{name}": _pieces(operator.attrgetter(name)(_aten))
+        for name in ("split.Tensor", "split_copy.Tensor", "unsafe_split.Tensor")
+    },
+    **{
+        f"aten.{name}": _sections(operator.attrgetter(name)(_aten))
+        for name in (
+            "chunk.default",
+            "unsafe_chunk.default",
+            "tensor_split.sections",
+            "hsplit.int",
+            "vsplit.int",
+            "dsplit.int",
+        )
+    },
+    **{
+        f"aten.{name}": _slices(operator.attrgetter(name)(_aten))
+        for name in ("unbind.int", "unbind_copy.int")
+    },
+}
+"""Stand-ins by the operators' names."""
