@@ -1,7 +1,7 @@
 """TensorRT's Python API, executed by PyTorch: the backend for machines without TensorRT.
 
-It exports what TensorRT's module exports, as far as trt_rt and most programs need it, and behaves as
-TensorRT does, refusals included. :func:`build` makes its plans::
+It exports the part of TensorRT's module that trt_rt and most programs need, and behaves as TensorRT does,
+refusals included. :func:`build` makes its plans::
 
     import torch
     from trt_rt import reference as trt
@@ -9,7 +9,7 @@ TensorRT does, refusals included. :func:`build` makes its plans::
     plan = trt.build(torch.nn.Linear(4, 2), (torch.zeros(3, 4),))
     engine = trt.Runtime(trt.Logger()).deserialize_cuda_engine(plan)
 
-It is right, not fast: PyTorch runs one operator after the other.
+It is made to be right, not fast: PyTorch runs one operator after the other.
 """
 
 from __future__ import annotations
@@ -71,4 +71,4 @@ __all__ = [
 ]
 
 __version__ = "10.16.1"
-"""The TensorRT release whose API this is."""
+"""The TensorRT release whose API this module has."""

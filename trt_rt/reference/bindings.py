@@ -1,4 +1,4 @@
-"""What a context has been given: a profile, input shapes, addresses, output allocators."""
+"""The state that callers give a context: a profile, input shapes, addresses, output allocators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 
 class Bindings:
-    """The state of a context that calls change.
+    """The profile, shapes, addresses and output allocators of a context.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class Bindings:
     profile : int
         The active optimization profile.
     addresses : dict
-        By tensor name; only what has been set.
+        By tensor name; only those that have been set.
     allocators : dict
-        By output name; only what is set.
+        By output name; only those that are set.
     """
 
     def __init__(self, engine: LoadedEngine) -> None:
@@ -47,7 +47,7 @@ class Bindings:
         self.select_profile(0)
 
     def select_profile(self, profile: int) -> None:
-        """Make a profile active; shapes must be set again."""
+        """Make a profile active, and forget the input shapes."""
         self.profile = profile
         self._shapes: list[Shape | None] = [
             None if tensor.is_dynamic else tensor.shape for tensor in self._engine.plan.inputs
@@ -99,7 +99,7 @@ class Bindings:
         self.addresses[name] = address
 
     def missing(self) -> list[str]:
-        """Return the inputs whose shapes, or whose values where these count, are not known."""
+        """Return the inputs whose shape is not set, and the shape tensors whose address is not set."""
         return [
             tensor.name
             for number, tensor in enumerate(self._engine.plan.inputs)
@@ -131,7 +131,7 @@ class Bindings:
         Raises
         ------
         ExecutionError
-            The profile does not admit one's values.
+            The values of one are outside the profile.
         """
         tensors = {}
         for number, tensor in enumerate(self._engine.plan.inputs):
@@ -150,12 +150,12 @@ class Bindings:
         return tensors
 
     def infer(self, shapes: tuple[Shape, ...], shape_tensors: dict[int, torch.Tensor]) -> InferredShapes:
-        """Infer what follows from shapes and values; remembered for the last 64 of them.
+        """Infer shapes and memory. The results for the last 64 sets of shapes and values are kept.
 
         Raises
         ------
         ExecutionError
-            They do not fit the network.
+            The shapes or values do not fit the network.
         """
         values = tuple(tuple(tensor.reshape(-1).tolist()) for tensor in shape_tensors.values())
         key = (shapes, values)
@@ -173,7 +173,7 @@ class Bindings:
         Raises
         ------
         ExecutionError
-            One has not; the message names it.
+            One has none; the message names it.
         """
         for tensor, shape in zip(self._engine.plan.inputs, shapes, strict=True):
             if not self._has_memory(tensor.name, shape):

@@ -33,10 +33,10 @@ def build(
     Parameters
     ----------
     module_or_exported_program : torch.nn.Module or torch.export.ExportedProgram
-        The network. Of control flow only what export can trace, no changes of buffers.
+        The network. It may have the control flow that export can trace, and must not change its buffers.
     arg_inputs : sequence, optional
-        Example inputs; may be left out for an exported program that has some. A dimension that is to be
-        dynamic should be at least 2 here, as torch.export treats 0 and 1 as constants.
+        Example inputs; an exported program that has its own needs none. A dimension that is to be dynamic
+        should be at least 2 here, because torch.export treats 0 and 1 as constants.
     kwarg_inputs : mapping, optional
         Example inputs by keyword.
     dynamic_shapes
@@ -58,12 +58,12 @@ def build(
         Of output names to the names of inputs into whose memory they are written, besides those that the
         network changes in place.
     device : {"cpu", "cuda"}
-        What the engine runs on; it need not be there now.
+        The device that the engine runs on. The machine that builds it need not have one.
     streamable_weights : bool
         Whether the engine allows weight streaming.
     refittable : bool
-        Whether the engine's weights can be changed, under the names that they have in the module's state
-        dict. Those on whose values shapes depend cannot.
+        Whether the engine's weights can be changed, under their names in the module's state dict. Weights on
+        whose values shapes depend cannot be changed.
     name : str
         The engine's name.
 
@@ -75,8 +75,8 @@ def build(
     Raises
     ------
     CompileError
-        The network cannot be exported or held by a plan, the profiles do not fit it, or a name is not its;
-        the message names the layer and, where export kept it, the source line.
+        The network cannot be exported, calls an operator that plans may not call, or does not fit the
+        profiles or names. The message names the layer and, where export kept it, the source line.
     """
     # torch.export takes a second to import, and loading a plan does not need it.
     from trt_rt.reference.plan_builder import PlanBuilder

@@ -12,11 +12,12 @@ class IOutputAllocator:
 
     - ``reallocate_output_async(tensor_name, memory, size, alignment, stream) -> int``, or the older
       ``reallocate_output(tensor_name, memory, size, alignment) -> int``: the address of at least `size`
-      **bytes**, aligned to `alignment`, for the output `tensor_name`; 0 or None if there is none. `memory`
-      is the address that the tensor has now (0: none), `stream` the handle of the stream that will write.
-    - ``notify_shape(tensor_name, shape)``: told the output's dimensions once they are known.
+      **bytes**, aligned to `alignment`, for the output `tensor_name`; 0 or None if there is none. `memory` is
+      the present address of the tensor (0 if it has none), `stream` the handle of the stream that will write
+      it.
+    - ``notify_shape(tensor_name, shape)``: receives the output's dimensions once they are known.
 
-    As in TensorRT, the base class itself defines none of them.
+    As in TensorRT, the base class defines none of these methods.
     """
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ __all__ = ["IRuntimeConfig", "ISerializationConfig"]
 
 
 class ISerializationConfig:
-    """What to leave out of, or put into, a serialized engine; made by an engine."""
+    """Options of a serialized engine; :meth:`ICudaEngine.create_serialization_config` makes them."""
 
     def __init__(self) -> None:
         self._flags = 0
@@ -33,18 +33,18 @@ class ISerializationConfig:
         return True
 
     def get_flag(self, flag: SerializationFlag) -> bool:
-        """Whether a flag is set."""
+        """Return whether a flag is set."""
         return bool(self._flags >> int(flag) & 1)
 
 
 class IRuntimeConfig:
-    """How an execution context is made; made by an engine."""
+    """Options of an execution context; :meth:`ICudaEngine.create_runtime_config` makes them."""
 
     def __init__(self) -> None:
         self._strategy = ExecutionContextAllocationStrategy.STATIC
 
     def get_execution_context_allocation_strategy(self) -> ExecutionContextAllocationStrategy:
-        """Who owns the context's scratch memory, and when it is allocated."""
+        """Return who owns the context's scratch memory, and when it is allocated."""
         return self._strategy
 
     def set_execution_context_allocation_strategy(

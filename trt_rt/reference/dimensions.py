@@ -1,4 +1,4 @@
-"""What torch.export's symbolic sizes say about the dimensions of a plan's tensors."""
+"""Derives the dimensions of a plan's tensors from torch.export's symbolic sizes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Dimensions:
     Raises
     ------
     CompileError
-        A dimension is derived from one that no input has.
+        A dimension is derived from a symbol that is no dimension of an input.
     """
 
     def __init__(self, network: ExportedNetwork, names: list[str]) -> None:
@@ -63,7 +63,7 @@ class Dimensions:
         return max(int(low), 0), LARGEST_DIMENSION if high > LARGEST_DIMENSION else int(high)
 
     def relations(self) -> tuple[DimensionRelation, ...]:
-        """Return what sizes must be to each other.
+        """Return the relations that must hold between input dimensions.
 
         Raises
         ------

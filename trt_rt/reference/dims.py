@@ -8,11 +8,11 @@ from typing import NoReturn
 __all__ = ["MAX_DIMS", "NO_DIMS", "Dims"]
 
 MAX_DIMS = 8
-"""The most dimensions that a tensor can have in TensorRT."""
+"""The largest number of dimensions of a tensor in TensorRT."""
 
 
 class Dims(tuple[int, ...]):
-    """Dimensions; equal to the tuple and to the list of the same integers. -1 stands for an unknown one."""
+    """Dimensions; equal to the tuple and to the list of the same integers. -1 is an unknown dimension."""
 
     __slots__ = ()
     MAX_DIMS = MAX_DIMS
@@ -29,7 +29,7 @@ class Dims(tuple[int, ...]):
 
 
 class _NoDims(Dims):
-    """``Dims{-1, {}}``, TensorRT's answer for a name that is no I/O tensor: it has no length."""
+    """``Dims{-1, {}}``, which TensorRT returns for a name that is no I/O tensor. It has no length."""
 
     __slots__ = ()
 
@@ -41,4 +41,4 @@ class _NoDims(Dims):
 
 
 NO_DIMS = _NoDims()
-"""The shape of what is not a tensor."""
+"""The shape that is returned for a name that is no I/O tensor."""

@@ -19,7 +19,7 @@ TENSORRT_DTYPES: dict[torch.dtype, DataType] = {
     torch.bool: DataType.BOOL,
     torch.float8_e4m3fn: DataType.FP8,
 }
-"""The types that an I/O tensor may have."""
+"""Types of I/O tensors, PyTorch's and TensorRT's."""
 
 DTYPES_BY_NAME: dict[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
@@ -35,7 +35,7 @@ DTYPES_BY_NAME: dict[str, torch.dtype] = {
         torch.float8_e5m2,
     )
 }
-"""The types that weights and the tensors inside a network may have."""
+"""Types of weights and of tensors inside a network, by their names in a plan."""
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -1,4 +1,4 @@
-"""``ICudaEngine``: what an engine says of itself, and what it makes."""
+"""``ICudaEngine``: describes an engine, and makes its contexts."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ __all__ = ["ICudaEngine"]
 class ICudaEngine:
     """An engine; :meth:`Runtime.deserialize_cuda_engine` makes it.
 
-    A name that is no I/O tensor, or an index out of range, is reported to the logger and answered as
-    TensorRT does: with NONE, False, -1, dimensions without a length.
+    For a name that is no I/O tensor, or an index out of range, it logs an error and returns what TensorRT
+    returns: NONE, False, -1 or dimensions without a length.
     """
 
     def __init__(self, loaded: LoadedEngine, runtime: object) -> None:
@@ -76,24 +76,24 @@ class ICudaEngine:
 
     @property
     def engine_capability(self) -> EngineCapability:
-        """Which of TensorRT's runtimes it is for: STANDARD."""
+        """The runtime of TensorRT that it is for: STANDARD."""
         return EngineCapability.STANDARD
 
     @property
     def hardware_compatibility_level(self) -> HardwareCompatibilityLevel:
-        """Other GPUs that it runs on, in TensorRT's terms: NONE, because it is not bound to any."""
+        """The other GPUs that it runs on, in TensorRT's terms: NONE, because it is not bound to a GPU."""
         return HardwareCompatibilityLevel.NONE
 
     @property
     def profiling_verbosity(self) -> ProfilingVerbosity:
-        """How much it tells about its layers: DETAILED."""
+        """How much it reveals about its layers: DETAILED."""
         return ProfilingVerbosity.DETAILED
 
     def __getitem__(self, arg0: int) -> str:
         return self._names[arg0]
 
     def get_tensor_name(self, index: int) -> str | None:
-        """Return the name of an I/O tensor: inputs come first. None if there is none of that index."""
+        """Return the name of an I/O tensor; inputs come first. None for an index out of range."""
         if 0 <= index < len(self._names):
             return self._names[index]
         self._misuse("getIOTensorName", f"index {index} is not in [0, {len(self._names)})")
@@ -112,7 +112,7 @@ class ICudaEngine:
         return DataType.FLOAT if tensor is None else TENSORRT_DTYPES[tensor.dtype]
 
     def get_tensor_shape(self, name: str) -> Dims:
-        """Return a tensor's dimensions; -1 for one that is known at run time only."""
+        """Return a tensor's dimensions; -1 for a dimension that is known only at run time."""
         tensor = self._find("getTensorShape", name)
         return NO_DIMS if tensor is None else Dims(tensor.shape)
 
@@ -137,7 +137,7 @@ class ICudaEngine:
         return "" if tensor is None else f"Row major linear {TENSORRT_DTYPES[tensor.dtype].name} format"
 
     def get_tensor_bytes_per_component(self, name: str, profile_index: int = 0) -> int:
-        """Return the size in bytes of an element; -1 for what is no tensor."""
+        """Return the size of an element in bytes; -1 for an unknown name."""
         tensor = self._find("getTensorBytesPerComponent", name)
         return -1 if tensor is None else tensor.dtype.itemsize
 
@@ -147,7 +147,7 @@ class ICudaEngine:
         return -1
 
     def get_aliased_input_tensor(self, name: str) -> str | None:
-        """Return the input into whose memory an output is written; None if there is none."""
+        """Return the input whose memory an output is written to; None for other outputs."""
         tensor = self._tensors.get(name)
         return tensor.aliased_input if isinstance(tensor, OutputTensor) else None
 
@@ -204,9 +204,9 @@ class ICudaEngine:
     def weight_streaming_budget_v2(self) -> int:
         """Bytes of streamable weights that may stay on the device.
 
-        The rest is copied there in every run, which then waits for the device. A larger value than
-        :attr:`streamable_weights_size` counts as that. It is refused, and an error logged, while contexts
-        exist, when it is negative, and for an engine that has no streamable weights.
+        The other weights are copied there in every run, which then waits for the device. A value above
+        :attr:`streamable_weights_size` is reduced to it. A new value is refused, and an error is logged,
+        while contexts exist, if it is negative, and for an engine without streamable weights.
         """
         return self._loaded.weights.budget
 
@@ -224,7 +224,7 @@ class ICudaEngine:
         self._misuse("setWeightStreamingBudgetV2", reason)
 
     def get_weight_streaming_automatic_budget(self) -> int:
-        """Return a budget that fits into the memory that is free on the device now: at most half of it."""
+        """Return a budget that uses at most half of the memory that is free on the device now."""
         size = self.streamable_weights_size
         if self._loaded.device.type == "cpu":
             return size
@@ -233,7 +233,7 @@ class ICudaEngine:
 
     @property
     def weight_streaming_scratch_memory_size(self) -> int:
-        """Bytes of scratch memory that streaming needs with this budget; part of the device memory."""
+        """Bytes of scratch memory that streaming needs; the device memory size includes them."""
         return self._loaded.weights.scratch_size
 
     def create_execution_context(
@@ -247,7 +247,7 @@ class ICudaEngine:
         Parameters
         ----------
         strategy : ExecutionContextAllocationStrategy
-            With USER_MANAGED, nothing runs before ``set_device_memory`` has given enough.
+            With USER_MANAGED, every run fails until ``set_device_memory`` has provided enough memory.
         runtime_config : IRuntimeConfig, optional
             Instead of `strategy`; also accepted in its place.
 
@@ -279,7 +279,7 @@ class ICudaEngine:
         return IHostMemory(self._loaded.serialized)
 
     def serialize_with_config(self, arg0: ISerializationConfig) -> IHostMemory | None:
-        """Return the plan; None, and an error logged, if it is to be without weights."""
+        """Return the plan; for a plan without weights log an error and return None."""
         if arg0.get_flag(SerializationFlag.EXCLUDE_WEIGHTS):
             self._misuse("serializeWithConfig", "a reference plan cannot leave out its weights")
             return None

@@ -23,14 +23,14 @@ __all__ = ["Enqueue"]
 
 
 class Enqueue:
-    """Runs an engine with what a context holds.
+    """Runs an engine on the bindings of a context.
 
     Parameters
     ----------
     engine : LoadedEngine
         The engine.
     bindings : Bindings
-        Of the context.
+        The context's bindings.
     """
 
     def __init__(self, engine: LoadedEngine, bindings: Bindings) -> None:
@@ -47,19 +47,19 @@ class Enqueue:
         stream_handle : int
             The CUDA stream; 0 on the CPU, where the run is over when this returns.
         user_memory : int or None
-            Bytes of scratch memory that the user has provided; None if that is the context's affair.
+            Bytes of scratch memory that the user has provided; None if the context provides its own.
         timed : bool
             Whether to measure the layers.
 
         Returns
         -------
         LayerTimer or None
-            The measurement, where asked for.
+            The measurement, if `timed`.
 
         Raises
         ------
         ExecutionError
-            Something is missing or does not fit, or a layer failed.
+            A shape or an address is missing or does not fit, or a layer failed.
         """
         bindings = self._bindings
         shapes = bindings.shapes()
@@ -108,7 +108,7 @@ class Enqueue:
             yield
             return
         if torch.cuda.current_device() != device.index:
-            # What CUDA says when a kernel is launched on a stream of another device than the current one.
+            # CUDA gives this reason for a launch on a stream of another device than the current one.
             raise ExecutionError(
                 f"cuda:{torch.cuda.current_device()} is current, and the engine and its streams are on "
                 f"{device}: invalid resource handle"
@@ -168,7 +168,7 @@ def _copy(target: torch.Tensor, value: torch.Tensor) -> None:
 
 
 def _check_output(tensor: OutputTensor, expected: tuple[int, ...], value: torch.Tensor) -> None:
-    """Refuse to write what the memory was not made for."""
+    """Refuse an output that is larger than its memory, or of another type."""
     shape = tuple(value.shape)
     fits = len(shape) == len(expected) and all(
         known in (-1, size) for known, size in zip(expected, shape, strict=True)

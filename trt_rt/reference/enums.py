@@ -20,7 +20,7 @@ __all__ = [
 
 
 class _TensorRTEnum(enum.Enum):
-    """As pybind11's enums: ``int(member)`` works, but a member is not equal to its number."""
+    """Like pybind11's enums: ``int(member)`` works, but a member is not equal to its number."""
 
     def __int__(self) -> int:
         return int(self.value)
@@ -70,7 +70,7 @@ _ITEM_SIZES: dict[DataType, float] = {
 
 
 class TensorIOMode(_TensorRTEnum):
-    """Direction of an I/O tensor; NONE is the answer for a name that is none."""
+    """Direction of an I/O tensor; NONE for a name that is no I/O tensor."""
 
     NONE = 0
     INPUT = 1
@@ -78,7 +78,7 @@ class TensorIOMode(_TensorRTEnum):
 
 
 class TensorLocation(_TensorRTEnum):
-    """Where a tensor's memory lies."""
+    """Where a tensor's memory is."""
 
     DEVICE = 0
     HOST = 1
@@ -111,7 +111,7 @@ class ExecutionContextAllocationStrategy(_TensorRTEnum):
 
 
 class ProfilingVerbosity(_TensorRTEnum):
-    """How much an engine tells about its layers."""
+    """How much an engine reveals about its layers."""
 
     LAYER_NAMES_ONLY = 0
     NONE = 1
@@ -119,7 +119,7 @@ class ProfilingVerbosity(_TensorRTEnum):
 
 
 class LayerInformationFormat(_TensorRTEnum):
-    """Format of what the engine inspector returns."""
+    """Format of the engine inspector's descriptions."""
 
     ONELINE = 0
     JSON = 1
@@ -151,7 +151,7 @@ class SerializationFlag(_TensorRTEnum):
 
 @enum.unique
 class Severity(enum.IntEnum):
-    """Severity of a log message, the gravest first; ordered, as TensorRT's is."""
+    """Severity of a log message, ordered from the most severe, as TensorRT's is."""
 
     INTERNAL_ERROR = 0
     ERROR = 1

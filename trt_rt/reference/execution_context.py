@@ -1,4 +1,4 @@
-"""``IExecutionContext``: runs an engine on memory that it is given."""
+"""``IExecutionContext``: runs an engine on memory that the caller provides."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ __all__ = ["IExecutionContext"]
 class IExecutionContext:
     """A context; :meth:`ICudaEngine.create_execution_context` makes it.
 
-    It belongs to one thread at a time. Whatever is refused is reported to the logger, and the call returns
-    False.
+    One thread may use it at a time. A call that is refused logs an error and returns False.
     """
 
     def __init__(self, loaded: LoadedEngine, config: IRuntimeConfig, *, engine: object) -> None:
@@ -83,7 +82,7 @@ class IExecutionContext:
         profile_index : int
             The profile.
         stream_handle : int
-            A CUDA stream on which work may be enqueued; there is none.
+            A CUDA stream, on which the reference backend enqueues no work.
         """
         count = len(self._loaded.plan.profiles)
         if not 0 <= profile_index < count:
@@ -106,7 +105,7 @@ class IExecutionContext:
         Raises
         ------
         TypeError
-            `shape` is none of these.
+            `shape` has another type.
         """
         if not isinstance(shape, (tuple, list)):
             raise TypeError(f"shape must be a tuple, a list or Dims, not {type(shape).__name__}")
@@ -124,12 +123,12 @@ class IExecutionContext:
         )
 
     def infer_shapes(self) -> list[str]:
-        """Check that the shapes of all outputs can be told.
+        """Check that the shapes of all outputs can be inferred.
 
         Returns
         -------
         list of str
-            Inputs that still need a shape, or for shape tensors an address; empty if there are none.
+            Inputs that still need a shape, and shape tensors that still need an address.
 
         Raises
         ------
@@ -146,7 +145,7 @@ class IExecutionContext:
         return missing
 
     def get_tensor_shape(self, name: str) -> Dims:
-        """Return a tensor's dimensions for the input shapes that are set; -1 for one that is not known."""
+        """Return a tensor's dimensions for the present input shapes; -1 for an unknown dimension."""
         number = self._loaded.input_numbers.get(name)
         if number is not None:
             return Dims(self._bindings.input_shape(number))
@@ -162,7 +161,7 @@ class IExecutionContext:
         return Dims(self._loaded.plan.outputs[number].shape)
 
     def get_tensor_strides(self, name: str) -> Dims:
-        """Return a tensor's strides in elements; -1 where they depend on a dimension that is not known."""
+        """Return a tensor's strides in elements; -1 for a stride that depends on an unknown dimension."""
         shape = self.get_tensor_shape(name)
         if shape is NO_DIMS:
             return NO_DIMS
@@ -173,10 +172,10 @@ class IExecutionContext:
         return Dims(strides)
 
     def get_max_output_size(self, name: str) -> int:
-        """Return the bytes of an output for the input shapes that are set.
+        """Return the bytes of an output for the present input shapes.
 
-        -1 while they are not, and for one whose shape depends on data: unlike TensorRT, the reference
-        backend knows no bound for it.
+        -1 while these are not set, and for an output whose shape depends on data: unlike TensorRT, the
+        reference backend knows no bound for it.
         """
         number = self._loaded.output_numbers.get(name)
         if number is None:
@@ -192,7 +191,7 @@ class IExecutionContext:
     # Memory
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
-        """Set where a tensor's elements are.
+        """Set the address of a tensor.
 
         Parameters
         ----------
@@ -214,14 +213,14 @@ class IExecutionContext:
         return self._bindings.addresses.get(name, 0)
 
     def set_output_allocator(self, name: str, output_allocator: IOutputAllocator | None) -> bool:
-        """Let an allocator give an output its memory in every run, whatever its address; None ends that.
+        """Set the allocator that provides an output's memory in every run; None removes it.
 
         Parameters
         ----------
         name : str
             An output.
         output_allocator : IOutputAllocator or None
-            Kept alive until another is set.
+            The context keeps it alive until another is set.
         """
         number = self._loaded.output_numbers.get(name)
         if number is None:
@@ -241,10 +240,10 @@ class IExecutionContext:
         return allocator
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        """Provide scratch memory; needed if the context was made with USER_MANAGED, otherwise ignored.
+        """Provide scratch memory. A context made with USER_MANAGED needs it; others ignore it.
 
-        The reference backend checks that there is enough of it and leaves it alone: its intermediate
-        results come from PyTorch.
+        The reference backend checks the size and does not use the memory: PyTorch allocates its
+        intermediate results.
 
         Parameters
         ----------
@@ -261,7 +260,10 @@ class IExecutionContext:
             self._user_memory = size if memory else 0
 
     def update_device_memory_size_for_shapes(self) -> int:
-        """Return the bytes of scratch memory that the input shapes need; 0, and an error, without them."""
+        """Return the bytes of scratch memory that the present input shapes need.
+
+        0, and an error is logged, while these are not set.
+        """
         try:
             return self._inferred().scratch_bytes + self._loaded.weights.scratch_size
         except ExecutionError as error:
@@ -283,7 +285,8 @@ class IExecutionContext:
         Returns
         -------
         bool
-            False, and an error logged, if something is missing, does not fit or fails.
+            False, and an error is logged, if a shape or an address is missing or does not fit, or a layer
+            fails.
         """
         # The first call in the dictionary has the context. Each call removes itself with a single C function,
         # before which no interrupt can come: nothing else could promise that an interrupt leaves nothing
@@ -322,9 +325,9 @@ class IExecutionContext:
         return succeeded
 
     def is_stream_capturable(self, stream: int) -> bool:
-        """Return whether a run can be captured in a CUDA graph on `stream` as the context is now.
+        """Return whether a run can be captured in a CUDA graph on `stream` in the context's present state.
 
-        False if it would wait for the device: for data-dependent shapes, streamed weights or a profiler.
+        A run that waits for the device cannot: for data-dependent shapes, streamed weights or a profiler.
         """
         loaded = self._loaded
         waits = loaded.program.waits_for_device or loaded.weights.is_streaming or self._profiler is not None
@@ -344,7 +347,7 @@ class IExecutionContext:
 
     @property
     def enqueue_emits_profile(self) -> bool:
-        """Whether a run reports to the profiler, for which it waits until it is over."""
+        """Whether every run reports to the profiler, and waits until it is over to do so."""
         return self._enqueue_emits_profile
 
     @enqueue_emits_profile.setter
@@ -373,7 +376,7 @@ class IExecutionContext:
         except ExecutionError as error:
             return self._failure("enqueueV3", str(error))
         except (RuntimeError, MemoryError, ValueError) as error:
-            # From PyTorch, on behalf of memory or streams: out of memory, an invalid handle.
+            # PyTorch raises these for memory and streams: out of memory, an invalid handle.
             return self._failure("enqueueV3", f"{type(error).__name__}: {error}")
         if self._last_timing is not None and self._enqueue_emits_profile:
             self.report_to_profiler()

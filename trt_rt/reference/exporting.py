@@ -1,4 +1,4 @@
-"""From a module to the functional graph that a plan can hold, and what that graph's parts mean."""
+"""Exports a module to a functional graph, and sorts out the parts of that graph."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NamedWeight:
     value : torch.Tensor
         Its value.
     key : str or None
-        Under which the module's state dict has it; None if it has not.
+        Its key in the module's state dict; None if it is not there.
     """
 
     node: FxNode
@@ -43,7 +43,7 @@ class NamedWeight:
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """A network as torch.export gives it.
+    """A network as torch.export returns it.
 
     Attributes
     ----------
@@ -56,13 +56,13 @@ class ExportedNetwork:
     layers : list of torch.fx.Node
         The calls, in order.
     outputs : list of torch.fx.Node
-        What the user's module returns, and after that the new values of inputs that it changes.
+        The values that the user's module returns, followed by the new values of inputs that it changes.
     returned : int
-        How many outputs the module returns.
+        Number of outputs that the module returns.
     mutated : dict
-        For outputs by position that are new values of an input: the input's position.
+        For an output that is the new value of an input, by position: the input's position.
     ranges : dict
-        Of sympy symbol to the range of sizes that export found for it.
+        For each sympy symbol, the range of sizes that export found.
     """
 
     inputs: list[FxNode]
@@ -81,12 +81,12 @@ def export_network(
     kwargs: Mapping[str, Any] | None,
     dynamic_shapes: Any,
 ) -> ExportedNetwork:
-    """Export a module, or take what is exported already, without in-place operators.
+    """Export a module, or take an exported program, and replace operators that change their operands.
 
     Raises
     ------
     CompileError
-        It cannot be exported, changes a buffer, or takes or returns what is no tensor.
+        It cannot be exported, changes a buffer, or takes or returns something that is no tensor.
     """
     with warnings.catch_warnings(), torch.no_grad():
         # torch.export warns about its own use of deprecated parts of PyTorch.
@@ -98,8 +98,8 @@ def export_network(
             module if isinstance(module, ExportedProgram) else _export(module, args, kwargs, dynamic_shapes)
         )
         try:
-            # No operator is decomposed: engines compute with the operators that the module calls. What
-            # this does is to replace operators that change a tensor by ones that return a new one.
+            # The empty table decomposes no operator: engines compute with the operators that the module
+            # calls. The call only replaces operators that change a tensor by ones that return a new one.
             program = program.run_decompositions({})
         except Exception as error:
             raise CompileError(f"torch.export cannot make the network functional: {error}") from error
@@ -185,7 +185,7 @@ def _layers(program: ExportedProgram) -> list[FxNode]:
         if node.op in ("get_attr", "call_module", "call_method"):
             user = next(iter(node.users), node)
             raise CompileError(f"layer {describe(user)} holds another graph, which a plan cannot")
-        # What this checks is known: the types and devices of the exported network.
+        # It checks types and devices, which are fixed in the exported network.
         if node.op == "call_function" and node.target is not torch.ops.aten._assert_tensor_metadata.default:
             layers.append(node)
     return layers
@@ -219,7 +219,7 @@ def _outputs(
     returned = len(outputs)
     mutated: dict[int, int] = {}
     for node, number in new_values:
-        # What the network returns as well as writes is one output, not two.
+        # A value that the network both returns and writes to an input is one output.
         position = outputs.index(node) if node in outputs else len(outputs)
         if position in mutated:
             position = len(outputs)

@@ -1,4 +1,4 @@
-"""Strict reading of JSON objects that come from a file."""
+"""Reads JSON objects of a plan, and refuses everything unexpected."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _INT64_MAX = 2**63 - 1
 
 
 class Fields:
-    """One JSON object: each field must be there and have its type, and none may be left over.
+    """A JSON object whose fields must all be present, have the right type, and be read.
 
     Parameters
     ----------
     json : object
-        What the JSON parser gave.
+        The result of the JSON parser.
     what : str
-        What it describes, for messages.
+        Name of the described thing, for messages.
 
     Raises
     ------
     PlanError
-        It is no object; also from every method, when the field is not what is asked for.
+        `json` is no object. Every method raises it for a field that is missing or not as asked for.
     """
 
     def __init__(self, json: object, what: str) -> None:
@@ -35,43 +35,43 @@ class Fields:
         self._what = what
 
     def value(self, key: str) -> Any:
-        """Take a field of any type."""
+        """Read a field of any type."""
         if key not in self._rest:
             raise PlanError(f"the plan's header is malformed: {self._what} has no {key!r}")
         return self._rest.pop(key)
 
     def text(self, key: str) -> str:
-        """Take a string."""
+        """Read a string."""
         return str(self._typed(key, str))
 
     def optional_text(self, key: str) -> str | None:
-        """Take a string or null."""
+        """Read a string or null."""
         value = self.value(key)
         if value is not None and not isinstance(value, str):
             raise self._malformed(key)
         return value
 
     def choice(self, key: str, choices: Any) -> str:
-        """Take a string that is one of `choices`."""
+        """Read a string that is one of `choices`."""
         value = self.text(key)
         if value not in choices:
             raise self._malformed(key)
         return value
 
     def flag(self, key: str) -> bool:
-        """Take a boolean."""
+        """Read a boolean."""
         return bool(self._typed(key, bool))
 
     def integer(self, key: str, low: int = _INT64_MIN, high: int = _INT64_MAX) -> int:
-        """Take an integer between `low` and `high`."""
+        """Read an integer between `low` and `high`."""
         return self.check_integer(self.value(key), key, low, high)
 
     def integers(self, key: str, low: int, high: int, most: int) -> tuple[int, ...]:
-        """Take a list of at most `most` integers between `low` and `high`."""
+        """Read a list of at most `most` integers between `low` and `high`."""
         return self.check_integers(self.value(key), key, low, high, most)
 
     def items(self, key: str, most: int | None = None) -> list[Any]:
-        """Take a list of at most `most` elements."""
+        """Read a list of at most `most` elements."""
         value: list[Any] = self._typed(key, list)
         if most is not None and len(value) > most:
             raise PlanError(
@@ -80,12 +80,12 @@ class Fields:
         return value
 
     def mapping(self, key: str) -> dict[str, Any]:
-        """Take an object."""
+        """Read an object."""
         value: dict[str, Any] = self._typed(key, dict)
         return value
 
     def finish(self) -> None:
-        """Refuse what has not been taken."""
+        """Refuse fields that have not been read."""
         if self._rest:
             raise PlanError(f"the plan's header is malformed: {self._what} has unknown {sorted(self._rest)}")
 

@@ -1,4 +1,4 @@
-"""From an exported network to a plan's graph."""
+"""Makes a plan's graph from an exported network."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def build_graph(network: ExportedNetwork, weight_numbers: dict[FxNode, int], wei
     network : ExportedNetwork
         The network.
     weight_numbers : dict
-        The number of the weight that each weight's placeholder stands for.
+        For the placeholder of each weight, the number of the weight.
     weights : int
-        How many weights there are.
+        Number of weights.
 
     Raises
     ------
     CompileError
-        A layer calls what a plan may not call, or has an argument that a plan cannot hold.
+        A layer calls a function that a plan may not call, or has an argument that a plan cannot hold.
     """
     values = {node: number for number, node in enumerate(network.inputs)}
     leaves = len(network.inputs) + weights
@@ -56,7 +56,7 @@ def build_graph(network: ExportedNetwork, weight_numbers: dict[FxNode, int], wei
 
 
 class _Places:
-    """Tells the part that a device plays in an exported network."""
+    """Maps the devices of an exported network to the places of a plan."""
 
     def __init__(self, network: ExportedNetwork) -> None:
         tensors = [*network.examples, *(weight.value for weight in network.weights)]
@@ -107,10 +107,10 @@ def _result(layer: FxNode) -> Result | None:
 
 
 def _depends_on_data(layer: FxNode) -> bool:
-    """Whether the shape or the number that a layer gives is known only when it has run.
+    """Return whether the shape of a layer's result, or a number that it returns, depends on data.
 
-    Export's unknown sizes do not tell: where the network checks that one is a certain number, export puts the
-    number in its place.
+    The sizes that export could not determine are no guide: where the network checks that such a size is a
+    certain number, export puts the number in its place.
     """
     if layer.meta.get("unbacked_bindings"):
         return True
@@ -129,7 +129,7 @@ def _depends_on_data(layer: FxNode) -> bool:
 
 
 def _keywords(layer: FxNode, found: Operator) -> dict[str, Any]:
-    """The keyword arguments, with nothing left to the process that will run the layer."""
+    """Return the keyword arguments, with every default made explicit that depends on the running process."""
     # Pinned memory is a matter of speed, and impossible without CUDA.
     keywords = {name: value for name, value in layer.kwargs.items() if name != "pin_memory"}
     result = layer.meta.get("val")

@@ -8,15 +8,15 @@ __all__ = ["IHostMemory"]
 
 
 class IHostMemory(bytes):
-    """A serialized engine: pass it wherever bytes or a buffer are wanted.
+    """A serialized engine, accepted wherever bytes or a buffer are.
 
-    It derives from ``bytes`` because a Python class can offer the buffer protocol in no other way before
-    Python 3.12.
+    It derives from ``bytes`` because before Python 3.12 a class written in Python has no other way to offer
+    the buffer protocol.
     """
 
     @property
     def dtype(self) -> DataType:
-        """The type of an element: INT8, as TensorRT says of plans."""
+        """The type of an element: INT8, as for TensorRT's plans."""
         return DataType.INT8
 
     @property

@@ -14,7 +14,7 @@ __all__ = ["EngineInspector"]
 
 
 class EngineInspector:
-    """Tells about the layers of an engine; :meth:`ICudaEngine.create_engine_inspector` makes it."""
+    """Describes the layers of an engine; :meth:`ICudaEngine.create_engine_inspector` makes it."""
 
     def __init__(self, loaded: LoadedEngine, *, engine: object) -> None:
         self._loaded = loaded
@@ -24,7 +24,7 @@ class EngineInspector:
 
     @property
     def execution_context(self) -> IExecutionContext | None:
-        """The context whose shapes are told; None for what does not depend on shapes."""
+        """The context whose shapes are described; None to leave shapes out."""
         return self._context
 
     @execution_context.setter
@@ -32,7 +32,7 @@ class EngineInspector:
         self._context = context
 
     def get_engine_information(self, format: LayerInformationFormat) -> str:
-        """Return what there is to tell about all layers.
+        """Describe all layers.
 
         Parameters
         ----------
@@ -46,7 +46,7 @@ class EngineInspector:
         return "".join(f"{_one_line(layer)}\n" for layer in layers)
 
     def get_layer_information(self, layer_index: int, format: LayerInformationFormat) -> str:
-        """Return what there is to tell about one layer; empty, and an error logged, if there is none."""
+        """Describe one layer; return an empty string, and log an error, if there is no such layer."""
         count = len(self._loaded.plan.graph.nodes)
         if not 0 <= layer_index < count:
             self._loaded.reporter.misuse(

@@ -30,13 +30,13 @@ def execute(
     program : Program
         The network.
     inputs : list of torch.Tensor
-        In the plan's order; shape tensors in host memory.
+        The inputs, in the plan's order; shape tensors are in host memory.
     weights : WeightStore
         Its weights.
     device : torch.device
         The engine's device.
     timer : LayerTimer or None
-        Told of every layer.
+        Records the time of every layer.
     unknown : frozenset of int
         Positions of the layers whose results were not inferred.
 

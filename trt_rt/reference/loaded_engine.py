@@ -1,4 +1,4 @@
-"""A plan that has been loaded: what an engine and its contexts share."""
+"""A loaded plan, which an engine shares with its contexts."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class LoadedEngine:
     Attributes
     ----------
     plan, program, weights, device
-        What it runs, and where.
+        The network and its device.
     reporter : Reporter
-        Where it reports.
+        Receives its messages.
     input_numbers, output_numbers : dict
         Position of each input and output, by name.
     """
@@ -79,7 +79,7 @@ class LoadedEngine:
         }
 
     def refit(self, values: Mapping[int, torch.Tensor]) -> None:
-        """Change weights: by number, of their shape and dtype. No run may be under way."""
+        """Change weights, by number, to values of the same shape and dtype. No run may be in progress."""
         self.weights.refit(values)
         contents = [
             self._content[weight.offset : weight.offset + weight.nbytes] for weight in self.plan.weights
@@ -94,11 +94,11 @@ class LoadedEngine:
     def infer(
         self, shapes: tuple[tuple[int, ...], ...], shape_tensors: dict[int, torch.Tensor]
     ) -> InferredShapes:
-        """Infer what follows from input shapes and the values of shape tensors."""
+        """Infer shapes and memory from input shapes and the values of shape tensors."""
         return infer_shapes(self.plan, self.program, self.weights, shapes, shape_tensors)
 
     def infer_profile(self, profile: Profile, which: str) -> InferredShapes:
-        """Infer what follows from the ``min``, ``opt`` or ``max`` shapes and values of a profile."""
+        """Infer shapes and memory from the ``min``, ``opt`` or ``max`` of a profile."""
         tensors = {
             number: torch.tensor(getattr(values, which), dtype=tensor.dtype, device="cpu").reshape(
                 tensor.shape
@@ -109,12 +109,12 @@ class LoadedEngine:
         return self.infer(tuple(getattr(shapes, which) for shapes in profile.shapes), tensors)
 
     def check(self) -> None:
-        """Check that the network makes what the plan declares, as far as shapes can tell.
+        """Check by inference that the network makes the dtypes and shapes that the plan declares.
 
         Raises
         ------
         PlanError
-            It does not, with none of the shapes of a profile.
+            It does not with the shapes of a profile, neither the best nor the extreme ones.
         """
         for profile in self.plan.profiles:
             try:
@@ -128,7 +128,7 @@ class LoadedEngine:
                     )
 
     def _infer_any(self, profile: Profile) -> InferredShapes:
-        """Infer what follows from a profile's best shapes, or from others if the network refuses those."""
+        """Infer from the best shapes of a profile, or from others if the network refuses those."""
         try:
             return self.infer_profile(profile, "opt")
         except ExecutionError as error:
@@ -150,12 +150,12 @@ def load(serialized: memoryview, reporter: Reporter) -> LoadedEngine:
     serialized : memoryview
         The plan; copied.
     reporter : Reporter
-        Where the engine reports.
+        Receives the engine's messages.
 
     Raises
     ------
     PlanError
-        The plan is refused, or this machine lacks its device.
+        The plan is malformed, or this machine lacks its device.
     """
     copy = aligned_copy(serialized)
     plan, content = unpack_plan(copy)

@@ -50,7 +50,7 @@ class Logger(ILogger):
     Parameters
     ----------
     min_severity : ILogger.Severity
-        Messages that are less grave are dropped.
+        Less severe messages are dropped.
     """
 
     def __init__(self, min_severity: LogSeverity = LogSeverity.WARNING) -> None:
@@ -59,7 +59,7 @@ class Logger(ILogger):
 
     @property
     def min_severity(self) -> LogSeverity:
-        """Messages that are less grave are dropped."""
+        """Less severe messages are dropped."""
         return self._min_severity
 
     @min_severity.setter
@@ -74,23 +74,23 @@ class Logger(ILogger):
 
 
 class Reporter:
-    """Sends messages to a logger in the form that TensorRT gives them.
+    """Formats messages as TensorRT does, and sends them to a logger.
 
     Parameters
     ----------
     logger : ILogger
-        Where they go.
+        Receives the messages.
     """
 
     def __init__(self, logger: ILogger) -> None:
         self.logger = logger
 
     def misuse(self, call: str, reason: str) -> None:
-        """Report that the arguments of a call, or its moment, are wrong."""
+        """Report a call that is wrong: in its arguments, or at this time."""
         self._send(LogSeverity.ERROR, f"{call}: Error Code 3: API Usage Error ({reason})")
 
     def failure(self, call: str, reason: str) -> None:
-        """Report that a call was right but could not be carried out."""
+        """Report a correct call that failed."""
         self._send(LogSeverity.ERROR, f"{call}: Error Code 2: Internal Error ({reason})")
 
     def bad_plan(self, call: str, reason: str) -> None:
@@ -98,16 +98,16 @@ class Reporter:
         self._send(LogSeverity.ERROR, f"{call}: Error Code 1: Serialization ({reason})")
 
     def warn(self, message: str) -> None:
-        """Report what is not an error but probably not wanted."""
+        """Report something that is allowed and probably a mistake."""
         self._send(LogSeverity.WARNING, message)
 
     def inform(self, message: str) -> None:
-        """Report what happened."""
+        """Report an event."""
         self._send(LogSeverity.INFO, message)
 
     def _send(self, severity: LogSeverity, message: str) -> None:
         try:
             self.logger.log(severity, message)
         except Exception as error:
-            # TensorRT calls loggers from C++ that no exception may cross; it prints and goes on.
+            # TensorRT calls loggers from C++, which no exception may cross. It prints and continues.
             print(f"[ERROR] Exception caught in log(): {error}", file=sys.stderr)  # noqa: T201

@@ -1,4 +1,7 @@
-"""Puts a plan together; imported by ``build`` when it is called, because torch.export is slow to import."""
+"""Puts a plan together.
+
+``build`` imports this file when it is called, because torch.export is slow to import.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ __all__ = ["PlanBuilder"]
 
 
 class PlanBuilder:
-    """Exports a network and makes its plan; the parameters are those of ``build``."""
+    """Exports a network and makes its plan. The parameters are those of ``build``."""
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class PlanBuilder:
         """
         plan = Plan(
             name=name,
-            # Shapes are inferred here, whatever the machine that will run the engine.
+            # Shapes are inferred on this machine, which may lack the device of the engine.
             device="cpu",
             streamable_weights=streamable_weights,
             refittable=self._refittable,
@@ -82,7 +85,7 @@ class PlanBuilder:
             graph=self._graph,
         )
         try:
-            # The plan is read back as any plan is, so that none is built that would be refused.
+            # Reading the plan back ensures that no plan is built that would be refused.
             loaded = load(memoryview(pack_plan(plan, self._weight_bytes)), Reporter(Logger()))
             shapes = self._example_shapes(loaded)
         except (PlanError, ExecutionError) as error:
@@ -202,7 +205,7 @@ def _check_alias(output: OutputTensor, source: InputTensor) -> None:
 def _collect_weights(
     named: list[NamedWeight], refittable: bool
 ) -> tuple[tuple[Weight, ...], list[bytes], dict[FxNode, int]]:
-    """Lay out the weights, each once, however many names it has; once for each name if they can change."""
+    """Lay out the weights: each once, or once for each of its names where they can change."""
     weights: list[Weight] = []
     contents: list[bytes] = []
     numbers: dict[FxNode, int] = {}
@@ -232,9 +235,9 @@ def _bytes_of(value: torch.Tensor) -> bytes:
 
 
 def _scratch_bytes(loaded: LoadedEngine, profile: Profile) -> int:
-    """Memory for intermediate results at a profile's largest shapes.
+    """Return the memory for intermediate results at a profile's largest shapes.
 
-    Where these are beyond what PyTorch can count, as when nothing bounds them, at its best shapes.
+    Where these are too large for PyTorch, as when nothing bounds them, the best shapes count.
     """
     for which in ("max", "opt"):
         try:

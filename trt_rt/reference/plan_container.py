@@ -13,7 +13,8 @@ offset     bytes  content
 64 + ...          weights; each begins at a multiple of 64 bytes
 =========  =====  ==================================================================
 
-JSON and raw numbers cannot carry code, so reading a plan runs none of its own.
+JSON and raw numbers cannot carry code, so reading a plan runs no code from it. The SHA-256 finds damage; it
+is no signature.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PLAN_MAGIC = b"TRTRTREF"
 FORMAT_VERSION = 3
 
 ALIGNMENT = 64
-"""Bytes; what PyTorch gives to tensors on the CPU, so that weights can be used where they lie."""
+"""Bytes. PyTorch aligns tensors on the CPU so, and weights can be used where they are in the plan."""
 
 _PREFIX = struct.Struct("<8sIIQQ32s")
 _LARGEST_HEADER = 64 << 20
@@ -49,7 +50,7 @@ def aligned(size: int) -> int:
 
 
 def aligned_copy(plan: memoryview) -> memoryview:
-    """Copy a plan to memory that begins at a multiple of :data:`ALIGNMENT`, as its weights then do."""
+    """Copy a plan to memory that begins at a multiple of :data:`ALIGNMENT`, which aligns its weights."""
     memory = bytearray(len(plan) + ALIGNMENT)
     start = -torch.frombuffer(memory, dtype=torch.uint8).data_ptr() % ALIGNMENT
     copy = memoryview(memory)[start : start + len(plan)]
@@ -63,7 +64,7 @@ def pack(header: dict[str, Any], weights: Sequence[bytes | memoryview]) -> bytes
     Parameters
     ----------
     header : dict
-        What JSON can express, without NaN and infinities.
+        Values that JSON can express, without NaN and infinities.
     weights : sequence of bytes
         Written one after the other, each padded to a multiple of 64 bytes.
 
@@ -96,7 +97,7 @@ def unpack(plan: memoryview) -> tuple[dict[str, Any], memoryview]:
     Returns
     -------
     header : dict
-        Parsed, not yet validated.
+        Parsed, but not checked.
     weights : memoryview
         A view of `plan`.
 

@@ -1,4 +1,4 @@
-"""Optimization profiles: what the user asked for, checked against what export allows."""
+"""Makes optimization profiles from the user's request and the ranges that torch.export found."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def build_profiles(
     inputs, examples
         The inputs and their example values.
     dimensions : Dimensions
-        What export says of their sizes.
+        Their symbolic sizes.
 
     Raises
     ------
     CompileError
-        A profile names no input, leaves a dynamic one out, or allows what export does not.
+        A profile names something that is no input, leaves out a dynamic input, or is wider than export
+        allows.
     """
     if wanted is not None and not wanted:
         raise CompileError(

@@ -1,4 +1,4 @@
-"""A plan's graph made ready to run: where each layer runs, and what is no longer needed after it."""
+"""A plan's graph prepared for running: where each layer runs, and which values are dropped after it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Placement(enum.Enum):
     HOST = enum.auto()
     """In host memory: a shape tensor, or computed from shape tensors."""
     WEIGHT = enum.auto()
-    """In either memory or both, as the layers that read it need it."""
+    """In the memory where its layers read it, or in both memories."""
     NUMBER = enum.auto()
-    """A Python number, such as a size; or nothing, from an assertion."""
+    """No tensor: a Python number, such as a size, or the None of an assertion."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _fill_in(argument: Argument, operands: Mapping[int, Any], places: Mapping[Pl
 
 
 class Program:
-    """The steps of a plan's network, and where its values are.
+    """The steps of a plan's network, and the places of its values.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ class Program:
 
     @property
     def waits_for_device(self) -> bool:
-        """Whether a run must wait for the device: for a size or a number, or to copy from host memory."""
+        """Whether a run must wait for the device, for a size or a number, or to copy from host memory."""
         return any(
             step.needs_values
             or any(self.is_upload(step, index) or self.is_download(step, index) for index in step.reads)

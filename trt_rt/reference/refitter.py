@@ -29,8 +29,8 @@ class Refitter:
     Raises
     ------
     TypeError
-        The engine cannot be refitted; an error is logged. So do TensorRT's bindings, whose factory then has
-        nothing to return.
+        The engine cannot be refitted; an error is logged. TensorRT's bindings raise it too, because their
+        factory returns nothing then.
     """
 
     def __init__(self, engine: ICudaEngine, logger: ILogger) -> None:
@@ -52,18 +52,18 @@ class Refitter:
         return list(self._loaded.refittable)
 
     def get_missing_weights(self) -> list[str]:
-        """Return the names of weights that must be set too: none, because no two are combined."""
+        """Return the names of weights that must be set too: none, because the backend combines no weights."""
         return []
 
     def get_weights_prototype(self, weights_name: str) -> Weights:
-        """Return the type and the number of elements of a weight; -1 elements if there is none to change."""
+        """Return the type and the number of elements of a weight; -1 elements for an unknown name."""
         weight = self._find(weights_name)
         if weight is None:
             return Weights(DataType.FLOAT, 0, -1)
         return Weights(TENSORRT_DTYPES[weight.dtype], 0, torch.Size(weight.shape).numel())
 
     def get_named_weights(self, weights_name: str) -> Weights:
-        """Return what was set; no weights, and an error logged, if nothing was."""
+        """Return the weights that were set; if none were, log an error and return an empty array."""
         if weights_name in self._set:
             return self._set[weights_name][0]
         self._reporter.misuse("IRefitter::getNamedWeights", f"{weights_name!r} was not set")
@@ -81,7 +81,7 @@ class Refitter:
         weights : Weights
             The values: contiguous, in the order of PyTorch's dimensions.
         location : TensorLocation
-            The memory that they are in: the host's or the engine's device's.
+                The memory that holds them: the host's, or that of the engine's device.
 
         Returns
         -------
@@ -108,12 +108,12 @@ class Refitter:
 
     @plain
     def refit_cuda_engine(self) -> bool:
-        """Give the engine the values that were set; contexts and what was set stay.
+        """Give the engine the values that were set. Contexts stay valid, and the values stay set.
 
         Returns
         -------
         bool
-            False, and an error logged, if they could not be copied: then some may have been.
+            False, and an error is logged, if they could not all be copied.
         """
         loaded = self._loaded
         numbers = loaded.refittable

@@ -1,4 +1,4 @@
-"""``Runtime``: makes engines of plans."""
+"""``Runtime``: deserializes plans."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Runtime:
     Parameters
     ----------
     logger : ILogger
-        Receives the messages of the runtime, and of all that comes from it.
+        Receives the messages of the runtime and of everything that it makes.
 
     Raises
     ------
     TypeError
-        `logger` is none.
+        `logger` is no ``ILogger``.
     """
 
     def __init__(self, logger: ILogger) -> None:
@@ -40,7 +40,7 @@ class Runtime:
 
     @property
     def engine_host_code_allowed(self) -> bool:
-        """Whether plans may bring code that runs on the host; a reference plan cannot have any."""
+        """Whether plans may contain code that runs on the host. Reference plans never do."""
         return self._engine_host_code_allowed
 
     @engine_host_code_allowed.setter
@@ -51,20 +51,20 @@ class Runtime:
     def deserialize_cuda_engine(
         self, serialized_engine: bytes | bytearray | memoryview
     ) -> ICudaEngine | None:
-        """Make an engine of a plan that :func:`trt_rt.reference.build` made.
+        """Make an engine from a plan of :func:`trt_rt.reference.build`.
 
         A plan for CUDA is loaded on the current CUDA device.
 
         Parameters
         ----------
         serialized_engine : buffer
-            The plan; copied, so that it can be dropped afterwards.
+            The plan. It is copied, so it may be dropped afterwards.
 
         Returns
         -------
         ICudaEngine or None
-            None, and an error logged, if the plan is of another kind or version, truncated, corrupted, or
-            cannot run on this machine.
+            None if the plan is of another kind or version, is truncated, corrupted or malformed, or cannot
+            run on this machine; an error is logged then.
 
         Raises
         ------

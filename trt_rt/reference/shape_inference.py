@@ -1,8 +1,8 @@
-"""Finds the shapes of a network's outputs without running it on data.
+"""Infers the shapes of a network's outputs without running it on data.
 
-The network is run on PyTorch's meta device, where tensors have shapes and no values. Shape tensors, and what
-is computed from them, are real, so that sizes taken from them are known. What depends on values in device
-memory becomes unknown, and so does all that depends on it.
+The network runs on PyTorch's meta device, where tensors have shapes and no values. Shape tensors, and the
+values that are computed from them, are real, so that sizes taken from them are known. A value that depends on
+device memory is unknown, and so is everything computed from it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _UNKNOWN = _Unknown()
 
 @dataclass(frozen=True)
 class InferredShapes:
-    """What one set of input shapes leads to.
+    """The result of inference for one set of input shapes.
 
     Attributes
     ----------
@@ -73,14 +73,14 @@ def infer_shapes(
     plan, program, weights
         The network.
     shapes : sequence of tuple of int
-        Of the inputs.
+        The inputs' shapes.
     shape_tensors : dict
         The inputs in host memory, by number, with their values.
 
     Returns
     -------
     InferredShapes
-        What follows.
+        Shapes and memory.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def _without_values(dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
     try:
         return torch.empty(shape, dtype=dtype, device=META)
     except RuntimeError as error:
-        # The dimensions are each within bounds, but not their product.
+        # Each dimension is within bounds, but their product is not.
         raise ExecutionError(f"a tensor of shape {list(shape)} is too large: {error}") from error
 
 
@@ -173,7 +173,7 @@ def _result(step: Step, operands: dict[int, Any]) -> Any:
         check_tensors(result)
         return result
     except NotImplementedError:
-        # PyTorch cannot tell this operator's result without running it.
+        # PyTorch cannot infer the result of this operator without running it.
         return _UNKNOWN
     except Exception as error:
         raise ExecutionError(
@@ -182,7 +182,7 @@ def _result(step: Step, operands: dict[int, Any]) -> Any:
 
 
 def _new_bytes(result: Any, operands: Iterable[Any]) -> int:
-    """Bytes that a result needs beyond those of what it was made from."""
+    """Return the bytes of a result that it does not share with its operands."""
     results = result if isinstance(result, (list, tuple)) else [result]
     operands = [operand for operand in operands if isinstance(operand, torch.Tensor)]
     shared = {operand.untyped_storage()._cdata for operand in operands}

@@ -1,4 +1,4 @@
-"""The weights of a loaded engine: on its device, or streamed to it from the host in every run."""
+"""The weights of a loaded engine, which stay on its device or are streamed to it in every run."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class WeightStore:
     Parameters
     ----------
     plan : Plan
-        What the plan says of them.
+        Describes the weights.
     content : memoryview
         Their bytes, aligned to 64 bytes; weights on the CPU are views of them.
     device : torch.device
         The device that runs the engine.
     on_device : iterable of int
-        Which weights layers need on the device; every weight is in host memory too.
+        Numbers of the weights that layers need on the device. Every weight is in host memory too.
 
     Raises
     ------
     PlanError
-        A weight's bytes are no values of its type.
+        The bytes of a weight are not values of its type.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class WeightStore:
 
     @property
     def budget(self) -> int:
-        """Bytes that may stay on the device; the rest is copied there in every run."""
+        """Bytes of weights that may stay on the device; the others are copied there in every run."""
         return self._budget
 
     @budget.setter
@@ -74,7 +74,7 @@ class WeightStore:
 
     @property
     def scratch_size(self) -> int:
-        """Bytes of the largest weight that is streamed: one is on the device at a time, or a few."""
+        """Bytes of the largest streamed weight. Only one is on the device at a time, or a few."""
         return max((self._host[index].nbytes for index in self.streamed), default=0)
 
     def host(self, index: int) -> torch.Tensor:
@@ -89,7 +89,7 @@ class WeightStore:
 
     @plain
     def refit(self, values: Mapping[int, torch.Tensor]) -> None:
-        """Give weights new values, of the same shape and dtype, where they lie."""
+        """Overwrite weights in place with values of the same shape and dtype."""
         for index, value in values.items():
             self._host[index].copy_(value)
         if self._device.type != "cpu":
@@ -97,7 +97,7 @@ class WeightStore:
                 self._resident[index].copy_(self._host[index])
 
     def _place(self) -> None:
-        """Keep weights on the device, in their order, as long as the budget lasts."""
+        """Keep weights on the device, in their order, until the budget is used up."""
         left = self._budget if self.streamable_size else None
         resident: dict[int, torch.Tensor] = {}
         for index in sorted(self._on_device):

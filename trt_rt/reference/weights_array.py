@@ -1,4 +1,4 @@
-"""``Weights``: an array of weights, by its address."""
+"""``Weights``: the address and the size of an array of weights."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _ITEM_SIZES = {member: dtype.itemsize for dtype, member in TENSORRT_DTYPES.items
 
 
 class Weights:
-    """An array of weights in memory of its user's.
+    """An array of weights in memory that the user owns.
 
     Parameters
     ----------
     type : DataType
-        Of an element.
+        Type of an element.
     ptr : int
-        Address of the first; 0 for none.
+        Address of the first element; 0 for none.
     count : int
-        How many there are; -1 from :meth:`Refitter.get_weights_prototype` for a name that it does not know.
+        Number of elements; -1 from :meth:`Refitter.get_weights_prototype` for an unknown name.
     """
 
     def __init__(self, type: DataType = DataType.FLOAT, ptr: int = 0, count: int = 0) -> None:
