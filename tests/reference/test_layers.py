@@ -65,6 +65,8 @@ ON_SEQUENCES: list[nn.Module] = [
     nn.LSTM(16, 8, 2, batch_first=True, bidirectional=True),
     nn.GRU(16, 8, batch_first=True),
     nn.RNN(16, 8, batch_first=True),
+    nn.utils.parametrizations.weight_norm(nn.Linear(16, 4)),
+    nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 8, 3), dim=2),
     nn.LayerNorm(16),
     nn.RMSNorm(16),
     nn.PReLU(),

@@ -76,6 +76,20 @@ def _unique_dim(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
     return _aten.unique_dim.default(tensor, *args, **kwargs)
 
 
+def _weight_norm(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Check the operands of the fused kernel, which reads the norms as it reads the weights."""
+
+    def normalize(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> Any:
+        if v.dtype != g.dtype or not v.is_floating_point() or not v.numel():
+            raise TypeError(f"weights of {v.dtype}{list(v.shape)} cannot have norms of {g.dtype}")
+        norms = v.size(dim) if dim in (0, v.dim() - 1) else g.numel()
+        if g.numel() != norms:
+            raise ValueError(f"weights of shape {list(v.shape)} have {norms} norms, not {g.numel()}")
+        return function(v, g, dim)
+
+    return normalize
+
+
 def _pieces(function: Callable[..., Any]) -> Callable[..., Any]:
     """Check into how many tensors an operator splits one by a size."""
 
@@ -126,6 +140,8 @@ SAFE_OPERATORS: dict[str, Callable[..., Any]] = {
     "aten.repeat_interleave.Tensor": _repeat_interleave,
     "aten.repeat_interleave.self_Tensor": _repeat_interleave_self,
     "aten.unique_dim.default": _unique_dim,
+    "aten._weight_norm.default": _weight_norm(_aten._weight_norm.default),
+    "aten._weight_norm_interface.default": _weight_norm(_aten._weight_norm_interface.default),
     # The numbers of these results depend on sizes.
     **{
         f"aten.{name}": _pieces(operator.attrgetter(name)(_aten))
