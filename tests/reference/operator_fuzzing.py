@@ -39,8 +39,8 @@ __all__ = ["OPERATORS", "Report", "campaign"]
 OPERATORS = tuple(sorted(ALLOWED_OPERATORS | set(NUMBER_FUNCTIONS)))
 """Everything that a plan may call, but for ``operator.getitem``."""
 
-MEMORY = 8 << 30
-"""Bytes of address space of the process; PyTorch's own libraries need about one eighth."""
+MEMORY = 4 << 30
+"""Bytes of address space of the process; PyTorch's own libraries need about one third."""
 
 SHAPES = ((), (0,), (1,), (5,), (3, 3), (2, 3), (40, 4), (2, 0, 3), (2, 3, 4), (1, 2, 5, 5), (1, 1, 2, 3, 3))
 IO_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool)
@@ -92,7 +92,7 @@ class Report:
     faults: tuple[str, ...]
 
 
-def campaign(operators: Sequence[str], count: int, seed: int, *, patience: float = 20.0) -> Report:
+def campaign(operators: Sequence[str], count: int, seed: int, *, patience: float = 60.0) -> Report:
     """Call each of `operators` `count` times.
 
     A process of its own runs the cases. It is started again behind a case that ends it or that takes longer
