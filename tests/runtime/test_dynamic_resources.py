@@ -31,7 +31,7 @@ class Recording:
             self.given.append((address, size))
             set_memory(context, address, size)
 
-        def note_context(engine: Any, name: str, *, user_managed: bool = False) -> Any:
+        def note_context(engine: Any, name: str, *, user_managed: bool = False, config: Any = None) -> Any:
             self.user_managed.append(user_managed)
             return create(engine, name, user_managed=user_managed)
 

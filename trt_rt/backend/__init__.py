@@ -8,6 +8,7 @@ from trt_rt.backend.adapter import Backend
 from trt_rt.backend.choice import Choice, choose_backend, first
 from trt_rt.backend.plan_kind import PlanKind, identify_plan
 from trt_rt.backend.registry import BUILDERS, NAMES, load
+from trt_rt.backend.runtime_settings import RuntimeSettings
 from trt_rt.backend.status import BackendStatus, backends
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "BackendStatus",
     "Choice",
     "PlanKind",
+    "RuntimeSettings",
     "backends",
     "choose_backend",
     "first",

@@ -16,6 +16,7 @@ from trt_rt._core.io_tensor import IOTensor, ProfileRange
 from trt_rt.backend.engine_refitter import EngineRefitter
 from trt_rt.backend.log import TensorRTLog
 from trt_rt.backend.plan_kind import PlanKind, identify_plan
+from trt_rt.backend.runtime_settings import has_runtime_settings
 from trt_rt.backend.shared_libraries import loaded_by
 from trt_rt.errors import BackendError, ExecutionError, PlanError
 
@@ -235,7 +236,24 @@ class Backend:
             raise BackendError(f"engine {name!r}: {self.name} made no plan of it. {self._says()}")
         return bytes(plan)
 
-    def create_context(self, engine: Any, name: str, *, user_managed: bool = False) -> Any:
+    def require_runtime_settings(self) -> None:
+        """Raise unless this TensorRT has the settings of `RuntimeSettings`.
+
+        Raises
+        ------
+        BackendError
+            It has none.
+        """
+        if not has_runtime_settings(self.api):
+            raise BackendError(
+                f"backend {self.name!r} has no runtime settings: RuntimeSettings and runtime_config are for "
+                "TensorRT-RTX, whose kernels are compiled when an engine runs. Leave them out, or build the "
+                "engine with backend='tensorrt_rtx'."
+            )
+
+    def create_context(
+        self, engine: Any, name: str, *, user_managed: bool = False, config: Any = None
+    ) -> Any:
         """A new ``IExecutionContext``.
 
         Parameters
@@ -246,13 +264,20 @@ class Backend:
             For messages.
         user_managed : bool, optional
             It runs in scratch memory of `set_device_memory` only.
+        config : IRuntimeConfig, optional
+            The settings that it runs with. Default: TensorRT's.
 
         Raises
         ------
         BackendError
             If TensorRT makes none, mostly for lack of memory.
         """
-        if user_managed:
+        if config is not None:
+            if user_managed:
+                strategies = self.api.ExecutionContextAllocationStrategy
+                config.set_execution_context_allocation_strategy(strategies.USER_MANAGED)
+            context = engine.create_execution_context(config)
+        elif user_managed:
             context = engine.create_execution_context(
                 self.api.ExecutionContextAllocationStrategy.USER_MANAGED
             )

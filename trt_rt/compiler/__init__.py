@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trt_rt.compiler.atomic_file import check_writable, write_atomically
+from trt_rt.backend.atomic_file import check_writable, write_atomically
 from trt_rt.compiler.building import BuiltPlan, build, build_plan
 from trt_rt.compiler.onnx_export import export_onnx, export_program
 from trt_rt.compiler.onnx_model import OnnxModel

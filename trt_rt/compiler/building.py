@@ -1,4 +1,4 @@
-"""From a model to a plan: choose a builder, export, cast, build."""
+"""The build of one plan: choose a builder, export the model, cast it, build."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend
-from trt_rt.compiler.atomic_file import check_writable
+from trt_rt.backend.atomic_file import check_writable
 from trt_rt.compiler.builder_choice import choose_builder
 from trt_rt.compiler.network_io import reference_io
 from trt_rt.compiler.onnx_export import DynamicShapes, export_onnx, export_program
@@ -39,12 +39,12 @@ Model: TypeAlias = (
     "torch.nn.Module | ExportedProgram | str | os.PathLike[str] | bytes | bytearray | memoryview "
     "| onnx.ModelProto"
 )
-"""What a plan can be built from."""
+"""The forms of a model that a plan can be built from."""
 
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """A plan and how it came about.
+    """A plan, its I/O tensors, and the time that it took.
 
     Attributes
     ----------
@@ -53,11 +53,11 @@ class BuiltPlan:
     backend : str
         The backend that built it.
     io : tuple of IOTensor
-        Its I/O tensors, inputs first, as the network has them that the builder was given.
+        The I/O tensors of the network that the builder was given, inputs first.
     export_seconds : float
-        Time for the export from PyTorch to what the builder reads; 0 for what was ONNX already.
+        Time for the export from PyTorch to the form that the builder reads; 0 for an ONNX model.
     build_seconds : float
-        Time for the builder, its parser included.
+        Time for parser and builder.
     """
 
     plan: bytes
@@ -91,55 +91,56 @@ def build(
 ) -> bytes:
     """Build a plan: a serialized engine, for :class:`trt_rt.TRTModule`, :class:`trt_rt.Engine` or a file.
 
-    The way is ``torch.export``, ``torch.onnx.export`` and TensorRT's own ONNX parser and builder.
+    The model goes through ``torch.export``, ``torch.onnx.export``, and TensorRT's ONNX parser and builder.
 
     Parameters
     ----------
     model : torch.nn.Module, torch.export.ExportedProgram, path, bytes or onnx.ModelProto
-        The network: a module in evaluation mode, what torch.export made of one, or an ONNX model. A str is
-        the path of an ONNX file; its external data is looked for beside it.
+        The network: a module in evaluation mode, a program that torch.export made of one, or an ONNX model. A
+        str is the path of an ONNX file, whose external data must be in the same folder.
     arg_inputs : sequence, optional
-        Example inputs of a module, and of a module only. Dimensions that vary should be 2 or more here, as
+        Example inputs. Only a module takes them. Dimensions that vary should be 2 or more here, because
         torch.export treats 0 and 1 as constants.
     kwarg_inputs : mapping, optional
         Example inputs of a module by keyword.
     dynamic_shapes : dict, tuple or list, optional
         Which dimensions of a module's inputs vary, as ``torch.export.export`` takes it.
     profiles : sequence of Profile, optional
-        For each optimization profile and each input that has dynamic dimensions, the ``(min, opt, max)``
-        shapes; for a shape tensor its values. Default: one profile, from the smallest to the largest sizes
-        in `dynamic_shapes`, best at the example inputs. An ONNX model with dynamic dimensions needs it.
+        For each optimization profile and each input with dynamic dimensions, the ``(min, opt, max)`` shapes;
+        for a shape tensor, its values. Default: one profile with the smallest and the largest sizes of
+        `dynamic_shapes`, tuned for the shapes of the example inputs. An ONNX model with dynamic dimensions
+        needs profiles.
     precision : {"strong", "fp32", "fp16", "bf16"}
-        What the engine computes in. "strong": the dtypes of the model. Others: a module is cast, and its
-        inputs and outputs keep their dtypes. An exported program or ONNX model that is of another
-        precision can be built only by TensorRT 10, which has weakly typed networks. TensorRT may use TF32
-        for float32 on GPUs that have it, as is its default.
+        The precision of the engine's arithmetic. "strong" keeps the dtypes of the model. With the others, a
+        module is cast, and its inputs and outputs keep their dtypes. An exported program or ONNX model of
+        another precision can be built only by TensorRT 10, which has weakly typed networks. On GPUs with
+        TF32, TensorRT uses it for float32 by default.
     backend : str or Backend
         "tensorrt", "tensorrt_rtx", "reference"; "auto" is the first of these that can build here.
     workspace_bytes : int, optional
-        Most scratch memory, in bytes, that a layer may use. Default: TensorRT's.
+        The most scratch memory, in bytes, that a layer may use. Default: TensorRT's.
     version_compatible : bool
         Whether later versions of TensorRT, and the lean runtime, can run the plan.
     hardware_compatible : bool
-        Whether every GPU from Ampere on can run the plan, and not only such as it was built on.
+        Whether every GPU from Ampere on can run the plan, and not only the kind that built it.
     refittable : bool
         Whether weights can be replaced in the engine.
     weight_streaming : bool
         Whether weights may stay in host memory until they are needed.
     optimization_level : int, optional
-        0 to 5: how long to search for faster kernels. Default: TensorRT's (3).
+        How long to search for faster kernels, from 0 to 5. Default: TensorRT's (3).
     timing_cache : path or bytearray, optional
-        Measured timings: read, used, and replaced by those of this build and earlier ones. One that TensorRT
-        refuses is left out, with a logged warning.
+        Measured timings. They are read, used, and written back with those of this build. A cache that
+        TensorRT refuses is ignored, with a logged warning.
     compute_capabilities : sequence of (int, int)
-        GPUs that the plan is for, such as ``[(8, 6), (12, 0)]``. Only TensorRT-RTX has this.
+        The GPUs that can run the plan, such as ``[(8, 6), (12, 0)]``. Only TensorRT-RTX has this option.
     progress : bool, optional
-        Whether to show a progress bar on stderr. Default: if that is a terminal and rich is installed.
+        Whether to show a progress bar on stderr. Default: only if stderr is a terminal and rich is installed.
     input_names, output_names : sequence of str, optional
         Names of the I/O tensors of a module or exported program, in order. Default: the names of
         ``forward``'s parameters, and ``output0``, ``output1``, ...
     device : {"cpu", "cuda"}, optional
-        What a plan of the reference backend runs on. Default: what the model is on.
+        The device that runs a plan of the reference backend. Default: the device of the model.
 
     Returns
     -------
@@ -149,12 +150,14 @@ def build(
     Raises
     ------
     CompileError
-        The model cannot be exported, parsed or built; an option is not there or contradicts another; an
-        input or a profile does not fit. The message says what to do.
+        The model cannot be exported, parsed or built; the backend lacks an option, or an option contradicts
+        another; an input or a profile does not fit. The message says what to do.
+    OSError
+        The timing cache cannot be read or written.
     BackendError
         The backend is not installed, or cannot build on this machine.
     KeyboardInterrupt
-        Ctrl-C, after the build has ended in an orderly way.
+        After Ctrl-C, once the builder has stopped.
 
     Notes
     -----
@@ -162,6 +165,32 @@ def build(
     and `refittable`. It ignores the options that tell TensorRT how to choose kernels and for which GPU:
     `workspace_bytes`, `version_compatible`, `hardware_compatible`, `optimization_level`, `timing_cache` and
     `compute_capabilities`.
+
+    Examples
+    --------
+    >>> import torch, trt_rt
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval()
+
+    A plan for batches of 1 to 8, with the best backend that can build on this machine:
+
+    >>> batch = torch.export.Dim("batch", min=1, max=8)
+    >>> plan = trt_rt.build(network, (torch.zeros(2, 4),), dynamic_shapes=({0: batch},))
+
+    The reference backend runs anywhere. `trt_rt.TRTModule` runs the plan:
+
+    >>> plan = trt_rt.build(
+    ...     network, (torch.zeros(2, 4),), dynamic_shapes=({0: batch},), backend="reference"
+    ... )
+    >>> module = trt_rt.TRTModule(plan, device="cpu")
+    >>> x = torch.randn(5, 4)
+    >>> torch.allclose(module(x), network(x))
+    True
+
+    Save the plan. An interrupted write leaves no half a file:
+
+    >>> trt_rt.compiler.write_atomically("network.plan", plan)
+    >>> trt_rt.Engine.load("network.plan", device="cpu").name
+    'network.plan'
     """
     options = BuildOptions(
         precision=precision,
@@ -314,14 +343,14 @@ def _check_names(argument: str, names: Sequence[str], count: int) -> None:
 
 
 def _refuse_given(what: str, **arguments: object) -> None:
-    """Raise if an argument that only a module can use is given with what is exported already."""
+    """Raise if an argument that only a module can use is given with another kind of model."""
     given = [name for name, value in arguments.items() if value is not None]
     if given:
         raise CompileError(f"{what} has its own inputs, so {' and '.join(given)} cannot be given with it")
 
 
 def _output_names(program: ExportedProgram) -> list[str]:
-    """Names like those that the reference backend gives; an exporter's own come from its operators."""
+    """Return the default names of outputs, which are those of the reference backend."""
     return [f"output{number}" for number in range(len(program.graph_signature.user_outputs))]
 
 

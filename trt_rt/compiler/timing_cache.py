@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trt_rt.compiler.atomic_file import write_atomically
+from trt_rt.backend.atomic_file import write_atomically
 from trt_rt.compiler.options import TimingCache
 
 __all__ = ["attach_timing_cache", "store_timing_cache"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from trt_rt.backend import RuntimeSettings
 from trt_rt.engine.handle import EngineHandle
 from trt_rt.engine.placement import current_device
 from trt_rt.engine.workspaces import shared_workspace
@@ -24,10 +25,13 @@ class ContextSettings:
         Whether scratch memory is sized for the shapes in use and shared by the contexts of one stream.
     profiler : object or None
         TensorRT's ``IProfiler`` that is told the time of every layer.
+    runtime : RuntimeSettings or None
+        Settings of TensorRT-RTX, also for the contexts of CUDA graphs. None: TensorRT's own.
     """
 
     shared_workspace: bool = False
     profiler: Any = None
+    runtime: RuntimeSettings | None = None
 
 
 class ContextFactory:
@@ -62,7 +66,7 @@ class ContextFactory:
             If there is no memory for it.
         """
         settings = self.settings  # read once: another thread may replace them meanwhile
-        context = self._create(user_managed=settings.shared_workspace)
+        context = self._create(settings.runtime, user_managed=settings.shared_workspace)
         if settings.profiler is not None:
             context.profiler = settings.profiler
         return context, settings.shared_workspace
@@ -75,12 +79,18 @@ class ContextFactory:
         BackendError
             If there is no memory for it.
         """
-        return self._create(user_managed=True)
+        return self._create(self.settings.runtime, user_managed=True, for_capture=True)
 
-    def _create(self, *, user_managed: bool) -> Any:
+    def _create(
+        self, runtime: RuntimeSettings | None, *, user_managed: bool, for_capture: bool = False
+    ) -> Any:
         handle = self._handle
+        # TensorRT-RTX compares a kernel cache with the current device when it reads it.
         with current_device(self._device):
-            return handle.backend.create_context(handle.engine, handle.name, user_managed=user_managed)
+            config = None if runtime is None else handle.runtime_config(runtime, for_capture=for_capture)
+            return handle.backend.create_context(
+                handle.engine, handle.name, user_managed=user_managed, config=config
+            )
 
     def give_workspace(self, context: Any, stream: int) -> torch.Tensor:
         """Give a context scratch memory for the shapes that it is set up for.

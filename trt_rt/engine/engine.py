@@ -480,6 +480,31 @@ class Engine:
             self._open_engine()
             yield self._users
 
+    def require_runtime_settings(self) -> None:
+        """Raise unless the engine's backend has the settings of `RuntimeSettings`.
+
+        Raises
+        ------
+        BackendError
+            The backend is not TensorRT-RTX.
+        """
+        self._backend.require_runtime_settings()
+
+    def save_runtime_cache(self) -> None:
+        """Write the kernels that were compiled so far to the files of `RuntimeSettings.runtime_cache`.
+
+        Closing the engine does so too, and so does the end of the process.
+
+        Raises
+        ------
+        OSError
+            A file cannot be written; it is unchanged.
+        ClosedError
+            The engine was closed.
+        """
+        self._open_engine()
+        self._handle.kernel_caches.save()
+
     def new_context_factory(self, settings: ContextSettings | None = None) -> ContextFactory:
         """Return a maker of execution contexts for one module.
 

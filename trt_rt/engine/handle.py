@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
-from trt_rt.backend import Backend
+from trt_rt.backend import Backend, RuntimeSettings
+from trt_rt.backend.runtime_settings import KernelCaches, make_runtime_config
 from trt_rt.errors import ClosedError
 
 __all__ = ["EngineHandle"]
@@ -28,6 +30,9 @@ class EngineHandle:
         self.name = name
         # TensorRT wants an engine destroyed before its runtime: a list lets go of its last item first.
         self._held = [runtime, engine]
+        self.kernel_caches = KernelCaches()
+        # Also runs when the process exits. It must not refer to the handle, which would live until then.
+        self._save_caches = weakref.finalize(self, self.kernel_caches.save_or_warn)
 
     @property
     def closed(self) -> bool:
@@ -63,7 +68,30 @@ class EngineHandle:
             engine.weight_streaming_budget_v2 = before.weight_streaming_budget_v2
         self._held[1] = engine
 
+    def runtime_config(self, settings: RuntimeSettings, *, for_capture: bool) -> Any:
+        """Return an ``IRuntimeConfig`` with the settings, for one execution context.
+
+        Parameters
+        ----------
+        settings : RuntimeSettings
+            What the user has chosen.
+        for_capture : bool
+            Whether the context's runs are captured in a CUDA graph.
+
+        Raises
+        ------
+        OSError
+            The file of the kernel cache cannot be read or written.
+        ClosedError
+            The engine was closed.
+        """
+        return make_runtime_config(
+            self.backend.api, self.engine, settings, self.kernel_caches, for_capture=for_capture
+        )
+
     def close(self) -> None:
-        """Destroy both, unless somebody holds on to TensorRT's own objects. Idempotent."""
+        """Save the kernel caches, and destroy engine and runtime unless others hold them. Idempotent."""
+        self._save_caches()
+        self.kernel_caches.clear()
         while self._held:
             self._held.pop()

@@ -171,7 +171,9 @@ class ModuleExecutors:
 
 
 def _context_settings(modes: Modes) -> ContextSettings:
-    return ContextSettings(shared_workspace=modes.dynamic_resources, profiler=modes.profiler)
+    return ContextSettings(
+        shared_workspace=modes.dynamic_resources, profiler=modes.profiler, runtime=modes.runtime_settings
+    )
 
 
 def _executors_of(this: ReferenceType[ModuleExecutors]) -> ModuleExecutors:

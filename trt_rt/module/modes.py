@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from trt_rt.backend import RuntimeSettings
+
 __all__ = ["Modes"]
 
 
@@ -30,6 +32,8 @@ class Modes:
         Whether scratch memory is sized for the shapes in use and shared by modules of one stream.
     profiler : object or None
         TensorRT's ``IProfiler`` that is told the time of every layer.
+    runtime_settings : RuntimeSettings or None
+        Settings of TensorRT-RTX; None for its own.
     """
 
     pre_allocated_outputs: int = 0
@@ -40,3 +44,4 @@ class Modes:
     optimization_profile: int | None = None
     dynamic_resources: bool = False
     profiler: Any = None
+    runtime_settings: RuntimeSettings | None = None

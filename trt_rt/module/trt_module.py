@@ -12,7 +12,7 @@ import torch.nn.modules.module as _torch_module
 
 from trt_rt._core.call import BoundCall, ModuleCallBase
 from trt_rt._core.io_tensor import IOTensor
-from trt_rt.backend import Backend
+from trt_rt.backend import Backend, RuntimeSettings
 from trt_rt.engine import Engine
 from trt_rt.errors import InputValueError
 from trt_rt.module.counts import checked_count
@@ -64,8 +64,9 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         order.
     name : str, optional
         For messages. Default: the engine's.
-    settings : object, optional
-        Kept as `settings`; the compilation settings that Torch-TensorRT passes.
+    settings : RuntimeSettings or object, optional
+        `RuntimeSettings` of TensorRT-RTX are applied. Anything else is only kept as `settings`:
+        Torch-TensorRT passes its compilation settings.
     weight_name_map : mapping, optional
         Kept as `weight_name_map`.
     requires_output_allocator : bool, optional
@@ -131,7 +132,10 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         self.input_binding_names = [tensor.name for tensor in self._inputs]
         self.output_binding_names = [tensor.name for tensor in self._outputs]
         self.max_contexts = checked_count("max_contexts", max_contexts, "execution contexts")
-        modes = Modes(output_allocator=requires_output_allocator)
+        runtime_settings = settings if isinstance(settings, RuntimeSettings) else None
+        if runtime_settings is not None:
+            self.engine.require_runtime_settings()
+        modes = Modes(output_allocator=requires_output_allocator, runtime_settings=runtime_settings)
         self._executors = ModuleExecutors(self.engine, self._inputs, self._outputs, modes, self.max_contexts)
         self._connect_call()
 
@@ -264,6 +268,23 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
             were copied or were no plain tensors; ``contexts``: streams with an execution context.
         """
         return self._executors.counts()
+
+    @property
+    def runtime_settings(self) -> RuntimeSettings | None:
+        """The `RuntimeSettings` of TensorRT-RTX in use; None for its own. Assign others to change them.
+
+        Raises
+        ------
+        BackendError
+            On assignment: the engine's backend is not TensorRT-RTX.
+        """
+        return self._executors.modes.runtime_settings
+
+    @runtime_settings.setter
+    def runtime_settings(self, settings: RuntimeSettings | None) -> None:
+        if settings is not None:
+            self.engine.require_runtime_settings()
+        self._executors.change(runtime_settings=settings)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows of it."""

@@ -1,5 +1,6 @@
 """Controls of modules that run engines, under Torch-TensorRT's names."""
 
+from trt_rt.backend import RuntimeSettings
 from trt_rt.capture import WholeGraph
 from trt_rt.module.mode_manager import ModeManager
 from trt_rt.runtime.cudagraphs import (
@@ -20,6 +21,7 @@ from trt_rt.runtime.output_allocator import enable_output_allocator
 from trt_rt.runtime.pre_allocated_outputs import enable_pre_allocated_outputs
 from trt_rt.runtime.profiling import LayerProfile, LayerTime, enable_profiling
 from trt_rt.runtime.refit import RefitResult, refit
+from trt_rt.runtime.runtime_config import runtime_config
 from trt_rt.runtime.weight_streaming import WeightStreaming, weight_streaming
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "ModeManager",
     "MultiDeviceSafeMode",
     "RefitResult",
+    "RuntimeSettings",
     "WeightStreaming",
     "WholeGraph",
     "enable_cudagraphs",
@@ -39,6 +42,7 @@ __all__ = [
     "get_whole_cudagraphs_mode",
     "optimization_profile",
     "refit",
+    "runtime_config",
     "set_cudagraphs_mode",
     "set_multi_device_safe_mode",
     "set_whole_cudagraphs_mode",

@@ -48,7 +48,7 @@ def enable_profiling(module: torch.nn.Module | ExportedProgram) -> ModeManager[L
     --------
     >>> with enable_profiling(module) as profile:
     ...     y = profile(x)
-    >>> print(profile.table())
+    >>> table = profile.table()
     """
     return _Profiling(module)
 
