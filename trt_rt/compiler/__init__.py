@@ -1,4 +1,4 @@
-"""Makes engines from models: PyTorch to ONNX, ONNX to a plan with TensorRT's own parser and builder."""
+"""The build of one engine: PyTorch to ONNX, then ONNX to a plan with TensorRT's parser and builder."""
 
 from __future__ import annotations
 

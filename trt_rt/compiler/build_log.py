@@ -1,7 +1,7 @@
-"""What TensorRT logs as errors during a build, for the exception that reports its failure.
+"""The errors that TensorRT logs during a build, for the message of the exception that reports its failure.
 
-TensorRT's own way, an ``IErrorRecorder`` on the builder, is no way from Python: with TensorRT-RTX 1.7.1 the
-process crashes when the network that inherited the recorder is destroyed.
+An ``IErrorRecorder`` on the builder would collect them too. But with TensorRT-RTX 1.7.1 the process crashes
+when the network, which inherits the recorder, is destroyed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TENSORRT_LOG = logging.getLogger("trt_rt.tensorrt")
 
 
 class _ErrorCollector(logging.Handler):
-    """Keeps the errors that one thread logs; another's belong to another build."""
+    """A log handler that keeps the errors of one thread. Those of other threads belong to other builds."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -31,7 +31,7 @@ class _ErrorCollector(logging.Handler):
 
 @contextmanager
 def collect_errors() -> Iterator[list[str]]:
-    """Give a list to which every error that TensorRT logs from this thread is appended meanwhile."""
+    """Yield a list of the errors that TensorRT logs from this thread while the context is open."""
     collector = _ErrorCollector()
     _TENSORRT_LOG.addHandler(collector)
     try:

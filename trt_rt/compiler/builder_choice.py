@@ -1,4 +1,4 @@
-"""The backend that builds."""
+"""The choice of the backend that builds."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ __all__ = ["choose_builder"]
 
 
 def choose_builder(wanted: str | Backend, *, for_onnx: bool = False) -> Backend:
-    """Return the backend that is to build.
+    """Return the backend for a build.
 
     Parameters
     ----------
     wanted : str or Backend
         "auto" for the best that can build on this machine.
     for_onnx : bool
-        Whether it must read ONNX, as the reference backend cannot.
+        Whether it must read ONNX, which the reference backend cannot.
 
     Raises
     ------
     BackendError
-        It is not installed, or cannot build on this machine or from ONNX; with the reason.
+        The backend is not installed, or it cannot build on this machine or from ONNX. The message says why.
     """
     if isinstance(wanted, Backend):
         return _checked(wanted, for_onnx)

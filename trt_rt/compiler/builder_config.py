@@ -1,6 +1,6 @@
 """Build options on TensorRT's ``IBuilderConfig``.
 
-Versions differ in what they have: an option is there if its member is, whatever the version's number.
+Versions differ in their options. An option exists if its enum member exists, whatever the version's number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FLAGS = {
     "refittable": "REFIT",
     "weight_streaming": "WEIGHT_STREAMING",
 }
-"""BuilderFlag of each option that is one."""
+"""The options that are a BuilderFlag, with its name."""
 
 
 def apply_options(options: BuildOptions, config: Any, backend: Backend) -> None:
@@ -27,7 +27,7 @@ def apply_options(options: BuildOptions, config: Any, backend: Backend) -> None:
     Raises
     ------
     CompileError
-        This TensorRT has no such option; the message names option, backend and version.
+        This TensorRT lacks an option. The message names the option, the backend and the version.
     """
     api = backend.api
     for name, flag in _FLAGS.items():

@@ -1,4 +1,4 @@
-"""Builds that Ctrl-C ends."""
+"""Builds that end at Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _Result = TypeVar("_Result")
 
 
 def run_cancellable(work: Callable[[], _Result], cancelled: Event) -> _Result:
-    """Run `work` in a thread of its own, and wait for it here, where signals arrive.
+    """Run `work` in a thread of its own, and wait for it in this one.
 
-    TensorRT reports progress from inside its C++, through which no exception may travel, and Python raises
-    KeyboardInterrupt wherever the main thread happens to be. So the main thread must not be in there.
+    Python raises KeyboardInterrupt in the main thread, wherever that is. TensorRT calls the progress monitor
+    from C++, through which no exception may travel. So the main thread must not run the builder.
 
     Parameters
     ----------
     work : callable
-        Should end soon once `cancelled` is set. It runs on the caller's current CUDA device.
+        The work. It must end soon after `cancelled` is set. It runs on the caller's current CUDA device.
     cancelled : threading.Event
-        Set if this thread is interrupted.
+        Set when this thread is interrupted.
 
     Returns
     -------
     object
-        What `work` returns; what it raises is raised.
+        The result of `work`. Its exceptions are raised here.
 
     Raises
     ------
     KeyboardInterrupt
-        Or whatever else a signal handler raises here: after `work` has ended.
+        Or another exception that a signal handler raises here. It is raised after `work` has ended.
     """
     outcome: Future[_Result] = Future()
     device = torch.cuda.current_device() if torch.cuda.is_available() else None
@@ -52,7 +52,7 @@ def run_cancellable(work: Callable[[], _Result], cancelled: Event) -> _Result:
 
     thread = Thread(target=run, name="trt_rt build")
     try:
-        # A signal can arrive in here too, when the thread may have begun or not.
+        # A signal can arrive during start() too, before or after the thread has begun.
         thread.start()
         return outcome.result()
     except BaseException:

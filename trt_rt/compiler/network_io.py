@@ -1,4 +1,4 @@
-"""The I/O table of what was built."""
+"""The I/O tensors of a network that is built."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["network_io", "reference_io"]
 def network_io(network: Any, profiles: Sequence[Profile]) -> tuple[IOTensor, ...]:
     """Return the I/O tensors of an ``INetworkDefinition``, inputs first.
 
-    It is what the builder is given, so it is known with no GPU, where no engine can be asked.
+    The network has them before the build, so this needs no GPU. An engine could only be asked on one.
 
     Parameters
     ----------
     network : INetworkDefinition
-        As the parser leaves it.
+        The network after the parser has filled it.
     profiles : sequence of Profile
-        Those of the build.
+        The optimization profiles of the build.
     """
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
@@ -62,10 +62,10 @@ def reference_io(plan: bytes) -> tuple[IOTensor, ...]:
 
 
 def _dtype(tensor: Any) -> torch.dtype:
-    # Slow to import, so that `import trt_rt` does not.
+    # Imported here because it is slow: `import trt_rt` must not pay for it.
     from trt_rt.reference.dtypes import TENSORRT_DTYPES
 
-    # By TensorRT's name of the member: the numbers differ between versions.
+    # Compare the names of the enum members: their numbers differ between versions.
     dtypes = {member.name: dtype for dtype, member in TENSORRT_DTYPES.items()}
     if tensor.dtype.name not in dtypes:
         raise CompileError(

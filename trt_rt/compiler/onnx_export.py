@@ -1,4 +1,4 @@
-"""PyTorch to ONNX, in memory, through ``torch.export`` and ``torch.onnx``: PyTorch's own converters."""
+"""The export from PyTorch to ONNX in memory, with PyTorch's own ``torch.export`` and ``torch.onnx``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["DynamicShapes", "export_onnx", "export_program"]
 
 DynamicShapes: TypeAlias = "dict[str, Any] | tuple[Any, ...] | list[Any] | None"
-"""Which dimensions of a module's inputs vary, as ``torch.export.export`` takes it."""
+"""The dimensions of a module's inputs that vary, in the form that ``torch.export.export`` takes."""
 
 _PROTOBUF_LIMIT_BYTES = 2**31 - 1
-"""A protobuf message, and so an ONNX model with its weights inside, cannot be larger."""
+"""The largest protobuf message, and so the largest ONNX model that contains its weights."""
 
 
 def export_program(
@@ -37,13 +37,13 @@ def export_program(
     Parameters
     ----------
     module : torch.nn.Module
-        Put it in evaluation mode first: its mode is not changed here.
+        The module, in evaluation mode: this function does not change its mode.
     arg_inputs : sequence
         Example inputs: their dtypes, ranks and static dimensions become the program's.
     kwarg_inputs : mapping, optional
         Example inputs by keyword.
     dynamic_shapes : dict, tuple or list, optional
-        Which dimensions of the inputs vary, as ``torch.export.export`` takes it. Default: none.
+        The dimensions of the inputs that vary, as ``torch.export.export`` takes them. Default: none.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def export_program(
             return torch.export.export(
                 module, tuple(arg_inputs), dict(kwarg_inputs or {}), dynamic_shapes=dynamic_shapes
             )
-    except Exception as error:  # the module's own forward runs here and may raise anything
+    except Exception as error:  # the forward of the module runs here and may raise anything
         raise CompileError(
             f"torch.export cannot export {type(module).__name__}: {_root_cause(error)}"
         ) from error
@@ -73,16 +73,16 @@ def export_onnx(
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        What to convert.
+        The program.
     input_names, output_names : sequence of str, optional
         Names of the I/O tensors. Default: the names in the exported program.
     name : str
-        What messages call the model.
+        The name of the model in messages.
 
     Returns
     -------
     onnx.ModelProto
-        The model. The metadata of its nodes has the lines of the user's program.
+        The model. The metadata of its nodes names the lines of the user's program.
 
     Raises
     ------
@@ -123,22 +123,21 @@ def _root_cause(error: BaseException) -> str:
 
 @contextmanager
 def _without_warnings_of_pytorch() -> Iterator[None]:
-    """Silence what the exporters say of PyTorch's own code.
+    """Ignore the warnings of the exporters about PyTorch's own code.
 
-    The user can do nothing about it. As an error, which is what many test suites make of warnings, it would
-    end the export.
+    The user cannot act on them. Where warnings are errors, as in many test suites, they would end the export.
     """
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning, UserWarning):
             warnings.filterwarnings("ignore", category=category, module=r"(torch|copyreg)(\..*)?$")
-        # Attributed to contextlib; the weights of torch.nn.LSTM, which it puts together when it is called.
+        # torch.nn.LSTM assembles its weights when it is called. The warning is attributed to contextlib.
         warnings.filterwarnings("ignore", message=r".*\._flat_weights.*assigned during export")
         yield
 
 
 @contextmanager
 def _without_torchvision_notes() -> Iterator[None]:
-    """Silence the warning that is logged for each operator of torchvision where that is not installed."""
+    """Drop the warnings that PyTorch logs for each operator of a torchvision that is not installed."""
     registration_log = logging.getLogger("torch.onnx._internal.exporter._registration")
 
     def says_something_else(record: logging.LogRecord) -> bool:

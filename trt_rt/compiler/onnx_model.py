@@ -1,4 +1,4 @@
-"""An ONNX model, from wherever it comes, and what it tells about its nodes."""
+"""An ONNX model from a file, from bytes or from memory, and the source lines of its nodes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from trt_rt.errors import CompileError
 __all__ = ["OnnxModel"]
 
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
-"""The metadata of a node under which torch.onnx.export keeps the lines of the model that it comes from."""
+"""The key of a node's metadata under which torch.onnx.export stores the source lines of the model."""
 
 _FLOATING_TYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
-"""ONNX's TensorProto.DataType of the types that a precision is about."""
+"""ONNX's TensorProto.DataType of the floating-point types."""
 
 
 class OnnxModel:
@@ -27,13 +27,12 @@ class OnnxModel:
     Parameters
     ----------
     source : path-like, str, bytes-like or onnx.ModelProto
-        A str is a path. External data is looked for beside the file, so only a model that is given as a path
-        may have any.
+        A str is a path. Only a model that is given as a path may have external data, in the same folder.
 
     Raises
     ------
     CompileError
-        There is no such file, or external data is missing.
+        The file does not exist, or its external data is missing.
     """
 
     def __init__(self, source: Any) -> None:
@@ -47,7 +46,7 @@ class OnnxModel:
 
     @classmethod
     def is_source(cls, model: Any) -> bool:
-        """Whether `model` is something that holds or names an ONNX model."""
+        """Return whether `model` is an ONNX model or names the file of one."""
         return isinstance(model, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(
             model, "SerializeToString"
         )
@@ -56,7 +55,7 @@ class OnnxModel:
         return "the ONNX model" if self._path is None else repr(os.fspath(self._path))
 
     def parse_with(self, parser: Any) -> bool:
-        """Hand the model to TensorRT's ``OnnxParser`` and return what it returns."""
+        """Parse the model with TensorRT's ``OnnxParser``, and return whether that succeeded."""
         if self._path is not None:
             return bool(parser.parse_from_file(os.fspath(self._path)))
         return bool(parser.parse(self._serialized))
@@ -67,7 +66,7 @@ class OnnxModel:
         Parameters
         ----------
         node_index : int
-            Its position in the graph.
+            The position of the node in the graph.
         node_name : str
             Its name. Where the node at that position has another (it is part of a subgraph, or a function),
             it is looked up by name.
@@ -75,7 +74,7 @@ class OnnxModel:
         Returns
         -------
         str or None
-            As in a traceback: file, line number, and the line. None if the exporter kept none.
+            File, line number and the line itself, as in a traceback. None if the exporter stored no lines.
         """
         nodes = [] if self.proto is None else list(self.proto.graph.node)
         at_index = nodes[node_index : node_index + 1] if node_index >= 0 else []
@@ -86,9 +85,9 @@ class OnnxModel:
         return None
 
     def floating_dtypes(self) -> set[torch.dtype]:
-        """Return the floating-point types of inputs and weights (scalars are none of these).
+        """Return the floating-point types of inputs and weights, without those of scalars.
 
-        Empty where the package onnx is missing.
+        The set is empty if the package onnx is missing.
         """
         if self.proto is None:
             return set()
@@ -122,11 +121,11 @@ class OnnxModel:
             if self._path is not None:
                 return onnx.load(self._path, load_external_data=False)
             return onnx.load_from_string(bytes(self._source))
-        except Exception:  # protobuf's; what it means is for TensorRT's parser to say
+        except Exception:  # of protobuf; TensorRT's parser explains a damaged model better
             return None
 
     def _check_external_data(self) -> None:
-        """Say which files are missing: TensorRT's parser names a tensor, or none."""
+        """Raise with the names of missing files. TensorRT's parser would name a tensor at most."""
         for tensor in self._external_tensors():
             location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
             if self._path is None:
@@ -148,7 +147,7 @@ class OnnxModel:
 
 
 def _last_line_of_user(stack_trace: str) -> str | None:
-    """Return the innermost line outside PyTorch, else the innermost."""
+    """Return the innermost line outside of PyTorch, or the innermost line if all are PyTorch's."""
     lines = stack_trace.splitlines()
     torch_folder = os.path.dirname(torch.__file__)
     frames = [

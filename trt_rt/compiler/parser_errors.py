@@ -1,4 +1,4 @@
-"""What TensorRT's ONNX parser refuses, in words."""
+"""The errors of TensorRT's ONNX parser, as sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trt_rt.compiler.onnx_model import OnnxModel
 
 __all__ = ["describe_parser_errors"]
 
-# By the name of ErrorCode: the members differ between versions.
+# Names of ErrorCode members: the members differ between versions.
 _UNSUPPORTED = {
     "UNSUPPORTED_GRAPH",
     "UNSUPPORTED_NODE",
@@ -25,9 +25,9 @@ _WHAT_TO_DO = (
 
 
 def describe_parser_errors(parser: Any, model: OnnxModel) -> str:
-    """Return every error: node, operator, the parser's reason, the line of the user's model, what to do."""
+    """Describe every error: node, operator, reason, the line of the user's model, and what to do."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    # Without an error the parser gives no reason but what it logged.
+    # A parser that failed without an error has only logged its reason.
     sentences = [_describe(error, model) for error in errors] or ["it gave no reason"]
     if any(error.code().name in _UNSUPPORTED for error in errors):
         sentences.append(_WHAT_TO_DO)

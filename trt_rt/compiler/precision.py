@@ -1,9 +1,8 @@
-"""The precision that an engine computes in.
+"""The precision of an engine's arithmetic.
 
-TensorRT 11 and TensorRT-RTX build strongly typed networks only: an engine computes in the dtypes that the
-model has. So a precision other than the model's is reached by casting the model, on every TensorRT alike.
-What is exported already cannot be cast; for such models TensorRT 10 still has the builder flags of weakly
-typed networks.
+TensorRT 11 and TensorRT-RTX build strongly typed networks only, whose engines compute in the dtypes of the
+model. So trt_rt casts the model to reach another precision, on every TensorRT. A model that is already
+exported cannot be cast. For such models TensorRT 10 still has the builder flags of weakly typed networks.
 """
 
 from __future__ import annotations
@@ -29,21 +28,20 @@ _FLAGS = {"fp16": "FP16", "bf16": "BF16"}
 
 
 def cast_module(module: torch.nn.Module, precision: str) -> torch.nn.Module:
-    """Return a module that computes in another precision and is called like the one given.
+    """Return a module that computes in another precision and has the same signature.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Not changed; its parameters and buffers are copied if they must be cast.
+        The module. It is not changed: parameters and buffers that must be cast are copied.
     precision : {"fp32", "fp16", "bf16", "strong"}
         "strong" returns the module itself.
 
     Returns
     -------
     torch.nn.Module
-        Floating-point parameters, buffers and inputs are cast to the precision. Inputs keep the dtype that
-        the caller gives them, and outputs that the cast module computes in its precision are cast to the
-        dtype that the parameters had.
+        A module whose floating-point parameters and buffers have the precision. It takes inputs of any dtype
+        and casts them, and it casts its outputs to the dtype that the parameters had.
     """
     if precision == "strong":
         return module
@@ -56,7 +54,7 @@ def cast_module(module: torch.nn.Module, precision: str) -> torch.nn.Module:
     cast = copy.deepcopy(module).to(dtype)
     forward = cast.forward
 
-    # torch.export takes the names of the inputs from the signature, which `wraps` keeps.
+    # torch.export names the inputs after the signature, which `wraps` keeps.
     @functools.wraps(forward)
     def forward_in_precision(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = _map_floating((args, kwargs), lambda tensor: tensor.to(dtype))
@@ -78,23 +76,23 @@ def program_dtypes(program: ExportedProgram) -> set[torch.dtype]:
 
 
 def weak_typing_flag(backend: Backend, options: BuildOptions, dtypes: Set[torch.dtype], what: str) -> Any:
-    """Return the builder flag by which a model that cannot be cast is built in another precision.
+    """Return the builder flag that builds a model, which cannot be cast, in another precision.
 
     Parameters
     ----------
     backend : Backend
-        That is to build.
+        The backend of the build.
     options : BuildOptions
-        With the precision.
+        The options of the build, with the precision.
     dtypes : set of torch.dtype
-        Floating-point types that the model has.
+        The floating-point types of the model.
     what : str
-        The model, for messages.
+        The name of the model in messages.
 
     Returns
     -------
     BuilderFlag or None
-        None: the model has that precision already, and a strongly typed network is right.
+        None if the model has that precision already, so that a strongly typed network computes in it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Optimization profiles: derived from an exported program, checked, and handed to TensorRT."""
+"""Optimization profiles: derive them from an exported program, check them, give them to TensorRT."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ __all__ = [
 ]
 
 ShapeRange: TypeAlias = tuple[Sequence[int], Sequence[int], Sequence[int]]
-"""Smallest, most usual and largest shape of one input (of a shape tensor: its values)."""
+"""The smallest, the most usual and the largest shape of one input; for a shape tensor, its values."""
 
 Profile: TypeAlias = Mapping[str, ShapeRange]
-"""An optimization profile: a range for every input that has dynamic dimensions, under its name."""
+"""An optimization profile: the range of every input with dynamic dimensions, by name."""
 
 _LARGEST_DIMENSION = 2**31 - 1
 _LARGEST_VALUE = 2**63 - 1
 
 
 def tensor_input_names(program: ExportedProgram) -> list[str]:
-    """Return the names that export gave to the inputs that are tensors, in order."""
+    """Return the names that the export gave to the tensor inputs, in order."""
     return [node.name for node, _ in _inputs(program)]
 
 
 def derive_profile(program: ExportedProgram, names: Sequence[str]) -> Profile:
-    """Return the profile that a program's own dynamic dimensions ask for.
+    """Return the profile that follows from the dynamic dimensions of a program.
 
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        Its example inputs have the most usual shapes.
+        The program. Its example inputs have the most usual shapes.
     names : sequence of str
-        Names of its inputs, in order.
+        The names of its inputs, in order.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def derive_profile(program: ExportedProgram, names: Sequence[str]) -> Profile:
     Raises
     ------
     CompileError
-        A dimension has no upper end.
+        A dimension has no largest size.
     """
     profile: dict[str, ShapeRange] = {}
     for name, (node, example) in zip(names, _inputs(program), strict=True):
@@ -117,7 +117,7 @@ def _is_shape_range(value: object) -> bool:
 
 
 def check_against_export(profiles: Sequence[Profile], program: ExportedProgram, names: Sequence[str]) -> None:
-    """Raise if a profile allows shapes for which the exported program is not right.
+    """Raise if a profile allows shapes that the exported program does not support.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def check_against_export(profiles: Sequence[Profile], program: ExportedProgram, 
                 continue
             bounds = [_bounds(size, program) for size in nodes[name][0].meta["val"].shape]
             if len(bounds) != len(smallest) or len(bounds) != len(largest):
-                continue  # a shape tensor's values, or what add_profile refuses
+                continue  # the values of a shape tensor, or a range that add_profile refuses
             if any(
                 small < low or large > high
                 for small, large, (low, high) in zip(smallest, largest, bounds, strict=True)
@@ -144,7 +144,7 @@ def check_against_export(profiles: Sequence[Profile], program: ExportedProgram, 
 
 
 def add_profile(profile: Profile, index: int, builder: Any, network: Any, config: Any) -> None:
-    """Check a profile and hand it to TensorRT, whose ``set_shape`` accepts unknown names silently."""
+    """Check a profile and give it to TensorRT, whose ``set_shape`` silently accepts unknown names."""
     inputs = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
     unknown = sorted(profile.keys() - inputs.keys())
     if unknown:
@@ -167,7 +167,7 @@ def add_profile(profile: Profile, index: int, builder: Any, network: Any, config
 
 
 def _inputs(program: ExportedProgram) -> list[tuple[Any, Any]]:
-    """The user's inputs that are tensors: graph node and example value."""
+    """Return graph node and example value of the user's tensor inputs."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
     examples = torch.utils._pytree.tree_leaves(program.example_inputs)
@@ -176,9 +176,9 @@ def _inputs(program: ExportedProgram) -> list[tuple[Any, Any]]:
 
 
 def _bounds(size: Any, program: ExportedProgram) -> tuple[int, int]:
-    """Smallest and largest value of a dimension, which may be an expression of others.
+    """Return the smallest and the largest value of a dimension, which may be an expression of others.
 
-    Without an end the largest is one more than a dimension can have.
+    Without an upper bound, the largest value is one more than a dimension can have.
     """
     if not isinstance(size, torch.SymInt):
         return int(size), int(size)
@@ -190,7 +190,7 @@ def _bounds(size: Any, program: ExportedProgram) -> tuple[int, int]:
 
 
 def _check_range(shape_range: ShapeRange, index: int, tensor: Any) -> None:
-    """Raise unless the three shapes fit the tensor and each other; TensorRT says so only at build time."""
+    """Raise unless the shapes fit the tensor and each other. TensorRT would say so only during the build."""
     if len(shape_range) != 3:
         raise CompileError(
             f"profile {index}, input {tensor.name!r}: a range is a smallest, a most usual and a largest "

@@ -1,4 +1,4 @@
-"""TensorRT's progress reports: a bar for whoever waits, and the way to end a build."""
+"""TensorRT's progress reports: progress bars, and the cancellation of a build."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _log = logging.getLogger("trt_rt.compiler")
 
 
 class Display(Protocol):
-    """What shows progress. Called from TensorRT's threads, one at a time."""
+    """A display of progress. TensorRT's threads call it, one at a time."""
 
     def start(self, phase: str, depth: int, steps: int) -> None:
-        """A phase begins, inside `depth` others."""
+        """Show a new phase inside `depth` others."""
 
     def advance(self, phase: str, steps_done: int) -> None:
-        """A phase has come so far."""
+        """Show how many steps of a phase are done."""
 
     def finish(self, phase: str) -> None:
-        """A phase is over, whether or not all of its steps were reported."""
+        """End a phase, also if not all of its steps were reported."""
 
 
 class _NoDisplay:
@@ -41,7 +41,7 @@ class _NoDisplay:
 
 
 class _Bars:
-    """One bar for each phase that goes on, indented by its depth, in the terminal of stderr."""
+    """One progress bar on stderr for each active phase, indented by its depth."""
 
     def __init__(self, progress: Any) -> None:
         self._progress = progress
@@ -59,18 +59,18 @@ class _Bars:
 
 @contextmanager
 def progress_display(wanted: bool | None) -> Iterator[Display]:
-    """Give the display of one build.
+    """Yield the display of one build.
 
     Parameters
     ----------
     wanted : bool or None
-        False: nothing is shown. None: bars, if stderr is a terminal and the package rich is installed.
-        True: bars also where stderr is no terminal, such as in a notebook.
+        False shows nothing. None shows bars if stderr is a terminal and the package rich is installed. True
+        shows bars also if stderr is not a terminal, as in a notebook.
 
     Raises
     ------
     CompileError
-        Bars are wanted (True) and the package rich is missing.
+        `wanted` is True and the package rich is missing.
     """
     if wanted is False or (wanted is None and not sys.stderr.isatty()):
         yield _NoDisplay()
@@ -99,14 +99,14 @@ def make_monitor(api: Any, display: Display, cancelled: Event) -> Any | None:
     api : module
         TensorRT's Python module.
     display : Display
-        Told about each phase.
+        Receives each phase.
     cancelled : threading.Event
-        The build ends at the first step after it is set.
+        Set it to end the build at the next step.
 
     Returns
     -------
     IProgressMonitor or None
-        It must outlive every TensorRT object that uses it.
+        The monitor. It must outlive every TensorRT object that uses it.
     """
     if not hasattr(api, "IProgressMonitor"):
         return None
@@ -114,7 +114,7 @@ def make_monitor(api: Any, display: Display, cancelled: Event) -> Any | None:
     depths: dict[str, int] = {}
 
     def show(function: Callable[..., None], *arguments: Any) -> None:
-        # An exception must not travel through TensorRT's C++, and a bar is no reason to end a build.
+        # An exception must not travel through TensorRT's C++, and a failed bar must not end a build.
         try:
             function(*arguments)
         except Exception:
@@ -122,7 +122,7 @@ def make_monitor(api: Any, display: Display, cancelled: Event) -> Any | None:
 
     class Monitor(api.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
-            # pybind11 wants its own initialiser called by name.
+            # pybind11 requires an explicit call of the base class's __init__.
             api.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:

@@ -1,6 +1,6 @@
-"""ONNX to a plan, with the builder and the ONNX parser of a TensorRT library.
+"""The build of a plan from ONNX, with TensorRT's ONNX parser and builder.
 
-``tensorrt`` and ``tensorrt_rtx`` share this code: their Python modules have the same classes.
+``tensorrt`` and ``tensorrt_rtx`` share this code, because their Python modules have the same classes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ __all__ = ["BuiltNetwork", "build_from_onnx", "run_builder"]
 
 @dataclass(frozen=True)
 class BuiltNetwork:
-    """What TensorRT's builder made.
+    """A plan that TensorRT's builder made, and its I/O tensors.
 
     Attributes
     ----------
     plan : bytes
         The serialized engine.
     io : tuple of IOTensor
-        The I/O tensors of the network that the parser handed to the builder, inputs first.
+        The I/O tensors of the network that the builder was given, inputs first.
     """
 
     plan: bytes
@@ -57,15 +57,15 @@ def build_from_onnx(
     Parameters
     ----------
     model : OnnxModel
-        What to build.
+        The model.
     backend : Backend
-        One that has TensorRT's builder: ``trt_rt.backend.load("tensorrt")``, or ``"tensorrt_rtx"``.
+        A backend with TensorRT's builder: ``trt_rt.backend.load("tensorrt")``, or ``"tensorrt_rtx"``.
     profiles : sequence of Profile
         Optimization profiles in the order of their indices. Needed if an input has dynamic dimensions.
     options : BuildOptions, optional
-        Default: those of ``BuildOptions()``. The precision is the model's by now, or `weak_flag`.
+        Default: ``BuildOptions()``. Its precision is not used: the model has it already, or `weak_flag` does.
     weak_flag : BuilderFlag, optional
-        A precision that the builder may choose besides float32, in a weakly typed network.
+        The precision that the builder may use besides float32, in a weakly typed network.
 
     Returns
     -------
@@ -98,17 +98,17 @@ def run_builder(
     display: Display,
     cancelled: Event,
 ) -> BuiltNetwork:
-    """Build in this thread; the parameters are those of :func:`build_from_onnx`, and where progress goes.
+    """Build in this thread. The parameters are those of :func:`build_from_onnx` and the following.
 
     Parameters
     ----------
     display : Display
-        Told about each phase.
+        Receives each phase.
     cancelled : threading.Event
-        The build ends at the first step after it is set, with CompileError.
+        Set it to end the build at the next step, with CompileError.
     """
     api = backend.api
-    # The builder reports to it until it is destroyed, so it is made first and destroyed last.
+    # The builder calls the monitor until the builder is destroyed, so the monitor must be destroyed last.
     monitor = make_monitor(api, display, cancelled)
     with collect_errors() as logged:
         builder = api.Builder(backend.log.ilogger)
@@ -134,7 +134,7 @@ def run_builder(
 
 
 def _network_flags(api: Any, *, strongly_typed: bool) -> int:
-    """Dtypes are the model's, as in PyTorch, and not the builder's choice, unless a precision wants it."""
+    """Return the flags of a network, which is strongly typed unless a weak precision was chosen."""
     return 1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if strongly_typed else 0
 
 

@@ -1,4 +1,4 @@
-"""TensorRT's timing cache: measured timings of one build, for the next."""
+"""TensorRT's timing cache: timings that one build measures and later builds reuse."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _log = logging.getLogger("trt_rt.compiler")
 
 
 def attach_timing_cache(holder: TimingCache, config: Any, backend: str) -> None:
-    """Give the builder the timings that `holder` has, or none, and have it add to them.
+    """Give the builder the timings in `holder`, to use and to add to.
 
     Parameters
     ----------
     holder : path or bytearray
-        A file that does not exist yet, or an empty bytearray, holds none. What TensorRT does not accept (it
-        is corrupt, or of another GPU or version) is left out, with a logged warning.
+        A file, which need not exist, or a bytearray, which may be empty. A cache that TensorRT does not
+        accept (it is corrupt, or from another GPU or version) is ignored, with a logged warning.
     config : IBuilderConfig
-        Gets the cache.
+        The configuration that receives the cache.
     backend : str
-        For messages.
+        The name of the backend in messages.
     """
     content = _read(holder)
     with _warnings_logged(backend):
@@ -53,7 +53,7 @@ def _set(content: bytes, config: Any) -> bool:
 
 
 def store_timing_cache(holder: TimingCache, config: Any, backend: str) -> None:
-    """Write what a build has measured back to `holder`; a file is replaced atomically.
+    """Write the timings of a build back to `holder`. A file is replaced atomically.
 
     Raises
     ------
@@ -86,10 +86,10 @@ def _name(holder: TimingCache) -> str:
 
 @contextmanager
 def _warnings_logged(backend: str) -> Iterator[None]:
-    """Send warnings of the bindings to the log.
+    """Log the warnings of the bindings.
 
-    TensorRT-RTX gives one where its timing cache does nothing. As an error, which is what many test suites
-    make of warnings, it would leave the bindings in the middle of a call.
+    TensorRT-RTX warns that its timing cache does nothing. Where warnings are errors, as in many test suites,
+    the exception would be raised inside the bindings.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -16,7 +16,7 @@ _LARGEST_GREY_VALUE = 16.0
 
 
 class Digits(NamedTuple):
-    """Images and what they show.
+    """Images of digits, and the digit on each.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ def load_training_digits() -> Digits:
 
 
 def load_held_out_digits() -> Digits:
-    """Return the 360 digits that training never sees: a fixed fifth, each digit in equal proportion."""
+    """Return the 360 digits that training never sees: a fixed fifth of all, with each digit in proportion."""
     return _split_digits()[1]
 
 

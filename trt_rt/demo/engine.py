@@ -39,12 +39,12 @@ class ChosenBackend:
 
 
 def choose_backend(statuses: Mapping[str, BackendStatus]) -> ChosenBackend:
-    """Return the best backend that can both build and run here, and why.
+    """Return the best backend that can build and run on this machine, and why.
 
     Raises
     ------
     BackendError
-        There is none; the message has each one's reason.
+        There is none. The message gives the reason of each.
     """
 
     def why_not(name: str) -> str:
@@ -72,11 +72,11 @@ def build_plan(backend: str, program: ExportedProgram, device_type: str = "cuda"
     Parameters
     ----------
     backend : str
-        The backend that builds it.
+        The name of the backend that builds it.
     program : torch.export.ExportedProgram
-        What :func:`export_program` returned.
+        The result of :func:`export_program`.
     device_type : str
-        "cuda", or "cpu", where only the reference backend runs.
+        "cuda" or "cpu". Only the reference backend runs on the CPU.
 
     Raises
     ------

@@ -20,14 +20,14 @@ _CALLS_PER_TURN = 20
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a mode reads the digits, next to the first mode.
+    """The results of a mode, compared with the first mode.
 
     Attributes
     ----------
     mode : str
         Name of the mode.
     accuracy : float
-        Fraction of the digits that it reads correctly, 0 to 1.
+        Fraction of the digits that the mode reads correctly, 0 to 1.
     differing_predictions : int
         Digits that it reads differently from the first mode, over all batch sizes.
     largest_difference : float
@@ -42,7 +42,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one call takes, in microseconds.
+    """The duration of one call, in microseconds.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Latency:
     median_us, p99_us : float
         Host time until the call returns. On CUDA that is the time to enqueue the work.
     synchronized_median_us, synchronized_p99_us : float or None
-        Host time until the result is there; None on the CPU, where the call returns with it.
+        Host time until the result is computed. None on the CPU, where the call returns the computed result.
     """
 
     mode: str
@@ -94,10 +94,10 @@ def _agreement(name: str, scores: torch.Tensor, expected: torch.Tensor, labels: 
 def measure_latency(
     modes: Sequence[Mode], images: torch.Tensor, batch_size: int, calls: int
 ) -> list[Latency]:
-    """Time `calls` calls of each mode on the first `batch_size` images, after a turn to warm up.
+    """Time `calls` calls of each mode on the first `batch_size` images, after a few calls to warm up.
 
-    The modes take turns of a few calls each, so that whatever else the machine does meanwhile slows all of
-    them alike. Call it with a stream that is not the default one as the current stream.
+    The modes take turns of a few calls each, so that other work on the machine slows all of them alike. The
+    current stream must not be the default stream.
     """
     batch = images[:batch_size].contiguous()
     synchronize = torch.cuda.current_stream(batch.device).synchronize if batch.is_cuda else None
@@ -123,7 +123,7 @@ def measure_latency(
 def _time_calls(
     call: Callable[[], object], count: int, synchronize: Callable[[], None] | None
 ) -> list[tuple[int, int]]:
-    """Return, for each call, the nanoseconds until it returned and until its result was there."""
+    """Return, for each call, the nanoseconds until it returned and until its result was computed."""
     taken = []
     for _ in range(count):
         start = perf_counter_ns()

@@ -14,7 +14,7 @@ from trt_rt.demo.network import NUM_CLASSES
 __all__ = ["EAGER", "Mode", "make_modes"]
 
 EAGER = "eager PyTorch"
-"""Name of the mode that the others are compared with; it comes first."""
+"""The name of the first mode, with which the others are compared."""
 
 Call: TypeAlias = Callable[[], torch.Tensor]
 
@@ -25,7 +25,7 @@ class Mode(NamedTuple):
     Attributes
     ----------
     name : str
-        What the report calls it.
+        Its name in the report.
     prepare : callable
         Takes images (N, 1, 8, 8) and returns a call without arguments that runs them and returns the
         scores (N, 10). The scores may be overwritten by the next call of the same mode.
@@ -65,6 +65,6 @@ def _call_with_out(module: trt_rt.TRTModule, images: torch.Tensor) -> Call:
 
 
 def _bind(module: trt_rt.TRTModule, images: torch.Tensor) -> Call:
-    # The engine reads this very memory at each call, so its address must be aligned, as that of a fresh
-    # tensor is; the images' own, NumPy's on the CPU, may not be.
+    # The engine reads this memory at each call, so its address must be aligned. The address of a fresh tensor
+    # is; on the CPU the images are in NumPy's memory, whose address may not be.
     return module.bind(images.clone())

@@ -16,7 +16,7 @@ IMAGE_SHAPE = (1, 8, 8)
 NUM_CLASSES = 10
 
 WEIGHTS_PATH = Path(__file__).with_name("digits.npz")
-"""What ``python -m trt_rt.demo.train`` wrote: one float32 array per parameter, under its PyTorch name."""
+"""The output of ``python -m trt_rt.demo.train``: one float32 array per parameter, by PyTorch's name."""
 
 
 class DigitsNet(nn.Module):
@@ -74,9 +74,9 @@ def load_trained_network(path: Path = WEIGHTS_PATH) -> DigitsNet:
     Raises
     ------
     OSError
-        The file is not there or cannot be read.
+        The file does not exist or cannot be read.
     ValueError, TypeError, RuntimeError
-        It is not such a file, or holds the parameters of another network.
+        The file has another format, or the parameters of another network.
     """
     with np.load(path, allow_pickle=False) as arrays:
         state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}

@@ -1,4 +1,4 @@
-"""What the demonstration found: plain data, and its tables for a terminal."""
+"""The report of the demonstration: plain data, and its tables for a terminal."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class EngineReport:
     backend : str
         The backend that built and ran it.
     reason : str
-        Why that one.
+        Why this backend was chosen, in sentences.
     executed_by : str
-        What did the arithmetic: TensorRT or, for the reference backend, PyTorch.
+        The library that did the arithmetic: TensorRT or, for the reference backend, PyTorch.
     device : str
-        Where it ran, with the device's name.
+        The name of the device that ran it.
     plan_bytes : int
         Size of its plan.
     build_seconds : float
@@ -55,7 +55,7 @@ class RtxPlanReport:
     build_seconds : float or None
         Time to build it, without the export from PyTorch.
     remark : str
-        Why it was not built, and what to install; or what became of it.
+        Why it was not built and what to install, or whether it was run.
     """
 
     plan_bytes: int | None
@@ -71,7 +71,7 @@ class RtxPlanReport:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """Everything that ``trt-rt demo`` found.
+    """The results of ``trt-rt demo``.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class DemoReport:
     batch_sizes : tuple of int
         Batch sizes that the digits were run in.
     backends : mapping of str to BackendStatus
-        What each backend can do here.
+        What each backend can do on this machine.
     engine : EngineReport
         The engine that was run.
     tensorrt_rtx_plan : RtxPlanReport
@@ -105,7 +105,7 @@ class DemoReport:
         return [found.mode for found in self.agreement if found.differing_predictions]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as what :func:`json.dumps` takes."""
+        """Return the report as a dict for :func:`json.dumps`."""
         return asdict(self)
 
 
@@ -119,7 +119,7 @@ def print_report(report: DemoReport, console: Console) -> None:
         f"Plan: {engine.plan_bytes:,} bytes, built in {engine.build_seconds:.2f} s.",
         f"TensorRT-RTX plan of the same network: {rtx.describe()}",
     ):
-        # Without markup: brackets, as in the name of an extra to install, are text.
+        # Without markup, because brackets in the name of an extra to install are text.
         console.print(sentence, markup=False, highlight=False)
     console.print(_agreement_table(report))
     for batch_size in report.batch_sizes:

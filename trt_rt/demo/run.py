@@ -26,17 +26,17 @@ _RTX = "tensorrt_rtx"
 
 
 def run_demo(calls: int) -> DemoReport:
-    """Run the demonstration and return what it found.
+    """Run the demonstration and return its report.
 
     Parameters
     ----------
     calls : int
-        How many calls of each mode are timed, per batch size.
+        The number of timed calls for each mode and batch size.
 
     Raises
     ------
     TRTError
-        No backend can build and run here, or one fails.
+        No backend can build and run on this machine, or the chosen one fails.
     """
     statuses = trt_rt.backends()
     choice = choose_backend(statuses)
@@ -81,18 +81,18 @@ def run_demo(calls: int) -> DemoReport:
 
 
 def report_rtx_plan(status: BackendStatus, built: BuiltPlan, program: ExportedProgram) -> RtxPlanReport:
-    """Build the TensorRT-RTX plan if that can be done here, and report it or why not.
+    """Build the TensorRT-RTX plan if this machine can, and report the plan or the reason.
 
-    It is not loaded: that would need a GPU, and one that TensorRT-RTX supports.
+    The plan is not loaded: that would need a GPU that TensorRT-RTX supports.
 
     Parameters
     ----------
     status : BackendStatus
-        Of TensorRT-RTX.
+        The status of TensorRT-RTX.
     built : BuiltPlan
-        The plan that the demonstration runs; reported as it is if TensorRT-RTX made it.
+        The plan that the demonstration runs. If TensorRT-RTX built it, this is the plan to report.
     program : torch.export.ExportedProgram
-        What to build.
+        The program to build.
     """
     if built.backend == _RTX:
         return RtxPlanReport(len(built.plan), built.build_seconds, "It is the engine that was run.")
@@ -116,7 +116,7 @@ def _why_not_run(status: BackendStatus) -> str:
 
 @contextmanager
 def _one_cpu_thread() -> Iterator[None]:
-    """Keep PyTorch's threads from waiting for each other: on a busy machine that takes longest of all."""
+    """Run PyTorch on one thread: on a busy machine its threads wait for each other longer than they work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

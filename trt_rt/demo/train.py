@@ -1,7 +1,7 @@
 """Train the network of the demonstration: ``python -m trt_rt.demo.train`` (about ten seconds on a CPU).
 
-Everything is seeded, and the held-out digits choose nothing: neither the number of epochs nor the best
-of several runs. The same machine and PyTorch version give the same weights; others, nearly the same.
+Everything is seeded. The held-out digits influence nothing: neither the number of epochs nor a choice among
+several runs. The same machine and PyTorch version give the same weights, others nearly the same.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ def train(digits: Digits, epochs: int = EPOCHS, seed: int = _SEED) -> DigitsNet:
     Parameters
     ----------
     digits : Digits
-        What to learn from.
+        The digits to learn from.
     epochs : int
-        How often each image is seen.
+        The number of passes over the images.
     seed : int
-        Seeds the weights, the order of the images and their shifts; the caller's generator is left as it
-        was.
+        Seed of the weights, the order of the images and their shifts. The caller's generator is not changed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -66,7 +65,7 @@ def measure_accuracy(network: torch.nn.Module, digits: Digits) -> float:
 
 
 def _shift(images: torch.Tensor) -> torch.Tensor:
-    """Move each image by its own random whole number of pixels; what comes in at the border is paper."""
+    """Move each image by a random whole number of pixels, and fill the border with paper."""
     count, _, height, width = images.shape
     padded = F.pad(images, [_LARGEST_SHIFT] * 4)
     top, left = torch.randint(0, 2 * _LARGEST_SHIFT + 1, (2, count, 1, 1))
