@@ -1,17 +1,22 @@
-"""What every test shares: plan factories, the option ``--behaviour``, and a skip of GPU tests without a GPU.
+"""Fixtures and options that tests of several folders use.
 
 A test with the fixture `make` runs once for each plan factory; a test marked gpu for those that need a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from tests.factories.case import Case
 from tests.factories.selection import Factory, factories
+from tests.reference import plans
+from trt_rt import TRTModule
+from trt_rt.backend import Backend, load
+from trt_rt.errors import BackendError
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,3 +75,44 @@ def make(factory: Factory) -> Callable[[str], Case]:
         return Case(factory, kind, made)
 
     return make_case
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def module() -> TRTModule:
+    """One input x[b, 7], one output; `tests.reference.plans.eager_affine` is what it must return."""
+    return TRTModule(plans.affine())
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    """An input of `module`."""
+    return torch.randn(3, 7)
+
+
+@pytest.fixture
+def two() -> TRTModule:
+    """Two inputs a, b [b, 3], two outputs a + b, b + 1."""
+    return TRTModule(plans.two())
+
+
+@pytest.fixture(scope="session")
+def rtx() -> Backend:
+    """TensorRT-RTX, whose builder needs no GPU."""
+    try:
+        return load("tensorrt_rtx")
+    except BackendError as error:
+        pytest.skip(f"the TensorRT-RTX wheels are not installed: {error}")
+
+
+@pytest.fixture
+def threads_change_often() -> Iterator[None]:
+    """Switches threads every 10 microseconds, so that more of their interleavings are tried."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
 
 import pytest
 
 import trt_rt
+from tests.backend.foreign_plans import RTX_PLAN, TENSORRT_PLAN, UNKNOWN_PLAN
 from tests.reference import plans
 from trt_rt import BackendError, Engine, PlanError, TRTModule
 from trt_rt.backend import BUILDERS, NAMES, Backend, first, load
-
-
-def plan_of(magic: bytes, *version: int, length: int = 64) -> bytes:
-    """The first bytes of a plan that TensorRT or TensorRT-RTX wrote, and nothing behind them."""
-    header = struct.pack("<4sIIIQ4B", magic, 0, 2, 0, length, *version)
-    return header + bytes(64 - len(header))
-
-
-TENSORRT_PLAN = plan_of(b"ftrt", 10, 3, 0, 26)
-RTX_PLAN = plan_of(b"vtrt", 1, 7, 1, 116)
-UNKNOWN_PLAN = b"something else" + bytes(100)
 
 
 def test_every_backend_is_described() -> None:

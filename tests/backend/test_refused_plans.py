@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.backend.test_choice import RTX_PLAN, TENSORRT_PLAN, plan_of
+from tests.backend.foreign_plans import RTX_PLAN, TENSORRT_PLAN, plan_of
 from tests.factories.builders import build_plan
 from tests.reference import plans
 from trt_rt import BackendError, Engine, PlanError, reference
@@ -45,14 +45,6 @@ class Refusing:
 def refusing() -> type[Refusing]:
     Refusing.made = []
     return Refusing
-
-
-@pytest.fixture
-def rtx() -> Backend:
-    try:
-        return load("tensorrt_rtx")
-    except BackendError as error:
-        pytest.skip(str(error))
 
 
 class TestKinds:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
 import torch
+
+from tests.behaviours.graph_modes import graphed
+from trt_rt.runtime import enable_pre_allocated_outputs
 
 pytestmark = pytest.mark.behaviour(2)
 
@@ -46,32 +50,42 @@ def test_outputs_of_one_call_are_apart(make):
         assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
 
 
+@contextlib.contextmanager
+def _switched_on(case, way, buffers):
+    """A function to call, with pre-allocated outputs switched on in one way, and what it must return."""
+    if way == "whole program":
+        with graphed(case, "whole") as graphs:
+            graphs.engine.set_pre_allocated_outputs(True, buffers=buffers)
+            yield graphs.callable, graphs.expected
+        return
+    module = case.module()
+    if way == "method":
+        module.set_pre_allocated_outputs(True, buffers=buffers)
+        yield module, case.expected
+        return
+    with enable_pre_allocated_outputs(module, buffers=buffers) as called:
+        yield called, case.expected
+
+
 @pytest.mark.parametrize("kind", ["relu", "two", "many"])
-@pytest.mark.parametrize("buffers", [1, 2, 3])
-def test_pre_allocated_outputs_stay_as_long_as_promised(make, kind, buffers):
-    """With k sets of buffers the last k results are whole, all outputs and views of them."""
+@pytest.mark.parametrize("buffers", [1, 2, 3, 5])
+@pytest.mark.parametrize("way", ["method", "context manager", "whole program"])
+def test_pre_allocated_outputs_stay_as_long_as_promised(make, kind, buffers, way):
+    """With k sets of buffers the last k results are whole, with views of them; then memory is reused."""
     case = make(kind)
-    module = case.module()
-    module.set_pre_allocated_outputs(True, buffers=buffers)
     held = []
-    for _ in range(3 * buffers):
-        inputs = case.example(3)
-        held.append((module(*inputs), case.expected(*inputs)))
-        for result, expected in held[-buffers:]:
-            case.assert_right(result, expected)
-            outputs = result if isinstance(result, tuple) else (result,)
-            for output, wanted in zip(outputs, expected, strict=True):
-                torch.testing.assert_close(output[1:], wanted[1:])
-
-
-def test_pre_allocated_outputs_are_reused(make):
-    """The mode does what it says: the same memory comes again after as many calls as there are buffers."""
-    case = make("two")
-    module = case.module()
-    module.set_pre_allocated_outputs(True, buffers=2)
-    pointers = [tuple(output.data_ptr() for output in module(*case.example(3))) for _ in range(6)]
-    assert pointers[:2] == pointers[2:4] == pointers[4:]
-    assert pointers[0] != pointers[1]
+    with _switched_on(case, way, buffers) as (call, expect):
+        for _ in range(3 * buffers):
+            inputs = case.example(3)
+            result, expected = call(*inputs), expect(*inputs)
+            held.append((result if isinstance(result, tuple) else (result,), expected))
+            for outputs, wanted in held[-buffers:]:
+                for output, value in zip(outputs, wanted, strict=True):
+                    torch.testing.assert_close(output, value)
+                    torch.testing.assert_close(output[1:], value[1:])
+    addresses = [tuple(output.data_ptr() for output in outputs) for outputs, _ in held]
+    assert addresses[:buffers] == addresses[buffers : 2 * buffers] == addresses[2 * buffers :]
+    assert len(set(addresses)) == buffers
 
 
 @pytest.mark.parametrize("kind", ["relu", "two"])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,19 +14,11 @@ from tests.behaviours.graph_modes import Doubled
 from trt_rt.runtime import enable_cudagraphs
 from trt_rt.runtime.pre_allocated_outputs import enable_pre_allocated_outputs
 
-pytestmark = pytest.mark.behaviour(21)
+pytestmark = [pytest.mark.behaviour(21), pytest.mark.usefixtures("threads_change_often")]
 
 _CALLERS = 12
 _THREADS = 16
 _SECONDS_UNTIL_DEADLOCK = 60
-
-
-@pytest.fixture(autouse=True)
-def _threads_change_often() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(interval)
 
 
 def _run_at_once(case, jobs: list[Callable[[], None]]) -> None:

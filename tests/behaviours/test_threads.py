@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,18 +13,10 @@ import torch
 
 import trt_rt
 
-pytestmark = pytest.mark.behaviour(21)
+pytestmark = [pytest.mark.behaviour(21), pytest.mark.usefixtures("threads_change_often")]
 
 _THREADS = 16
 _SECONDS_UNTIL_DEADLOCK = 60
-
-
-@pytest.fixture(autouse=True)
-def _threads_change_often() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(interval)
 
 
 def _run_at_once(*jobs: Callable[[], None]) -> None:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from trt_rt.backend import Backend, load
+from trt_rt.backend import Backend
 from trt_rt.compiler import OnnxModel, Profile, build_from_onnx
-from trt_rt.errors import BackendError, CompileError
+from trt_rt.errors import CompileError
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
 
 RTX_MAGIC = b"vtrt"
 FLOAT = onnx.TensorProto.FLOAT
-
-
-@pytest.fixture(scope="module")
-def rtx() -> Backend:
-    try:
-        return load("tensorrt_rtx")
-    except BackendError as error:
-        pytest.skip(f"the TensorRT-RTX wheels are not installed: {error}")
 
 
 def serialize(

@@ -22,28 +22,9 @@ from tests.odd_tensors import (
     shifted,
 )
 from tests.reference import plans
+from tests.reference.plans import eager_affine
 from trt_rt import InputError, TRTModule
 from trt_rt.errors import InputTypeError, InputValueError
-
-
-def eager(x: torch.Tensor) -> torch.Tensor:
-    return torch.relu(x) * 2 + 1
-
-
-@pytest.fixture
-def module() -> TRTModule:
-    return TRTModule(plans.affine())
-
-
-@pytest.fixture
-def two() -> TRTModule:
-    return TRTModule(plans.two())
-
-
-@pytest.fixture
-def x() -> torch.Tensor:
-    return torch.randn(3, 7)
-
 
 ACCEPTED = {
     "non-contiguous": lambda x: x.t().contiguous().t(),
@@ -82,11 +63,11 @@ def inference_clone(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("make", ACCEPTED.values(), ids=ACCEPTED.keys())
 def test_arguments_that_are_taken(module: TRTModule, x: torch.Tensor, make: Any) -> None:
-    expected = eager(x[:1].expand(3, 7) if make is ACCEPTED["expanded"] else x)
+    expected = eager_affine(x[:1].expand(3, 7) if make is ACCEPTED["expanded"] else x)
     argument = make(x)
     for _ in range(2):
         torch.testing.assert_close(module(argument), expected)
-        torch.testing.assert_close(module(x), eager(x))
+        torch.testing.assert_close(module(x), eager_affine(x))
 
 
 def test_numpy_with_negative_strides(tmp_path: Path) -> None:
@@ -221,7 +202,7 @@ def test_arguments_that_are_refused(
         module(argument)
     with pytest.raises(error, match="'x'"):
         module.bind(argument)
-    torch.testing.assert_close(module(x), eager(x))
+    torch.testing.assert_close(module(x), eager_affine(x))
 
 
 @pytest.mark.filterwarnings(
@@ -243,7 +224,7 @@ def test_function_transforms_are_refused(module: TRTModule, x: torch.Tensor, tra
     module(x)
     with pytest.raises(InputError, match="'x'"):
         transform(module, x)
-    torch.testing.assert_close(module(x), eager(x))
+    torch.testing.assert_close(module(x), eager_affine(x))
 
 
 @pytest.mark.parametrize("allow", [False, True])
@@ -258,8 +239,8 @@ def test_under_fake_tensor_mode(module: TRTModule, contiguous: bool, allow: bool
     with FakeTensorMode(allow_non_fake_inputs=allow), contextlib.suppress(TRTError):
         result = module(x)
     if result is not None:
-        torch.testing.assert_close(result, eager(x))
-    torch.testing.assert_close(module(x), eager(x))
+        torch.testing.assert_close(result, eager_affine(x))
+    torch.testing.assert_close(module(x), eager_affine(x))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +269,7 @@ def test_under_fake_tensor_mode(module: TRTModule, contiguous: bool, allow: bool
 def test_an_argument_that_is_changed_in_place(module: TRTModule, x: torch.Tensor, change: Any) -> None:
     module(x)
     change(x)
-    torch.testing.assert_close(module(x), eager(x.detach().clone()))
+    torch.testing.assert_close(module(x), eager_affine(x.detach().clone()))
 
 
 def test_an_argument_that_calls_the_module(two: TRTModule) -> None:

@@ -13,22 +13,9 @@ from torch import nn
 
 from tests import isolated
 from tests.reference import plans
+from tests.reference.plans import eager_affine
 from trt_rt import BoundCall, InputError, TRTModule
 from trt_rt.errors import InputValueError
-
-
-def eager(x: torch.Tensor) -> torch.Tensor:
-    return torch.relu(x) * 2 + 1
-
-
-@pytest.fixture
-def module() -> TRTModule:
-    return TRTModule(plans.affine())
-
-
-@pytest.fixture
-def x() -> torch.Tensor:
-    return torch.randn(3, 7)
 
 
 def test_every_call_reads_the_same_inputs_and_writes_the_same_outputs(
@@ -36,11 +23,11 @@ def test_every_call_reads_the_same_inputs_and_writes_the_same_outputs(
 ) -> None:
     bound = module.bind(x)
     first = bound()
-    torch.testing.assert_close(first, eager(x))
+    torch.testing.assert_close(first, eager_affine(x))
     for _ in range(3):
         x.normal_()
         assert bound() is first
-        torch.testing.assert_close(first, eager(x))
+        torch.testing.assert_close(first, eager_affine(x))
     assert bound.inputs[0] is x
     assert bound.outputs is first
 
@@ -57,9 +44,9 @@ def test_other_calls_in_between(module: TRTModule, x: torch.Tensor) -> None:
         other = torch.randn(batch, 7)
         result = module(other)
         x.normal_()
-        torch.testing.assert_close(bound(), eager(x))
-        torch.testing.assert_close(bound(), eager(x))
-        torch.testing.assert_close(result, eager(other))
+        torch.testing.assert_close(bound(), eager_affine(x))
+        torch.testing.assert_close(bound(), eager_affine(x))
+        torch.testing.assert_close(result, eager_affine(other))
 
 
 @pytest.mark.parametrize("pre_allocated", [False, True])
@@ -72,7 +59,7 @@ def test_bound_calls_that_alternate(module: TRTModule, pre_allocated: bool) -> N
             x.normal_()
         results = [call() for call in calls]
         for x, result in zip(inputs, results, strict=True):
-            torch.testing.assert_close(result, eager(x))
+            torch.testing.assert_close(result, eager_affine(x))
 
 
 @pytest.mark.parametrize("bind_first", [False, True])
@@ -86,10 +73,10 @@ def test_pre_allocated_results_and_bound_results_are_apart(
     result = bound()
     other = torch.randn(3, 7)
     reused = module(other)
-    torch.testing.assert_close(result, eager(x))
+    torch.testing.assert_close(result, eager_affine(x))
     x.normal_()
     bound()
-    torch.testing.assert_close(reused, eager(other))
+    torch.testing.assert_close(reused, eager_affine(other))
 
 
 def test_failing_calls_in_between(module: TRTModule, x: torch.Tensor) -> None:
@@ -98,10 +85,10 @@ def test_failing_calls_in_between(module: TRTModule, x: torch.Tensor) -> None:
         with pytest.raises(InputError):
             module(bad)
         x.normal_()
-        torch.testing.assert_close(bound(), eager(x))
+        torch.testing.assert_close(bound(), eager_affine(x))
     with pytest.raises(InputError):
         module.bind(x[:0])
-    torch.testing.assert_close(bound(), eager(x))
+    torch.testing.assert_close(bound(), eager_affine(x))
 
 
 def test_modes_switched_in_between(module: TRTModule, x: torch.Tensor) -> None:
@@ -110,7 +97,7 @@ def test_modes_switched_in_between(module: TRTModule, x: torch.Tensor) -> None:
         module.set_pre_allocated_outputs(enable, buffers=2)
         module(torch.randn(3, 7))
         x.normal_()
-        torch.testing.assert_close(bound(), eager(x))
+        torch.testing.assert_close(bound(), eager_affine(x))
 
 
 def test_more_shapes_in_between_than_are_remembered() -> None:
@@ -137,11 +124,11 @@ def test_out(module: TRTModule, x: torch.Tensor) -> None:
     out = torch.empty(3, 7)
     bound = module.bind(x, out=out)
     assert bound() is out
-    torch.testing.assert_close(out, eager(x))
+    torch.testing.assert_close(out, eager_affine(x))
     module(torch.randn(5, 7))
     x.normal_()
     bound()
-    torch.testing.assert_close(out, eager(x))
+    torch.testing.assert_close(out, eager_affine(x))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +147,7 @@ def test_an_out_that_does_not_fit(module: TRTModule, x: torch.Tensor, make_out: 
     module(x)
     with pytest.raises(InputError):
         module.bind(x, out=make_out(x))
-    torch.testing.assert_close(module(x), eager(x))
+    torch.testing.assert_close(module(x), eager_affine(x))
 
 
 @pytest.mark.parametrize("kind", ["list", "generator"])
@@ -177,12 +164,12 @@ def test_out_is_kept_alive_whatever_happens_to_its_container(
     gc.collect()
     assert alive() is not None  # else the engine writes into memory that is free
     bound()
-    torch.testing.assert_close(alive(), eager(x))
+    torch.testing.assert_close(alive(), eager_affine(x))
 
 
 def test_inputs_are_kept_alive(module: TRTModule) -> None:
     x = torch.randn(3, 7)
-    expected, alive = eager(x), weakref.ref(x)
+    expected, alive = eager_affine(x), weakref.ref(x)
     bound = module.bind(x)
     del x
     gc.collect()
@@ -197,7 +184,7 @@ def test_inputs_are_kept_alive(module: TRTModule) -> None:
 def test_the_module_is_not_needed(x: torch.Tensor) -> None:
     bound = TRTModule(plans.affine()).bind(x)
     gc.collect()
-    torch.testing.assert_close(bound(), eager(x))
+    torch.testing.assert_close(bound(), eager_affine(x))
 
 
 NOT_BINDABLE = {
@@ -219,17 +206,17 @@ def test_what_would_have_to_be_copied_is_refused(module: TRTModule, x: torch.Ten
     bound = module.bind(x)
     with pytest.raises(InputValueError, match="cannot be bound"):
         module.bind(make(x))
-    torch.testing.assert_close(bound(), eager(x))
+    torch.testing.assert_close(bound(), eager_affine(x))
 
 
 @pytest.mark.parametrize("kind", [nn.Parameter, nn.Buffer, lambda x: x.requires_grad_()])
 def test_tensors_with_memory_of_their_own_can_be_bound(module: TRTModule, x: torch.Tensor, kind: Any) -> None:
     argument = kind(x)
     bound = module.bind(argument)
-    torch.testing.assert_close(bound(), eager(argument.detach()))
+    torch.testing.assert_close(bound(), eager_affine(argument.detach()))
     with torch.no_grad():
         argument.normal_()
-    torch.testing.assert_close(bound(), eager(argument.detach()))
+    torch.testing.assert_close(bound(), eager_affine(argument.detach()))
 
 
 def test_several_outputs() -> None:
@@ -337,4 +324,4 @@ def test_a_bound_call_takes_no_arguments(module: TRTModule, x: torch.Tensor) -> 
     bound = module.bind(x)
     with pytest.raises(TypeError):
         bound(x)
-    torch.testing.assert_close(bound(), eager(x))
+    torch.testing.assert_close(bound(), eager_affine(x))

@@ -76,4 +76,5 @@ def test_graphs_that_are_on_by_default_count(control: str) -> None:
 def test_graphs_of_one_engine_do_not_keep_another_from_it() -> None:
     first, second = TRTModule(streaming_plan(100)), TRTModule(streaming_plan(100))
     with BY_NAME["enable_cudagraphs"](first), BY_NAME["enable_profiling"](second):
-        pass
+        assert first.executors.uses_cuda_graphs
+        assert second.executors.modes.profiler is not None

@@ -14,6 +14,7 @@ import torch
 
 from tests.behaviours.controls import BY_NAME, OVER_MODES
 from tests.reference import plans
+from tests.reference.plans import eager_affine
 from trt_rt import Engine, TRTModule
 from trt_rt.module.modes import Modes
 from trt_rt.runtime import enable_pre_allocated_outputs, optimization_profile
@@ -21,16 +22,7 @@ from trt_rt.runtime import enable_pre_allocated_outputs, optimization_profile
 every_control = pytest.mark.parametrize("control", [BY_NAME[name] for name in OVER_MODES], ids=OVER_MODES)
 
 
-@pytest.fixture
-def module() -> TRTModule:
-    return TRTModule(plans.affine())
-
-
-def eager(x: torch.Tensor) -> torch.Tensor:
-    return torch.relu(x) * 2 + 1
-
-
-def check(*called: Any, of: Any = eager) -> None:
+def check(*called: Any, of: Any = eager_affine) -> None:
     for batch in (3, 5, 5, 3):
         x = torch.randn(batch, 7)
         for call in called:
@@ -102,9 +94,9 @@ def test_every_engine_of_a_tree(control: Any) -> None:
     with control(tree) as called:
         modes = [tree[0].executors.modes, tree[1][0].executors.modes]
         assert Modes() not in modes
-        check(called, of=lambda x: eager(eager(x)))
+        check(called, of=lambda x: eager_affine(eager_affine(x)))
     assert [tree[0].executors.modes, tree[1][0].executors.modes] == [Modes(), Modes()]
-    check(tree, of=lambda x: eager(eager(x)))
+    check(tree, of=lambda x: eager_affine(eager_affine(x)))
 
 
 @every_control
@@ -132,7 +124,7 @@ def test_an_exported_program(control: Any) -> None:
     x = torch.randn(3, 7)
     with control(program) as called:
         assert engine.executors.modes != Modes()
-        torch.testing.assert_close(called(x), eager(x))
+        torch.testing.assert_close(called(x), eager_affine(x))
     assert engine.executors.modes == Modes()
 
 
@@ -152,7 +144,7 @@ def test_what_is_no_module(control: Any) -> None:
 def test_an_engine_that_is_closed_within(control: Any) -> None:
     tree = torch.nn.Sequential(TRTModule(plans.affine()), TRTModule(plans.affine()))
     with control(tree):
-        check(tree, of=lambda x: eager(eager(x)))
+        check(tree, of=lambda x: eager_affine(eager_affine(x)))
         tree[0].engine.close()
     assert tree[1].executors.modes == Modes()
     check(tree[1])

@@ -17,15 +17,12 @@ from torch import nn
 
 from tests.properties.examples import examples
 from tests.reference import plans
+from tests.reference.plans import eager_affine
 from trt_rt import InputError, TRTError, TRTModule
 
 LARGEST_BATCH = 32
 WIDTH = 7
 CPU_ALIGNMENT = 64
-
-
-def eager(x: torch.Tensor) -> torch.Tensor:
-    return torch.relu(x) * 2 + 1
 
 
 DTYPES = [
@@ -135,7 +132,7 @@ GOOD = values(3 * WIDTH).view(3, WIDTH)
 
 
 def check_good_call(module: TRTModule) -> None:
-    torch.testing.assert_close(module(GOOD), eager(GOOD), rtol=0, atol=0)
+    torch.testing.assert_close(module(GOOD), eager_affine(GOOD), rtol=0, atol=0)
 
 
 def check(module: TRTModule, argument: Any, expected: torch.Tensor | None) -> None:
@@ -144,7 +141,7 @@ def check(module: TRTModule, argument: Any, expected: torch.Tensor | None) -> No
         with pytest.raises(InputError, match="'x'"):
             module(argument)
     else:
-        torch.testing.assert_close(module(argument), eager(expected), rtol=0, atol=0)
+        torch.testing.assert_close(module(argument), eager_affine(expected), rtol=0, atol=0)
     check_good_call(module)
 
 
@@ -318,7 +315,7 @@ def test_out(module: TRTModule, out: Any, wrapping: str) -> None:
     if good:
         result = module(x, out=out)
         assert out is None or result is out
-        torch.testing.assert_close(result.as_subclass(torch.Tensor), eager(x), rtol=0, atol=0)
+        torch.testing.assert_close(result.as_subclass(torch.Tensor), eager_affine(x), rtol=0, atol=0)
     else:
         with pytest.raises(InputError):
             module(x, out=out)

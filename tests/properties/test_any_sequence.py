@@ -13,15 +13,12 @@ from torch import nn
 
 from tests.properties.examples import examples
 from tests.reference import plans
+from tests.reference.plans import eager_affine
 from trt_rt import InputError, TRTModule
 
 LARGEST_BATCH = 32
 WIDTH = 7
 GOOD = torch.ones(3, WIDTH)
-
-
-def eager(x: torch.Tensor) -> torch.Tensor:
-    return torch.relu(x) * 2 + 1
 
 
 def values(count: int) -> torch.Tensor:
@@ -81,7 +78,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def call(self, argument: Any, x: torch.Tensor) -> None:
         result = self.module(argument)
-        expected = eager(x.detach().clone())
+        expected = eager_affine(x.detach().clone())
         torch.testing.assert_close(result, expected, rtol=0, atol=0)
         assert not result.requires_grad
         (self.reused if self.buffers else self.fresh).append((result, expected))
@@ -112,8 +109,8 @@ class AnyOrder(RuleBasedStateMachine):
         x = self.new_input(batch)
         out = torch.empty(batch, WIDTH)
         assert self.module(x, out=out) is out
-        torch.testing.assert_close(out, eager(x), rtol=0, atol=0)
-        self.fresh.append((out, eager(x)))
+        torch.testing.assert_close(out, eager_affine(x), rtol=0, atol=0)
+        self.fresh.append((out, eager_affine(x)))
 
     @rule(batch=st.sampled_from([1, 3, 8]))
     def call_with_bad_out(self, batch: int) -> None:
@@ -128,7 +125,7 @@ class AnyOrder(RuleBasedStateMachine):
         out = torch.empty(batch, WIDTH) if own_out else None
         call = self.module.bind(x, out=out)
         call()
-        self.bound.append([x, call, eager(x)])
+        self.bound.append([x, call, eager_affine(x)])
 
     @precondition(lambda self: self.bound)
     @rule(index=st.integers(0, 3), write=st.booleans())
@@ -138,7 +135,7 @@ class AnyOrder(RuleBasedStateMachine):
         if write:
             x.add_(1)
         call()
-        entry[2] = eager(x)
+        entry[2] = eager_affine(x)
 
     @precondition(lambda self: self.bound)
     @rule(index=st.integers(0, 3))

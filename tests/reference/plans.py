@@ -13,7 +13,7 @@ from trt_rt import reference as trt
 
 class Affine(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x) * 2 + 1
+        return eager_affine(x)
 
 
 class SumAndIncrement(torch.nn.Module):
@@ -68,6 +68,11 @@ class Convolutions(torch.nn.Module):
 
 
 BATCH = Dim("batch", min=1, max=32)
+
+
+def eager_affine(x: torch.Tensor) -> torch.Tensor:
+    """What an engine of `affine` returns."""
+    return torch.relu(x) * 2 + 1
 
 
 @functools.cache

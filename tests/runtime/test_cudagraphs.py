@@ -14,6 +14,7 @@ import torch
 import trt_rt
 from tests.behaviours.recording import recorded
 from tests.reference import plans
+from tests.reference.plans import eager_affine
 from trt_rt import Engine, ExecutionError, TRTModule
 from trt_rt.backend import load
 from trt_rt.runtime import (
@@ -26,10 +27,6 @@ from trt_rt.runtime import (
 )
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-def eager(x: torch.Tensor) -> torch.Tensor:
-    return torch.relu(x) * 2 + 1
 
 
 def affine(device: str = "cpu") -> TRTModule:
@@ -76,7 +73,7 @@ def test_an_engine_has_graphs_of_its_own(module: TRTModule) -> None:
     with enable_cudagraphs(module) as run:
         assert run is module
         for _ in range(3):
-            torch.testing.assert_close(run(x), eager(x))
+            torch.testing.assert_close(run(x), eager_affine(x))
     assert {name: module.stats()[name] for name in ("calls", "captures", "replays")} == {
         "calls": 3,
         "captures": 1,
@@ -104,7 +101,7 @@ def test_a_program_that_is_engines_only_has_a_graph_for_each() -> None:
     with enable_cudagraphs(program) as run:
         assert run is program
         for _ in range(3):
-            torch.testing.assert_close(run(x), eager(eager(eager(x))))
+            torch.testing.assert_close(run(x), eager_affine(eager_affine(eager_affine(x))))
     assert program[2].stats()["captures"] > 0
 
 
@@ -179,7 +176,7 @@ def test_a_first_call_that_fails_is_not_what_decides() -> None:
         with pytest.raises(trt_rt.InputError):
             run(x.half())
         for _ in range(3):
-            torch.testing.assert_close(run(x), eager(x))
+            torch.testing.assert_close(run(x), eager_affine(x))
         assert run.graph_inputs is not None
 
 
@@ -187,8 +184,8 @@ def test_a_first_call_after_the_end_switches_nothing_on() -> None:
     program = Tree(affine())
     with enable_cudagraphs(program) as run:
         pass
-    torch.testing.assert_close(run(x := batch()), eager(x))
-    torch.testing.assert_close(run(x), eager(x))
+    torch.testing.assert_close(run(x := batch()), eager_affine(x))
+    torch.testing.assert_close(run(x), eager_affine(x))
     assert program.engines[0].executors.modes.cuda_graphs is None
     assert program.engines[0].stats()["captures"] == 0
 
@@ -197,11 +194,11 @@ def test_the_kind_can_be_forced(module: TRTModule) -> None:
     x = batch()
     with enable_cudagraphs(module, whole_graph=True) as run:
         assert isinstance(run, WholeGraph)
-        torch.testing.assert_close((run(x), run(x)), (eager(x), eager(x)))
+        torch.testing.assert_close((run(x), run(x)), (eager_affine(x), eager_affine(x)))
     program = torch.nn.Sequential(module, torch.nn.ReLU())
     with enable_cudagraphs(program, whole_graph=False) as run:
         assert run is program
-        torch.testing.assert_close((run(x), run(x)), (eager(x), eager(x)))
+        torch.testing.assert_close((run(x), run(x)), (eager_affine(x), eager_affine(x)))
 
 
 # ---- defaults of the process
@@ -216,11 +213,11 @@ def test_the_default_is_for_modules_with_no_setting_of_their_own() -> None:
         after = affine()
         with enable_cudagraphs(torch.nn.Sequential(own := affine(), torch.nn.ReLU())):
             for each in (before, after, own):
-                torch.testing.assert_close((each(x), each(x)), (eager(x), eager(x)))
+                torch.testing.assert_close((each(x), each(x)), (eager_affine(x), eager_affine(x)))
                 assert each.stats()["replays"] == (0 if each is own else 1)
     finally:
         set_cudagraphs_mode(False)
-    torch.testing.assert_close(before(x), eager(x))
+    torch.testing.assert_close(before(x), eager_affine(x))
     assert before.stats()["replays"] == 1
 
 
@@ -267,8 +264,10 @@ def test_outputs_whose_size_depends_on_data(beside: Any, whole_graph: bool | Non
 
 @pytest.mark.parametrize("plan", [plans.shape_tensor, plans.profiles, plans.two, plans.constants])
 def test_outputs_whose_size_follows_from_the_inputs_are_not_refused(plan: Any) -> None:
-    with enable_cudagraphs(TRTModule(plan())):
-        pass
+    module = TRTModule(plan())
+    with enable_cudagraphs(module) as called:
+        assert called is module
+        assert module.executors.uses_cuda_graphs
 
 
 def test_weights_that_are_streamed() -> None:
@@ -292,7 +291,7 @@ def test_outputs_that_tensorrt_was_asked_to_allocate() -> None:
 def test_one_graph_of_what_is_one_graph_already(module: TRTModule) -> None:
     with enable_cudagraphs(torch.nn.Sequential(module, torch.nn.ReLU())) as run:
         refused(run, "already")
-        torch.testing.assert_close(run(x := batch()), eager(x))
+        torch.testing.assert_close(run(x := batch()), eager_affine(x))
 
 
 # ---- leaving
@@ -309,7 +308,7 @@ def test_the_earlier_state_is_back(module: TRTModule, whole_graph: bool) -> None
     assert module.executors.modes == before
     captures = module.stats()["captures"]
     for _ in range(2):
-        torch.testing.assert_close((module(x), run(x)), (eager(x), eager(x)))
+        torch.testing.assert_close((module(x), run(x)), (eager_affine(x), eager_affine(x)))
     assert module.stats()["captures"] == captures
 
 
@@ -317,10 +316,10 @@ def test_nested_in_itself(module: TRTModule) -> None:
     x = batch()
     with enable_cudagraphs(module, max_graphs=5):
         with enable_cudagraphs(module, max_graphs=2), enable_cudagraphs(module, whole_graph=True) as run:
-            torch.testing.assert_close((run(x), run(x)), (eager(x), eager(x)))
+            torch.testing.assert_close((run(x), run(x)), (eager_affine(x), eager_affine(x)))
             assert module.executors.modes.cuda_graphs is False
         assert (module.executors.modes.cuda_graphs, module.executors.modes.max_graphs) == (True, 5)
-        torch.testing.assert_close((module(x), module(x)), (eager(x), eager(x)))
+        torch.testing.assert_close((module(x), module(x)), (eager_affine(x), eager_affine(x)))
 
 
 @pytest.mark.gpu
@@ -337,7 +336,7 @@ def test_no_gpu_memory_is_left(whole_graph: bool) -> None:
     for _ in range(3):
         with enable_cudagraphs(program, whole_graph=whole_graph) as run:
             for x in inputs * 2:
-                torch.testing.assert_close(run(x), eager(x))
+                torch.testing.assert_close(run(x), eager_affine(x))
         del run
     gc.collect()
     torch.cuda.synchronize()
@@ -355,12 +354,12 @@ def test_an_engine_that_refuses_to_run(whole_graph: bool, device: str) -> None:
     program = torch.nn.Sequential(module, torch.nn.ReLU())
     x, other = batch().to(device), batch(5).to(device)
     with enable_cudagraphs(program, whole_graph=whole_graph) as run:
-        torch.testing.assert_close(run(x), eager(x))
+        torch.testing.assert_close(run(x), eager_affine(x))
         with calls.failing("execute_async_v3"), pytest.raises(ExecutionError, match="execute_async_v3"):
             run(other)
         for _ in range(2):
-            torch.testing.assert_close((run(x), run(other)), (eager(x), eager(other)))
-    torch.testing.assert_close(module(x), eager(x))
+            torch.testing.assert_close((run(x), run(other)), (eager_affine(x), eager_affine(other)))
+    torch.testing.assert_close(module(x), eager_affine(x))
 
 
 @pytest.mark.gpu
@@ -387,9 +386,9 @@ def test_an_engine_that_refuses_to_be_captured(whole_graph: bool, monkeypatch: p
                 run(x)
         monkeypatch.undo()
         for _ in range(3):
-            torch.testing.assert_close(run(x), eager(x))
+            torch.testing.assert_close(run(x), eager_affine(x))
     for _ in range(2):
-        torch.testing.assert_close(module(x), eager(x))
+        torch.testing.assert_close(module(x), eager_affine(x))
 
 
 @pytest.mark.gpu
@@ -411,7 +410,7 @@ def test_a_program_that_cannot_be_captured() -> None:
                 run(x)
     with enable_cudagraphs(program, whole_graph=False) as run:
         for _ in range(3):
-            torch.testing.assert_close(run(x), eager(x) * 2)
+            torch.testing.assert_close(run(x), eager_affine(x) * 2)
 
 
 def no_memory(*args: Any, **kwargs: Any) -> Any:
@@ -424,7 +423,7 @@ def test_no_memory_for_a_graph(whole_graph: bool, device: str, monkeypatch: pyte
     program = torch.nn.Sequential(affine(device), torch.nn.ReLU())
     x, other = batch().to(device), batch(5).to(device)
     with enable_cudagraphs(program, whole_graph=whole_graph) as run:
-        torch.testing.assert_close(run(x), eager(x))
+        torch.testing.assert_close(run(x), eager_affine(x))
         with monkeypatch.context() as patch:
             if whole_graph:
                 patch.setattr(torch, "empty_like", no_memory)
@@ -433,7 +432,7 @@ def test_no_memory_for_a_graph(whole_graph: bool, device: str, monkeypatch: pyte
             with pytest.raises(torch.OutOfMemoryError):
                 run(other)
         for _ in range(2):
-            torch.testing.assert_close((run(x), run(other)), (eager(x), eager(other)))
+            torch.testing.assert_close((run(x), run(other)), (eager_affine(x), eager_affine(other)))
 
 
 @pytest.mark.gpu
@@ -458,7 +457,7 @@ def test_no_memory_while_a_program_is_captured() -> None:
             run(x)
         program.hungry = False
         for _ in range(3):
-            torch.testing.assert_close(run(x), eager(x))
+            torch.testing.assert_close(run(x), eager_affine(x))
 
 
 def test_stats_count_what_an_executor_did_before_it_was_taken(module: TRTModule) -> None:

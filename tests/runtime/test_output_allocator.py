@@ -7,18 +7,10 @@ import torch
 
 from tests.behaviours.recording import recorded
 from tests.reference import plans
+from tests.reference.plans import eager_affine
 from trt_rt import Engine, InputError, TRTModule
 from trt_rt.backend import load
 from trt_rt.runtime import enable_cudagraphs, enable_output_allocator, enable_pre_allocated_outputs
-
-
-@pytest.fixture
-def module() -> TRTModule:
-    return TRTModule(plans.affine())
-
-
-def eager(x: torch.Tensor) -> torch.Tensor:
-    return torch.relu(x) * 2 + 1
 
 
 def test_results_own_memory_of_their_size(module: TRTModule) -> None:
@@ -26,7 +18,7 @@ def test_results_own_memory_of_their_size(module: TRTModule) -> None:
     with enable_output_allocator(module) as called:
         for batch in (8, 12, 12, 8):
             x = torch.randn(batch, 7)
-            held.append((called(x), eager(x)))
+            held.append((called(x), eager_affine(x)))
     for result, expected in held:
         torch.testing.assert_close(result, expected)
         assert result.untyped_storage().nbytes() == result.nbytes
@@ -38,9 +30,9 @@ def test_out_is_refused_within_and_taken_after(module: TRTModule) -> None:
     with enable_output_allocator(module) as called:
         with pytest.raises(InputError, match="out="):
             called(x, out=out)
-        torch.testing.assert_close(called(x), eager(x))
+        torch.testing.assert_close(called(x), eager_affine(x))
     assert module(x, out=out) is out
-    torch.testing.assert_close(out, eager(x))
+    torch.testing.assert_close(out, eager_affine(x))
 
 
 def test_the_allocators_are_unset_on_exit() -> None:
@@ -74,11 +66,11 @@ def test_it_is_refused_while_graphs_are_on(module: TRTModule) -> None:
             with pytest.raises(ValueError, match="enable_output_allocator cannot be entered"):
                 enable_output_allocator(module).__enter__()
             x = torch.randn(3, 7)
-            torch.testing.assert_close(called(x), eager(x))
+            torch.testing.assert_close(called(x), eager_affine(x))
     with enable_output_allocator(module) as called:
         with pytest.raises(ValueError, match="enable_cudagraphs cannot be entered"):
             enable_cudagraphs(module).__enter__()
-        torch.testing.assert_close(called(x), eager(x))
+        torch.testing.assert_close(called(x), eager_affine(x))
 
 
 def test_a_module_that_always_needs_it_keeps_it() -> None:
