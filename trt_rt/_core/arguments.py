@@ -60,8 +60,8 @@ def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
     if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         raise InputTypeError(
             f"{_names(target)} needs a tensor with memory of its own; a torch.func transform (grad, jvp, "
-            "vmap) has wrapped this one, and an engine has no derivative and no batching rule. Call the engine "
-            "outside of the transform, or with tensors that it does not transform."
+            "vmap) has wrapped this one, and an engine has no derivative and no batching rule. Call the "
+            "engine outside of the transform, or with tensors that it does not transform."
         )
     if tensor.layout is not torch.strided:
         raise InputTypeError(
