@@ -13,6 +13,8 @@ import torch
 import trt_rt
 from tests.factories import reference
 from tests.factories.plan_folder import VARIABLE, PlainCalls, inputs_for, plan_files
+from trt_rt._core.dlpack import tensor_from_address
+from trt_rt.backend import load
 
 _KINDS = ("relu", "many", "nonzero", "shape_tensor", "profiles", "scalar")
 _BATCHES = (1, 2, 8, 3)
@@ -100,6 +102,36 @@ def test_a_plan_gives_the_same_in_every_mode(engine_and_plan: tuple[trt_rt.Engin
                     torch.testing.assert_close(output, wanted, equal_nan=True)
                 tried += 1
     assert tried, "no profile admits any batch that was tried"
+
+
+@pytest.mark.parametrize("engine_and_plan", _sources(), indirect=True)
+def test_an_engine_runs_in_the_memory_that_it_is_given(
+    engine_and_plan: tuple[trt_rt.Engine, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT returns nothing that says so: a pattern in the scratch memory is gone after a run."""
+    engine, _ = engine_and_plan
+    if engine.backend == "reference":
+        pytest.skip("the reference backend only checks the size of its scratch memory")
+    backend = type(load(engine.backend))
+    given: list[tuple[int, int]] = []
+    set_memory = backend.set_device_memory
+
+    def note(self: trt_rt.Backend, context: Any, address: int, size: int) -> None:
+        given.append((address, size))
+        set_memory(self, context, address, size)
+
+    monkeypatch.setattr(backend, "set_device_memory", note)
+    inputs = next(found for batch in (32, 8, 3, 1) if (found := inputs_for(engine, batch)) is not None)
+    with engine, trt_rt.use_dynamically_allocated_resources(trt_rt.TRTModule(engine)) as module:
+        module(*inputs)
+        address, size = given[-1]
+        assert address % 512 == 0
+        if size <= 1:
+            pytest.skip("the engine needs no scratch memory")
+        scratch = tensor_from_address(address, (size,), torch.uint8, engine.device).fill_(0xA5)
+        module(*inputs)
+        assert len(given) == 1
+        assert scratch.ne(0xA5).any()
 
 
 def _depends_on_data(engine: trt_rt.Engine, plan: bytes) -> bool:
