@@ -1,4 +1,4 @@
-"""An engine runs once before it is captured: TensorRT 8.6 refuses captures of the first run of some engines."""
+"""An engine runs before it is captured: TensorRT 8.6 refuses captures of the first run of some engines."""
 
 from __future__ import annotations
 
