@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import math
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -226,7 +227,14 @@ class _Allocator(reference.IOutputAllocator):
     def __init__(self, wrapped: Any, context: _Context) -> None:
         super().__init__()
         self.wrapped = wrapped
-        self._context = context
+        # The context holds this allocator, and must go without the collector when its user drops it.
+        self._context_reference = weakref.ref(context)
+
+    @property
+    def _context(self) -> _Context:
+        context = self._context_reference()
+        assert context is not None, "a context asked its allocator after its own end"
+        return context
 
     def reallocate_output_async(
         self, tensor_name: str, memory: int, size: int, alignment: int, stream: int
