@@ -1,10 +1,11 @@
-"""The examples of docs/modes.md run as they stand."""
+"""The examples of README.md and docs/modes.md run as they stand."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ _PAGE = Path(__file__).parents[1] / "docs" / "modes.md"
 
 
 def _examples() -> list[object]:
-    """Each with the heading that it stands under."""
+    """Return each example of docs/modes.md with its heading."""
     examples: list[object] = []
     for section in _PAGE.read_text().split("\n## ")[1:]:
         heading = section.partition("\n")[0]
@@ -39,6 +40,14 @@ def test_an_example_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     for promised in re.findall(r"print\(.*\)  # (.*)", code):
         for part in promised.split("..."):
             assert part.strip() in printed
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    readme = Path(__file__).parents[1] / "README.md"
+    (code,) = re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, str(readme), "exec"), names)
+    torch.testing.assert_close(names["y"], names["network"](names["x"]).detach())
 
 
 def test_every_control_has_an_example() -> None:

@@ -1,0 +1,65 @@
+"""The documents name files that exist, and their lists of files are complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parent.parent
+_DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "bench/README.md",
+    *sorted(f"docs/{p.name}" for p in (_ROOT / "docs").glob("*.md")),
+)
+
+# Inline code, the target of a link, and the first word of a line in a code block.
+_QUOTED = re.compile(r"`([^`\s]+)`|\]\(([^)\s#]+)[^)]*\)|^([\w./-]+)(?=\s|$)", re.M)
+_SUFFIX = re.compile(r"\w\.(?:py|pyx|pxd|pxi|pyi|md|json|toml|txt)$")
+_CODE_BLOCK = re.compile(r"^```python\n.*?^```$", re.M | re.S)
+
+
+def _paths(text: str) -> set[str]:
+    """What looks like a path of the repository: `trt_rt/...`, or a file by a suffix that is ours."""
+    paths = set()
+    for groups in _QUOTED.findall(_CODE_BLOCK.sub("", text)):
+        path = next(group for group in groups if group)
+        in_folder = re.match(r"(?:trt_rt|tests|bench|docs|tools)/", path) is not None
+        if (in_folder or _SUFFIX.search(path)) and "//" not in path and not path.startswith("/"):
+            paths.add(path)
+    return paths
+
+
+def _exists(path: str, document: Path) -> bool:
+    folders = (_ROOT, _ROOT / "trt_rt", _ROOT / "trt_rt" / "_core", document.parent)
+    return any((folder / path.partition("::")[0]).exists() for folder in folders)
+
+
+def _section(document: str, heading: str) -> str:
+    text = (_ROOT / document).read_text()
+    return text[text.index(f"\n## {heading}\n") + 1 :].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", _DOCUMENTS)
+def test_every_path_that_a_document_names_exists(name: str) -> None:
+    document = _ROOT / name
+    paths = _paths(document.read_text())
+    assert paths, "every document names a file"
+    assert [path for path in sorted(paths) if not _exists(path, document)] == []
+
+
+def test_the_readme_lists_every_folder_of_the_package() -> None:
+    listed = re.findall(r"^trt_rt/(\w+)/ ", _section("README.md", "Where things are"), re.M)
+    folders = {path.parent.name for path in (_ROOT / "trt_rt").glob("*/__init__.py")}
+    assert sorted(listed) == sorted(folders)
+
+
+def test_the_design_lists_every_file_of_the_core() -> None:
+    rows = re.findall(r"^\| (`[^|]*`) \|", _section("docs/design.md", "Files of `_core`"), re.M)
+    listed = [file for row in rows for file in re.findall(r"`([^`]*)`", row)]
+    core = (_ROOT / "trt_rt" / "_core").iterdir()
+    files = {path.name for path in core if path.suffix in (".py", ".pyx", ".pxd", ".pxi")} - {"__init__.py"}
+    assert sorted(listed) == sorted(files)
+    assert rows == sorted(rows), "the table is sorted"
