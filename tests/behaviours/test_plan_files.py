@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import trt_rt
-from tests.factories import reference
+from tests.factories import quirky, reference
 from tests.factories.plan_folder import VARIABLE, PlainCalls, inputs_for, plan_files
 from trt_rt._core.dlpack import tensor_from_address
 from trt_rt.backend import load
@@ -21,22 +21,26 @@ _BATCHES = (1, 2, 8, 3)
 
 
 def _sources() -> list[Any]:
+    """Plans of the folder, and of the reference backend as it is and with habits of TensorRT 8.6."""
+    made = [
+        pytest.param((make, kind), id=f"{name}-{kind}")
+        for name, make in (("reference", reference.make_cpu), ("quirky", quirky.make))
+        for kind in _KINDS
+    ]
     files = plan_files()
     if not files:
         reason = f"{VARIABLE} names no folder with plans"
-        return [*_KINDS, pytest.param(None, marks=pytest.mark.skip(reason=reason), id="folder")]
-    return [*_KINDS, *(pytest.param(path, marks=pytest.mark.gpu, id=path.stem) for path in files)]
+        return [*made, pytest.param(None, marks=pytest.mark.skip(reason=reason), id="folder")]
+    return [*made, *(pytest.param(path, marks=pytest.mark.gpu, id=path.stem) for path in files)]
 
 
 @pytest.fixture
-def engine_and_plan(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[trt_rt.Engine, bytes]:
-    source = request.param
-    if isinstance(source, str):
-        made = reference.make_cpu(source)
-        assert made is not None
-        source = tmp_path / f"{source}.plan"
-        source.write_bytes(made["plan"])
-    return trt_rt.Engine.load(source), source.read_bytes()
+def engine_and_plan(request: pytest.FixtureRequest) -> tuple[trt_rt.Engine, bytes]:
+    if isinstance(request.param, Path):
+        return trt_rt.Engine.load(request.param), request.param.read_bytes()
+    make, kind = request.param
+    made = make(kind)
+    return trt_rt.Engine.from_bytes(made["plan"], backend=made["backend"]), made["plan"]
 
 
 def _as_they_are(module: trt_rt.TRTModule) -> AbstractContextManager[Any]:
@@ -110,7 +114,7 @@ def test_an_engine_runs_in_the_memory_that_it_is_given(
 ) -> None:
     """TensorRT returns nothing that says so: a pattern in the scratch memory is gone after a run."""
     engine, _ = engine_and_plan
-    if engine.backend == "reference":
+    if engine.device.type == "cpu":
         pytest.skip("the reference backend only checks the size of its scratch memory")
     backend = type(load(engine.backend))
     given: list[tuple[int, int]] = []
