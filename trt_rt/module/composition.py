@@ -25,13 +25,13 @@ CONTROLS = (
 EXCLUSIONS: Mapping[frozenset[str], str] = MappingProxyType(
     {
         frozenset({"enable_cudagraphs", "enable_output_allocator"}): (
-            "TensorRT chooses where outputs lie in every call, and a CUDA graph has that baked in"
+            "TensorRT chooses the addresses of outputs in every call, but a CUDA graph has addresses baked in"
         ),
         frozenset({"enable_cudagraphs", "weight_streaming"}): (
-            "TensorRT waits for the device while it streams weights, which a CUDA graph cannot hold"
+            "TensorRT waits for the device while it streams weights, which a CUDA graph cannot contain"
         ),
         frozenset({"enable_cudagraphs", "enable_profiling"}): (
-            "TensorRT waits for the device to time its layers, which a CUDA graph cannot hold"
+            "TensorRT waits for the device to time its layers, which a CUDA graph cannot contain"
         ),
     }
 )
