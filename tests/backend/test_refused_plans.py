@@ -17,6 +17,7 @@ from trt_rt.backend.dispatch import DispatchRuntime
 from trt_rt.backend.lean import LeanRuntime
 from trt_rt.backend.rtx import TensorRTRTX
 from trt_rt.backend.tensorrt import TensorRT
+from trt_rt.reference.plan_container import FORMAT_VERSION
 
 
 def bindings(version: str, **members: Any) -> ModuleType:
@@ -53,7 +54,7 @@ class TestKinds:
         [
             (TENSORRT_PLAN, "tensorrt", (10, 3, 0, 26)),
             (RTX_PLAN, "tensorrt_rtx", (1, 7, 1, 116)),
-            (plans.affine(), "reference", (2,)),
+            (plans.affine(), "reference", (FORMAT_VERSION,)),
         ],
         ids=["TensorRT", "TensorRT-RTX", "reference"],
     )
