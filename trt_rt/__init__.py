@@ -17,6 +17,7 @@ from trt_rt.errors import (
     TRTError,
 )
 from trt_rt.module import PythonTorchTensorRTModule, TRTModule
+from trt_rt.program import Input, Program, compile
 from trt_rt.runtime import (
     LayerProfile,
     LayerTime,
@@ -53,11 +54,13 @@ __all__ = [
     "Engine",
     "ExecutionError",
     "IOTensor",
+    "Input",
     "InputError",
     "LayerProfile",
     "LayerTime",
     "PlanError",
     "ProfileRange",
+    "Program",
     "PythonTorchTensorRTModule",
     "RefitResult",
     "RuntimeSettings",
@@ -68,6 +71,7 @@ __all__ = [
     "__version__",
     "backends",
     "build",
+    "compile",
     "enable_cudagraphs",
     "enable_output_allocator",
     "enable_pre_allocated_outputs",

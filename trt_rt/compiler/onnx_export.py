@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch.export import ExportedProgram
 
+from trt_rt.compiler.onnx_registry import kept_registry
 from trt_rt.errors import CompileError
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DynamicShapes", "export_onnx", "export_program"]
+__all__ = ["DynamicShapes", "convert_program", "export_onnx", "export_program", "root_cause"]
 
 DynamicShapes: TypeAlias = "dict[str, Any] | tuple[Any, ...] | list[Any] | None"
 """The dimensions of a module's inputs that vary, in the form that ``torch.export.export`` takes."""
@@ -57,7 +57,7 @@ def export_program(
             )
     except Exception as error:  # the forward of the module runs here and may raise anything
         raise CompileError(
-            f"torch.export cannot export {type(module).__name__}: {_root_cause(error)}"
+            f"torch.export cannot export {type(module).__name__}: {root_cause(error)}"
         ) from error
 
 
@@ -91,6 +91,19 @@ def export_onnx(
         weights are over the 2 GiB that an ONNX model in memory can hold. PyTorch's own exception is the
         cause.
     """
+    onnx_program = convert_program(program, input_names=input_names, output_names=output_names, name=name)
+    proto: onnx.ModelProto = onnx_program.model_proto
+    return proto
+
+
+def convert_program(
+    program: ExportedProgram,
+    *,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    name: str = "the exported program",
+) -> Any:
+    """Convert as :func:`export_onnx` does, and return torch's ``ONNXProgram``, which shares the weights."""
     weight_bytes = sum(tensor.nbytes for tensor in program.state_dict.values())
     if weight_bytes > _PROTOBUF_LIMIT_BYTES:
         raise CompileError(
@@ -98,8 +111,8 @@ def export_onnx(
             f"{_PROTOBUF_LIMIT_BYTES:,}; export it with fewer or smaller weights (float16, for one)"
         )
     try:
-        with _without_warnings_of_pytorch(), _without_torchvision_notes():
-            onnx_program: Any = torch.onnx.export(
+        with _without_warnings_of_pytorch(), kept_registry():
+            return torch.onnx.export(
                 program, dynamo=True, verbose=False, input_names=input_names, output_names=output_names
             )
     except ImportError as error:
@@ -108,12 +121,10 @@ def export_onnx(
             "install them with: pip install 'trt_rt[onnx]'"
         ) from error
     except torch.onnx.OnnxExporterError as error:
-        raise CompileError(f"PyTorch cannot express {name} in ONNX: {_root_cause(error)}") from error
-    proto: onnx.ModelProto = onnx_program.model_proto
-    return proto
+        raise CompileError(f"PyTorch cannot express {name} in ONNX: {root_cause(error)}") from error
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """Return type and first line of the exception that `error` was first raised from."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -133,18 +144,3 @@ def _without_warnings_of_pytorch() -> Iterator[None]:
         # torch.nn.LSTM assembles its weights when it is called. The warning is attributed to contextlib.
         warnings.filterwarnings("ignore", message=r".*\._flat_weights.*assigned during export")
         yield
-
-
-@contextmanager
-def _without_torchvision_notes() -> Iterator[None]:
-    """Drop the warnings that PyTorch logs for each operator of a torchvision that is not installed."""
-    registration_log = logging.getLogger("torch.onnx._internal.exporter._registration")
-
-    def says_something_else(record: logging.LogRecord) -> bool:
-        return "torchvision is not installed" not in record.getMessage()
-
-    registration_log.addFilter(says_something_else)
-    try:
-        yield
-    finally:
-        registration_log.removeFilter(says_something_else)

@@ -12,7 +12,7 @@ import torch
 
 from trt_rt.errors import CompileError
 
-__all__ = ["OnnxModel"]
+__all__ = ["OnnxModel", "last_line_of_user"]
 
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
 """The key of a node's metadata under which torch.onnx.export stores the source lines of the model."""
@@ -81,7 +81,7 @@ class OnnxModel:
         for node in [*at_index, *nodes]:
             if node.name == node_name:
                 traces = [entry.value for entry in node.metadata_props if entry.key == _STACK_TRACE]
-                return _last_line_of_user(traces[0]) if traces else None
+                return last_line_of_user(traces[0]) if traces else None
         return None
 
     def floating_dtypes(self) -> set[torch.dtype]:
@@ -146,16 +146,21 @@ class OnnxModel:
             yield from (tensor for tensor in self.proto.graph.initializer if tensor.data_location == external)
 
 
+<<<<<<< HEAD
 def _last_line_of_user(stack_trace: str) -> str | None:
     """Return the innermost line outside of PyTorch, or the innermost line if all are PyTorch's."""
+=======
+def last_line_of_user(stack_trace: str) -> str | None:
+    """Return the innermost line outside PyTorch, else the innermost."""
+>>>>>>> 642f244 (Compile models to programs of engines and PyTorch operators)
     lines = stack_trace.splitlines()
     torch_folder = os.path.dirname(torch.__file__)
     frames = [
         (line.strip(), code.strip())
-        for line, code in zip(lines, [*lines[1:], ""], strict=True)
+        for line, code in zip(lines, [*lines[1:], ""], strict=False)
         if line.strip().startswith("File ")
     ]
-    of_user = [frame for frame in frames if torch_folder not in frame[0]]
+    of_user = [frame for frame in frames if torch_folder not in frame[0] and 'File "<' not in frame[0]]
     for place, code in reversed(of_user or frames):
         return f"{place}: {code}" if code and not code.startswith("File ") else place
     return None

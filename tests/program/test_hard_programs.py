@@ -1,0 +1,55 @@
+"""Hard programs compute what eager PyTorch computes, call after call, and change what it changes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import trt_rt
+from tests.program.programs import PROGRAMS, HardProgram
+
+
+def program_of(case: HardProgram) -> tuple[torch.nn.Module, trt_rt.Program]:
+    torch.manual_seed(0)
+    model = case.make()
+    if not isinstance(model, (type(PROGRAMS["train-mode batch norm"].make()),)):
+        model.eval()
+    args, kwargs = copy.deepcopy(case.calls()[0])
+    program = trt_rt.compile(
+        model,
+        inputs=args,
+        kwarg_inputs=kwargs,
+        dynamic_shapes=case.dynamic_shapes,
+        backend="reference",
+    )
+    return model, program
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_hard_program_is_right(name: str) -> None:
+    case = PROGRAMS[name]
+    model, program = program_of(case)
+    for args, kwargs in case.calls():
+        own_args, own_kwargs = copy.deepcopy((args, kwargs))
+        with torch.no_grad():
+            wanted = model(*args, **kwargs)
+        found = program(*own_args, **own_kwargs)
+        assert type(found) is type(wanted)
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close((own_args, own_kwargs), (args, kwargs))  # what it writes into arguments
+    state = model.state_dict()
+    for key, value in program.weights.state_dict().items():
+        torch.testing.assert_close(value, state[key])
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_only_what_must_stays_in_pytorch(name: str) -> None:
+    case = PROGRAMS[name]
+    partition = program_of(case)[1].partition
+    computing = [step for step in partition.torch_operators if not step.is_glue or "copy_" in step.operator]
+    names = {step.operator.removeprefix("aten.").partition(".")[0] for step in computing}
+    assert names == set(case.in_pytorch), str(partition)
+    assert len(partition.engines) == case.engines, str(partition)
+    assert all(step.reason for step in partition.torch_operators)

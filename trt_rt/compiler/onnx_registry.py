@@ -1,0 +1,72 @@
+"""PyTorch's table of ONNX functions, made once for all exports of a process.
+
+torch.onnx builds the table of some 500 functions anew for every export, which takes longer than the export of
+a small network.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+__all__ = ["kept_registry", "onnx_registry"]
+
+_lock = threading.RLock()
+_registries: dict[Any, Any] = {}
+
+
+@contextmanager
+def kept_registry() -> Iterator[None]:
+    """Let torch.onnx use the table that an earlier export has made, while the context lasts.
+
+    Exports of other threads wait: torch.onnx keeps the state of an export in globals. Where a PyTorch builds
+    its table in another way, nothing is changed.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        make = ONNXRegistry.from_torchlib
+    except (ImportError, AttributeError):
+        yield
+        return
+
+    def from_torchlib(*args: Any, **kwargs: Any) -> Any:
+        key = (args, tuple(sorted(kwargs.items())))
+        if key not in _registries:
+            with _without_torchvision_notes():
+                _registries[key] = make(*args, **kwargs)
+        return _registries[key]
+
+    with _lock, mock.patch.object(ONNXRegistry, "from_torchlib", staticmethod(from_torchlib)):
+        yield
+
+
+def onnx_registry() -> Any | None:
+    """Return the table that ``torch.onnx.export`` uses by default; None where this PyTorch has none."""
+    try:
+        from torch.onnx._constants import ONNX_DEFAULT_OPSET
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        with kept_registry():
+            return ONNXRegistry.from_torchlib(opset_version=ONNX_DEFAULT_OPSET)
+    except (ImportError, AttributeError):
+        return None
+
+
+@contextmanager
+def _without_torchvision_notes() -> Iterator[None]:
+    """Drop the warnings that PyTorch logs for each operator of a torchvision that is not installed."""
+    registration_log = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+    def says_something_else(record: logging.LogRecord) -> bool:
+        return "torchvision is not installed" not in record.getMessage()
+
+    registration_log.addFilter(says_something_else)
+    try:
+        yield
+    finally:
+        registration_log.removeFilter(says_something_else)

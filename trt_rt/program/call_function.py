@@ -1,0 +1,267 @@
+"""Writes the Python function that a program's call is.
+
+The function is straight-line code: it takes the arguments apart, calls engines and PyTorch operators, and puts
+the results together. Everything that it calls is a global name, so that a call costs no attribute look-ups. (The
+code that torch.fx prints names functions by their modules and submodules by attributes of ``nn.Module``.)
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from trt_rt.errors import InputTypeError, InputValueError
+from trt_rt.program.exporting import ProgramGraph
+from trt_rt.program.nesting import Names, argument_code, refuse_constant, result_code
+from trt_rt.program.size_ranges import SizeRanges
+from trt_rt.program.sizes import is_number
+from trt_rt.program.torch_functions import torch_function
+
+__all__ = ["CallFunction", "write_call_function"]
+
+
+@dataclass(frozen=True)
+class CallFunction:
+    """Source code of a program's call, and what it refers to.
+
+    Attributes
+    ----------
+    source : str
+        Defines the function ``forward``.
+    constants : dict
+        Global names of functions, dtypes and checks.
+    engines : dict
+        Global names of the engines, with their names in the program.
+    weights : dict
+        Global names of weights and branches, with their paths in the model.
+    """
+
+    source: str
+    constants: dict[str, Any]
+    engines: dict[str, str]
+    weights: dict[str, str]
+
+    def bind(self, engines: torch.nn.Module, weights: torch.nn.Module) -> Callable[..., Any]:
+        """Return the function with the submodules of one module and the weights of another."""
+        scope = dict(self.constants)
+        for names, root in ((self.engines, engines), (self.weights, weights)):
+            for name, path in names.items():
+                owner, _, attribute = path.rpartition(".")
+                scope[name] = getattr(root.get_submodule(owner), attribute)
+        exec(compile(self.source, "<trt_rt program>", "exec"), scope)
+        function: Callable[..., Any] = scope["forward"]
+        return function
+
+
+def write_call_function(program: ProgramGraph, graph: Graph, ranges: SizeRanges) -> CallFunction:
+    """Write the call of a program.
+
+    Parameters
+    ----------
+    program : ProgramGraph
+        Says how arguments and results are nested.
+    graph : torch.fx.Graph
+        In which engines are ``call_module`` nodes.
+    ranges : SizeRanges
+        Of the program, for the checks of inputs that no engine checks.
+    """
+    return _Writer(program, graph, ranges).write()
+
+
+class _Writer:
+    def __init__(self, program: ProgramGraph, graph: Graph, ranges: SizeRanges) -> None:
+        self._program = program
+        self._graph = graph
+        self._ranges = ranges
+        self._names = Names()
+        self._locals: dict[Node, str] = {}
+        self._functions: dict[Any, str] = {}
+        self._unpacked: set[Node] = set()
+        self._engines: dict[str, str] = {}
+        self._weights: dict[str, str] = {}
+
+    def write(self) -> CallFunction:
+        for reserved in ("forward", "type", "len", "list", "tuple", "dict"):
+            self._names.reserve(reserved)
+        parameters, lines, leaves = argument_code(
+            self._names, self._program.in_spec, self._program.signature
+        )
+        placeholders = [node for node in self._graph.nodes if node.op == "placeholder"]
+        self._locals.update(zip(placeholders, leaves, strict=True))
+        for node, example in zip(placeholders, self._program.examples, strict=True):
+            lines += self._checks(node, example)
+        last_uses = _last_uses(self._graph)
+        body: list[str] = []
+        for node in self._graph.nodes:
+            if node.op in ("call_function", "call_module") and node not in self._unpacked:
+                body.append(self._call(node))
+                body += self._forget(last_uses.get(node, ()))
+        (results,) = self._graph.output_node().args
+        returned = (self._argument(result) for result in results)
+        body.append(f"return {result_code(self._names, self._program.out_spec, returned)}")
+        if any(node.op == "call_function" and not _is_only_python(node) for node in self._graph.nodes):
+            body = self._without_gradients(body)
+        source = "\n    ".join([f"def forward({parameters}):", *lines, *body]) + "\n"
+        return CallFunction(source, self._names.values, self._engines, self._weights)
+
+    def _without_gradients(self, body: list[str]) -> list[str]:
+        """As torch.no_grad does, which takes longer than an operator."""
+        was_on = self._names.local("grad_was_enabled")
+        is_on = self._names.bind("is_grad_enabled", torch.is_grad_enabled)
+        switch = self._names.bind("set_grad_enabled", torch._C._set_grad_enabled)
+        return [
+            f"{was_on} = {is_on}()",
+            f"{switch}(False)",
+            "try:",
+            *(f"    {line}" for line in body),
+            "finally:",
+            f"    {switch}({was_on})",
+        ]
+
+    def _call(self, node: Node) -> str:
+        expression = self._expression(node)
+        if not node.users:
+            return expression
+        if _is_unpacked(node):
+            items = sorted(node.users, key=lambda item: item.args[1])
+            self._unpacked.update(items)
+            self._locals.update({item: self._names.local(item.name) for item in items})
+            return f"{', '.join(self._locals[item] for item in items)} = {expression}"
+        self._locals[node] = self._names.local(node.name)
+        return f"{self._locals[node]} = {expression}"
+
+    def _expression(self, node: Node) -> str:
+        if node.target is operator.getitem:
+            source, index = node.args
+            return f"{self._argument(source)}[{self._argument(index)}]"
+        if node.op == "call_module":
+            function = self._named(self._engines, str(node.target))
+        else:
+            target = torch_function(node)
+            if target not in self._functions:
+                self._functions[target] = self._names.bind(f"torch_{_short_name(node)}", target)
+            function = self._functions[target]
+        arguments = [self._argument(argument) for argument in node.args]
+        arguments += [f"{key}={self._argument(value)}" for key, value in node.kwargs.items()]
+        return f"{function}({', '.join(arguments)})"
+
+    def _argument(self, value: Any) -> str:
+        if isinstance(value, Node):
+            return self._weight(value) if value.op == "get_attr" else self._locals[value]
+        if isinstance(value, (list, tuple)):
+            parts = ", ".join(map(self._argument, value))
+            return f"[{parts}]" if isinstance(value, list) else f"({parts}{',' if len(value) == 1 else ''})"
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{key!r}: {self._argument(item)}" for key, item in value.items()) + "}"
+        if isinstance(value, slice):
+            return f"slice({', '.join(map(self._argument, (value.start, value.stop, value.step)))})"
+        if value is None or value is Ellipsis or type(value) in (bool, int, str):
+            return repr(value)
+        if type(value) is float and repr(value).strip("-").replace(".", "").replace("e-", "").isdigit():
+            return repr(value)
+        for name, known in self._names.values.items():
+            if known is value:
+                return name
+        return self._names.bind("constant", value)
+
+    def _weight(self, node: Node) -> str:
+        return self._named(self._weights, str(node.target))
+
+    def _named(self, table: dict[str, str], path: str) -> str:
+        for name, known in table.items():
+            if known == path:
+                return name
+        name = self._names.local(path)
+        table[name] = path
+        return name
+
+    def _forget(self, nodes: Any) -> list[str]:
+        locals_ = [self._locals[node] for node in nodes if node in self._locals]
+        return [f"del {', '.join(locals_)}"] if locals_ else []
+
+    def _checks(self, node: Node, example: Any) -> list[str]:
+        """Lines that refuse an argument for which the program is not right, unless an engine looks at it."""
+        local = self._locals[node]
+        if is_number(node):
+            return []
+        if not isinstance(example, torch.Tensor):
+            constant = self._names.bind("constant", example)
+            refuse = self._names.bind("refuse_constant", refuse_constant(local, example))
+            return [f"if {local} is not {constant}: {refuse}({local})"]
+        if any(user.op == "call_module" for user in node.users) or not node.users:
+            return []
+        tensor = node.meta["val"]
+        limits = [self._ranges.limits(size) for size in tensor.shape]
+        refuse = self._names.bind("refuse_tensor", _refuse_tensor(local, tensor.dtype, limits))
+        dtype = self._argument(tensor.dtype)
+        if all(low == high for low, high in limits):
+            shape = self._names.bind("shape", tuple(low for low, _ in limits))
+            return [f"if {local}.shape != {shape} or {local}.dtype is not {dtype}: {refuse}({local})"]
+        sizes = self._names.local("sizes")
+        wrong = [f"len({sizes}) != {len(limits)}"]
+        for axis, (low, high) in enumerate(limits):
+            wrong.append(
+                f"{sizes}[{axis}] != {low}" if low == high else f"not {low} <= {sizes}[{axis}] <= {high}"
+            )
+        return [
+            f"{sizes} = {local}.shape",
+            f"if {' or '.join(wrong)} or {local}.dtype is not {dtype}: {refuse}({local})",
+        ]
+
+
+def _is_unpacked(node: Node) -> bool:
+    """Whether a node is an engine all of whose results are picked, each once."""
+    if node.op != "call_module" or not isinstance(node.meta["val"], tuple):
+        return False
+    picked = [user.args[1] for user in node.users if user.target is operator.getitem]
+    return sorted(picked) == list(range(len(node.meta["val"]))) and len(picked) == len(node.users)
+
+
+def _short_name(node: Node) -> str:
+    target: Any = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target).partition(".")[2].partition(".")[0]
+    return str(getattr(target, "__name__", "function"))
+
+
+def _is_only_python(node: Node) -> bool:
+    """Whether a node computes with numbers, or picks a tensor from a tuple, and so needs no gradient mode."""
+    return is_number(node) or node.target is operator.getitem or "val" not in node.meta
+
+
+def _last_uses(graph: Graph) -> Mapping[Node, list[Node]]:
+    """The values that are not needed after a node, which then are let go of: their memory may be large."""
+    seen: set[Node] = set(graph.output_node().all_input_nodes)
+    found: dict[Node, list[Node]] = {}
+    for node in reversed(graph.nodes):
+        if node.op not in ("call_function", "call_module"):
+            continue
+        for source in node.all_input_nodes:
+            if source not in seen and source.op in ("call_function", "call_module"):
+                found.setdefault(node, []).append(source)
+            seen.add(source)
+    return found
+
+
+def _refuse_tensor(
+    name: str, dtype: torch.dtype, limits: list[tuple[int, int]]
+) -> Callable[[torch.Tensor], None]:
+    def refuse(tensor: torch.Tensor) -> None:
+        sizes = ", ".join(str(low) if low == high else f"{low} to {high}" for low, high in limits)
+        if not isinstance(tensor, torch.Tensor):
+            raise InputTypeError(f"{name}: a tensor is needed, not a {type(tensor).__name__}")
+        if tensor.dtype is not dtype:
+            raise InputTypeError(
+                f"{name}: the program was compiled for {dtype}, and this is {tensor.dtype}; nothing is cast "
+                "silently"
+            )
+        raise InputValueError(
+            f"{name}: the program was compiled for the shape ({sizes}), and this is {tuple(tensor.shape)}"
+        )
+
+    return refuse

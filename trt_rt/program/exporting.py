@@ -1,0 +1,210 @@
+"""From a model to one functional graph of PyTorch operators."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+from torch.fx.graph import CodeGen
+from torch.utils._pytree import TreeSpec, tree_leaves
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from trt_rt.compiler import export_program
+from trt_rt.errors import CompileError
+from trt_rt.program.inputs import ExampleInputs
+
+__all__ = ["ProgramGraph", "export_model", "forward_signature", "model_device", "program_graph"]
+
+
+_FOR_ANY_STRIDES = {
+    torch.ops.aten.view.default: torch.ops.aten.reshape.default,
+    torch.ops.aten._unsafe_view.default: torch.ops.aten.reshape.default,
+}
+
+
+@dataclass
+class ProgramGraph:
+    """A model as one graph, and how its arguments and results are nested.
+
+    Attributes
+    ----------
+    module : torch.fx.GraphModule
+        The graph. Weights are ``get_attr`` nodes. A placeholder stands for one leaf of the arguments. Operators
+        return new tensors; what the model changes is written back by ``copy_`` at the end.
+    in_spec, out_spec : TreeSpec
+        Nesting of (args, kwargs), and of the result.
+    signature : inspect.Signature or None
+        Of the model's ``forward``; None where there is no Python function.
+    examples : list
+        The leaves of the example arguments.
+    ranges : dict
+        Of symbol to the range of sizes for which the graph is right.
+    mutated_buffers : frozenset of str
+        Buffers that the graph writes to.
+    """
+
+    module: GraphModule
+    in_spec: TreeSpec
+    out_spec: TreeSpec
+    signature: inspect.Signature | None
+    examples: list[Any]
+    ranges: dict[Any, Any]
+    mutated_buffers: frozenset[str]
+
+
+def export_model(model: torch.nn.Module, inputs: ExampleInputs) -> ExportedProgram:
+    """Export a module as it is: in its mode, with its weights.
+
+    Raises
+    ------
+    CompileError
+        PyTorch cannot export it; with the line of the model at which that was found out.
+    """
+    try:
+        # Under no_grad, so that a model's own `with torch.no_grad()` does not become a graph in the graph.
+        with torch.no_grad():
+            exported = export_program(
+                model, inputs.args, inputs.kwargs, dynamic_shapes=inputs.dynamic_shapes
+            )
+    except CompileError as error:
+        line = _line_of_user(error)
+        details = "".join(f"; {detail}" for detail in _details(error))
+        raise CompileError(f"{error}{details}{f' [{line}]' if line else ''}") from error.__cause__
+    _restore_smallest_sizes(exported, inputs)
+    return exported
+
+
+def _restore_smallest_sizes(program: ExportedProgram, inputs: ExampleInputs) -> None:
+    """Allow the sizes 0 and 1 that the user asked for: torch.export says that such a range begins at 2."""
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    for name, smallest in zip(names, inputs.min_shapes, strict=True):
+        for size, low in zip(nodes[name].meta["val"].shape if smallest else (), smallest or (), strict=True):
+            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol and low < 2:
+                found = program.range_constraints[size.node.expr]
+                program.range_constraints[size.node.expr] = ValueRanges(low, found.upper)
+
+
+def _details(error: BaseException) -> list[str]:
+    """What torch.export lists below its first line: the constraints that the model breaks."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines()]
+    return [line.removeprefix("- ") for line in lines if line.startswith("- ")][:3]
+
+
+def _line_of_user(error: BaseException) -> str:
+    """The innermost line of a traceback that is neither PyTorch's nor ours, as it stands in tracebacks."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    own = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)), "<")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(own) and frame.line
+    ]
+    if not frames:
+        return ""
+    frame = frames[-1]
+    return f'File "{frame.filename}", line {frame.lineno}, in {frame.name}: {frame.line}'
+
+
+def program_graph(program: ExportedProgram, signature: inspect.Signature | None) -> ProgramGraph:
+    """Make an exported program functional and turn it into a graph with weights of its own.
+
+    Composite operators, such as attention, stay whole.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        Not changed. It must have example inputs.
+    signature : inspect.Signature, optional
+        Of the ``forward`` that was exported.
+
+    Raises
+    ------
+    CompileError
+        There are no example inputs, or the program cannot be made functional.
+    """
+    if program.example_inputs is None:
+        raise CompileError(
+            "the exported program has no example inputs: set program.example_inputs = (args, kwargs)"
+        )
+    with torch.no_grad(), _quiet():
+        try:
+            functional = program.run_decompositions({})
+        except Exception as error:  # a user's custom operators run here and may raise anything
+            raise CompileError(f"torch.export cannot make the program functional: {error}") from error
+        module = functional.module(check_guards=False)
+    call = functional.call_spec
+    if call.in_spec is None or call.out_spec is None:
+        raise CompileError("the exported program does not tell how its arguments are nested")
+    mutated = frozenset(functional.graph_signature.buffers_to_mutate.values())
+    graph = GraphModule(module, module.graph)
+    graph.graph.set_codegen(CodeGen())
+    _own_state(graph, mutated)
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.copy_.default:
+            node.meta["val"] = node.args[0].meta["val"]  # PyTorch adds these without their value
+        # Strides in the graph are those of eager PyTorch; what an engine returns is contiguous.
+        node.target = _FOR_ANY_STRIDES.get(node.target, node.target)
+    return ProgramGraph(
+        module=graph,
+        in_spec=call.in_spec,
+        out_spec=call.out_spec,
+        signature=signature,
+        examples=tree_leaves(program.example_inputs),
+        ranges=dict(functional.range_constraints),
+        mutated_buffers=mutated,
+    )
+
+
+def _own_state(graph: GraphModule, mutated: frozenset[str]) -> None:
+    """Copy the buffers that the program writes to; share the rest with the model, without gradients."""
+    for name, tensor in [*graph.named_parameters(), *graph.named_buffers()]:
+        owner_name, _, attribute = name.rpartition(".")
+        owner = graph.get_submodule(owner_name)
+        own = tensor.detach()
+        if name in mutated:
+            own = own.clone()
+        if isinstance(tensor, torch.nn.Parameter):
+            setattr(owner, attribute, torch.nn.Parameter(own, requires_grad=False))
+        else:
+            setattr(owner, attribute, own)
+
+
+def forward_signature(model: Any) -> inspect.Signature | None:
+    """Return the signature of a module's ``forward``; None if Python cannot tell."""
+    try:
+        return inspect.signature(model.forward)
+    except (TypeError, ValueError):
+        return None
+
+
+class _quiet(warnings.catch_warnings):
+    """Silence what PyTorch warns about its own code."""
+
+    def __enter__(self) -> Any:
+        entered = super().__enter__()
+        for category in (DeprecationWarning, FutureWarning, UserWarning):
+            warnings.filterwarnings("ignore", category=category, module=r"(torch|copyreg)(\..*)?$")
+        return entered
+
+
+def model_device(model: Any, examples: Mapping[str, Any] | Any) -> torch.device:
+    """Return the device of a model's weights and example inputs: the first GPU among them, else the CPU."""
+    state: list[Any] = []
+    if isinstance(model, torch.nn.Module):
+        state = [*model.parameters(), *model.buffers()]
+    elif isinstance(model, ExportedProgram):
+        state = [*model.state_dict.values(), *model.constants.values()]
+    tensors = [leaf for leaf in [*state, *tree_leaves(examples)] if isinstance(leaf, torch.Tensor)]
+    return next((tensor.device for tensor in tensors if tensor.is_cuda), torch.device("cpu"))

@@ -1,0 +1,197 @@
+"""What TensorRT's ONNX parser says of each operator alone.
+
+The parser stops at the first node that it does not support. So each node is put into a model of its own, with
+inputs of the types that it has in the whole model, and with its constants.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from trt_rt.backend import Backend
+from trt_rt.compiler.onnx_registry import onnx_registry
+from trt_rt.program.part import ORIGIN
+
+__all__ = ["converts_to_onnx", "node_of_conversion_error", "refused_by_parser"]
+
+_FX_NODE = "pkg.torch.onnx.fx_node"
+_LARGE_BYTES = 1 << 20
+"""Constants of at least this size are inputs where a node is asked about: the question needs no values."""
+
+
+def converts_to_onnx(node: Node) -> str | None:
+    """Return why torch.onnx cannot express an operator; None if it may."""
+    registry = onnx_registry()
+    target = node.target
+    if registry is None or not isinstance(target, torch._ops.OpOverload):
+        return None
+    if registry.is_registered(target) or target in torch._decomp.decomposition_table:
+        return None
+    if target._can_decompose() or target in torch.export.default_decompositions():
+        return None
+    return "torch.onnx has no ONNX function for it"
+
+
+def node_of_conversion_error(error: BaseException, names: Mapping[str, str]) -> str | None:
+    """Return the origin of the node that torch.onnx failed at.
+
+    Parameters
+    ----------
+    error : BaseException
+        What the conversion raised; its causes are looked through.
+    names : mapping
+        Of a node's name in the exported part to its origin.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        match = re.search(r"translating node %(\w+) :", str(cause))
+        if match and match[1] in names:
+            return names[match[1]]
+        cause = cause.__cause__
+    return None
+
+
+def refused_by_parser(onnx_program: Any, backend: Backend) -> dict[str, str]:
+    """Ask the parser about each node of a converted part.
+
+    Parameters
+    ----------
+    onnx_program : torch.onnx.ONNXProgram
+        The part. Its weights are not copied.
+    backend : Backend
+        With an ONNX parser.
+
+    Returns
+    -------
+    dict
+        The reason for each refused operator, by its name in the program's graph.
+    """
+    model = onnx_program.model
+    origins = {
+        node.name: (node.meta.get("custom") or {}).get(ORIGIN)
+        for node in onnx_program.exported_program.graph.nodes
+    }
+    refused: dict[str, str] = {}
+    answers: dict[bytes, str | None] = {}
+    ask = _Question(backend, model)
+    with _silent_log():
+        for node in model.graph:
+            question = ask.model_of(node)
+            if question not in answers:
+                answers[question] = ask(question) or None
+            reason = answers[question]
+            if reason is not None:
+                origin = _origin(node, origins)
+                refused.setdefault(origin, f"{backend.name} refuses ONNX {node.op_type}: {reason}")
+    return refused
+
+
+def _origin(node: Any, origins: Mapping[str, str | None]) -> str:
+    """Follow an ONNX node to the next one that names a node of the program; "" if none does."""
+    waiting, seen = [node], {id(node)}
+    while waiting:
+        current = waiting.pop(0)
+        match = re.match(r"%(\w+)", current.metadata_props.get(_FX_NODE, ""))
+        origin = origins.get(match[1]) if match else None
+        if origin is not None:
+            return origin
+        for output in current.outputs:
+            for user in output.consumers():
+                if id(user) not in seen:
+                    seen.add(id(user))
+                    waiting.append(user)
+    return ""
+
+
+class _Question:
+    """Makes a model of each node, and asks the parser whether it supports that."""
+
+    def __init__(self, backend: Backend, model: Any) -> None:
+        self._backend = backend
+        self._model = model
+        api = backend.api
+        self._flags = 1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        self._builder = api.Builder(backend.logger)
+
+    def model_of(self, node: Any) -> bytes:
+        """A serialized model that has one node."""
+        import onnx
+        import onnx_ir as ir
+
+        proto = onnx.ModelProto(ir_version=self._model.ir_version)
+        for domain, version in self._model.opset_imports.items():
+            proto.opset_import.add(domain=domain, version=version)
+        for function in self._model.functions.values():
+            proto.functions.append(ir.serde.serialize_function(function))
+        graph = proto.graph
+        graph.name = "question"
+        copy = graph.node.add()
+        copy.CopyFrom(ir.serde.serialize_node(node))
+        copy.ClearField("metadata_props")
+        copy.ClearField("name")
+        copy.ClearField("doc_string")
+        for value in _values_read(node):
+            constant = value.const_value
+            if constant is not None and constant.nbytes < _LARGE_BYTES:
+                tensor = graph.initializer.add()
+                tensor.CopyFrom(ir.serde.serialize_tensor(constant))
+                tensor.name = value.name
+            else:
+                graph.input.append(ir.serde.serialize_value(value))
+        for output in node.outputs:
+            if output.name:
+                graph.output.append(ir.serde.serialize_value(output))
+        return proto.SerializeToString()
+
+    def __call__(self, question: bytes) -> str:
+        """Return the parser's reason; "" if it takes the node."""
+        network = self._builder.create_network(self._flags)
+        parser = self._backend.api.OnnxParser(network, self._backend.logger)
+        if parser.parse(question):
+            return ""
+        errors = [parser.get_error(index).desc().strip() for index in range(parser.num_errors)]
+        return "; ".join(dict.fromkeys(errors)).rstrip(". ") or "it gave no reason"
+
+
+def _values_read(node: Any) -> Sequence[Any]:
+    """What a node, or a graph that it holds, reads from outside; each once."""
+    found: dict[str, Any] = {}
+    made: set[str] = set()
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        for value in current.inputs:
+            if value is not None and value.name not in made:
+                found.setdefault(value.name, value)
+        for attribute in current.attributes.values():
+            subgraph = getattr(attribute, "value", None)
+            if hasattr(subgraph, "initializers"):
+                made.update(value.name for value in subgraph.inputs)
+                for inner in subgraph:
+                    made.update(output.name for output in inner.outputs)
+                    waiting.append(inner)
+    return [value for name, value in found.items() if name not in made]
+
+
+@contextmanager
+def _silent_log() -> Iterator[None]:
+    """Keep what the parser logs of refused nodes from the user: the answer to a question is no error."""
+    log = logging.getLogger("trt_rt.tensorrt")
+    thread = threading.get_ident()
+
+    def of_another_thread(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    log.addFilter(of_another_thread)
+    try:
+        yield
+    finally:
+        log.removeFilter(of_another_thread)

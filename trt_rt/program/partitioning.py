@@ -1,0 +1,207 @@
+"""Divides a program's graph into parts that become engines, and operators that stay in PyTorch."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+from torch.fx.passes.operator_support import OperatorSupportBase
+
+from trt_rt.program.exporting import ProgramGraph
+from trt_rt.program.part import Part, RefusedError, extract_part
+from trt_rt.program.size_ranges import SizeRanges
+from trt_rt.program.sizes import is_number
+from trt_rt.program.support import Support
+
+__all__ = ["Divided", "PreparedPart", "divide", "is_view"]
+
+_CHEAP_VIEWS = frozenset(
+    {
+        torch.ops.aten.view.default,
+        torch.ops.aten._unsafe_view.default,
+        torch.ops.aten.reshape.default,
+        torch.ops.aten.flatten.using_ints,
+        torch.ops.aten.unflatten.int,
+        torch.ops.aten.squeeze.default,
+        torch.ops.aten.squeeze.dim,
+        torch.ops.aten.squeeze.dims,
+        torch.ops.aten.unsqueeze.default,
+    }
+)
+"""Views of contiguous tensors that are contiguous: an engine returns one in the memory of what it views."""
+
+_ALSO_VIEWS = frozenset({torch.ops.aten.reshape.default, torch.ops.aten.contiguous.default})
+"""Operators that return a view where they can, without being tagged as views."""
+
+
+@dataclass
+class PreparedPart:
+    """A part of which its backend's parser has refused nothing.
+
+    Attributes
+    ----------
+    part : Part
+        The operators.
+    exported : torch.export.ExportedProgram
+        The part, exported alone.
+    converted : object
+        What the backend builds from, besides `exported`: an ``ONNXProgram``; None for the reference backend.
+    """
+
+    part: Part
+    exported: Any
+    converted: Any
+
+
+@dataclass
+class Divided:
+    """A program's graph, divided.
+
+    Attributes
+    ----------
+    parts : list of PreparedPart
+        In the order of their first operators.
+    reasons : dict
+        For operators that stay in PyTorch, by name of the node.
+    """
+
+    parts: list[PreparedPart]
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def divide(
+    program: ProgramGraph,
+    ranges: SizeRanges,
+    support: Support,
+    min_block_size: int,
+    prepare: Callable[[Part], PreparedPart],
+) -> Divided:
+    """Divide a program's graph into as few parts as its operators allow.
+
+    Parameters
+    ----------
+    program : ProgramGraph
+        Not changed.
+    ranges : SizeRanges
+        Of the program.
+    support : Support
+        Learns which operators a try has refused.
+    min_block_size : int
+        A part with fewer operators stays in PyTorch.
+    prepare : callable
+        Exports a part and asks the backend about it. Raises RefusedError.
+    """
+    reasons: dict[str, str] = {}
+    prepared: dict[frozenset[str], PreparedPart] = {}
+    while True:
+        reasons.clear()
+        proposals = _propose(program, support, min_block_size, reasons)
+        refused: dict[str, str] = {}
+        for nodes in proposals:
+            names = frozenset(node.name for node in nodes)
+            if names in prepared:
+                continue
+            try:
+                part = extract_part(program.module, nodes, program.mutated_buffers, ranges)
+                prepared[names] = prepare(part)
+            except RefusedError as error:
+                refused.update(error.reasons or dict.fromkeys(names, "its part was refused"))
+        if not refused:
+            wanted = [frozenset(node.name for node in nodes) for nodes in proposals]
+            return Divided([prepared[names] for names in wanted], reasons)
+        support.found.update(refused)
+
+
+def _propose(
+    program: ProgramGraph, support: Support, min_block_size: int, reasons: dict[str, str]
+) -> list[list[Node]]:
+    """Return the nodes of each part, in the graph's order; `reasons` gets why others are in none."""
+    order = {node: index for index, node in enumerate(program.module.graph.nodes)}
+    partitioner = CapabilityBasedPartitioner(
+        program.module, _SupportedNodes(support), allows_single_node_partition=True
+    )
+    proposals = [sorted(found.nodes, key=order.__getitem__) for found in partitioner.propose_partitions()]
+    kept = []
+    all_operators = len(_computing(node for node in order if node.op == "call_function"))
+    for nodes in sorted(proposals, key=lambda nodes: order[nodes[0]]):
+        nodes = _without_last_views(nodes, reasons)
+        # A whole model is an engine, however small.
+        fewest = min(min_block_size, all_operators)
+        if reason := _why_not_worth_it(nodes, program.mutated_buffers, fewest):
+            reasons.update({node.name: reason for node in nodes})
+        else:
+            kept.append(nodes)
+    for node in order:
+        reason = support.reason(node)
+        if reason:
+            reasons[node.name] = reason
+    return kept
+
+
+class _SupportedNodes(OperatorSupportBase):
+    def __init__(self, support: Support) -> None:
+        self._support = support
+
+    def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: Node) -> bool:
+        return self._support.reason(node) is None
+
+
+def _without_last_views(nodes: Sequence[Node], reasons: dict[str, str]) -> list[Node]:
+    """Leave out views whose results only leave the part.
+
+    PyTorch makes them without a copy, and what they view keeps sharing memory with them.
+    """
+    members = dict.fromkeys(nodes)
+    for node in reversed(nodes):
+        if any(user in members for user in node.users) or not is_view(node):
+            continue
+        viewed = node.args[0]
+        leaves_anyway = viewed not in members or any(user not in members for user in viewed.users)
+        if node.target in _CHEAP_VIEWS and not leaves_anyway:
+            continue
+        del members[node]
+        reasons[node.name] = "it is a view of what an engine or the caller gives, which costs no copy here"
+    return list(members)
+
+
+def is_view(node: Node) -> bool:
+    """Whether an operator's result has the memory of its argument."""
+    if node.target is operator.getitem:
+        return isinstance(node.args[0], Node) and is_view(node.args[0])
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and (
+        target.is_view or target in _ALSO_VIEWS or target in _CHEAP_VIEWS
+    )
+
+
+def _computing(nodes: Iterable[Node]) -> list[Node]:
+    return [
+        node
+        for node in nodes
+        if node.target is not operator.getitem and not is_number(node) and not is_view(node)
+    ]
+
+
+def _why_not_worth_it(nodes: Sequence[Node], mutated: frozenset[str], min_block_size: int) -> str:
+    members = set(nodes)
+    computing = _computing(nodes)
+    if not computing:
+        return "there are only views here, which PyTorch makes without a copy"
+    inputs = [source for node in nodes for source in node.all_input_nodes if source not in members]
+    tensors = [
+        node
+        for node in inputs
+        if not is_number(node) and (node.op != "get_attr" or node.target in mutated)
+    ]
+    if not tensors:
+        return "its part has no tensor among its inputs"
+    if len(computing) < min_block_size:
+        count = f"{len(computing)} operator{'s' if len(computing) != 1 else ''}"
+        return f"its part has {count}, and min_block_size is {min_block_size}"
+    return ""
+

@@ -1,0 +1,169 @@
+"""A compiled model: a module that runs engines, and PyTorch operators between them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.modules.module as _torch_module
+
+from trt_rt.module import TRTModule
+from trt_rt.program.call_function import CallFunction
+from trt_rt.program.partition import Partition
+
+__all__ = ["Program"]
+
+
+class Program(torch.nn.Module):
+    """A compiled model, called as the model is; `trt_rt.compile` makes it.
+
+    Every control of `trt_rt.runtime` works on it: its engines are submodules (``engine_0``, ``engine_1``, ...).
+    Weights of engines are in the engines.
+
+    Attributes
+    ----------
+    weights : torch.nn.Module
+        Parameters and buffers of the operators that PyTorch runs, under the model's names. They can be written
+        in place.
+    partition : Partition
+        What runs where, and why.
+    code : str
+        The Python source of the call.
+    frozen : bool
+        Always True: parameters and buffers are never replaced by others, so that a CUDA graph of the whole
+        program need not look for that.
+
+    Notes
+    -----
+    For inference: the program computes without gradients. It stays on the device that it was compiled for, and
+    in the mode, training or evaluation, that the model was in. Copies (`copy.deepcopy`) share the engines'
+    weights and have execution contexts and buffers of their own.
+    """
+
+    frozen = True
+
+    def __init__(
+        self,
+        call: CallFunction,
+        engines: dict[str, TRTModule],
+        state: torch.nn.Module,
+        partition: Partition,
+    ) -> None:
+        """Put a program together.
+
+        Parameters
+        ----------
+        call : CallFunction
+            The code.
+        engines : dict
+            By name of the submodule.
+        state : torch.nn.Module
+            Has the weights and branches that the code names, under their paths.
+        partition : Partition
+            For `partition`.
+        """
+        super().__init__()
+        for name, engine in engines.items():
+            self.add_module(name, engine)
+        self.weights = torch.nn.Module()
+        for path in call.weights.values():
+            _share(state, self.weights, path)
+        self.partition = partition
+        self.code = call.source
+        self._source = call
+        self._run: Callable[..., Any] = call.bind(self, self.weights)
+        self.eval()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program on the caller's current stream.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As the model takes them. Tensors must have the dtypes of the example inputs and sizes in their ranges,
+            other values must equal those of the example inputs.
+
+        Returns
+        -------
+        object
+            What the model returns.
+
+        Raises
+        ------
+        InputError
+            An argument is not one that the program was compiled for; the message says what is allowed.
+        ExecutionError
+            TensorRT or CUDA refuses.
+        """
+        if (
+            self._forward_hooks
+            or self._forward_pre_hooks
+            or _torch_module._global_forward_hooks
+            or _torch_module._global_forward_pre_hooks
+        ):
+            return super().__call__(*args, **kwargs)
+        return self._run(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; what a call does after hooks."""
+        return self._run(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> Program:
+        """Do nothing: the mode is part of the compiled model."""
+        return self
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Program:
+        """Refuse to move or cast weights; ``.to()`` of what is already so does nothing."""
+        for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
+            changed = fn(tensor)
+            if changed.dtype != tensor.dtype or changed.device != tensor.device:
+                raise RuntimeError(
+                    f"the program is compiled for {tensor.device} and {tensor.dtype} ({name!r}) and stays so: "
+                    "move or cast the model and compile that"
+                )
+        return self
+
+    def extra_repr(self) -> str:
+        """What ``print(program)`` shows of it."""
+        return self.partition.summary()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        """A program with buffers and execution contexts of its own, over the same engines."""
+        engines = {
+            name: copy.deepcopy(module, memo)
+            for name, module in self.named_children()
+            if isinstance(module, TRTModule)
+        }
+        made = Program(self._source, engines, copy.deepcopy(self.weights, memo), self.partition)
+        memo[id(self)] = made
+        return made
+
+    def __reduce__(self) -> Any:
+        """Programs are not pickled: a pickle runs code when it is read."""
+        raise TypeError("a Program cannot be pickled")
+
+
+def _share(source: torch.nn.Module, target: torch.nn.Module, path: str) -> None:
+    """Give `target` what `source` has at a path, under the same path."""
+    *owners, attribute = path.split(".")
+    for owner in owners:
+        source = source.get_submodule(owner)
+        if owner not in dict(target.named_children()):
+            target.add_module(owner, torch.nn.Module())
+        target = target.get_submodule(owner)
+    value = getattr(source, attribute)
+    if isinstance(value, torch.nn.Parameter):
+        target.register_parameter(attribute, value)
+    elif isinstance(value, torch.nn.Module):
+        target.add_module(attribute, value)
+    elif isinstance(value, torch.Tensor):
+        target.register_buffer(attribute, value, persistent=_is_persistent(source, attribute))
+    else:
+        setattr(target, attribute, value)
+
+
+def _is_persistent(owner: torch.nn.Module, name: str) -> bool:
+    return name in owner._buffers and name not in owner._non_persistent_buffers_set
+
