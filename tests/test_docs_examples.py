@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """The examples of README.md and docs/modes.md run as they stand."""
+=======
+"""The examples of docs/modes.md, docs/compile.md and README.md run as they stand."""
+>>>>>>> d963a98 (Document programs, and test them on TensorRT-RTX's parser and builder)
 
 from __future__ import annotations
 
@@ -12,16 +16,22 @@ import torch
 
 from trt_rt.runtime import set_multi_device_safe_mode
 
-_PAGE = Path(__file__).parents[1] / "docs" / "modes.md"
+_ROOT = Path(__file__).parents[1]
+_MODES, _COMPILE, _README = _ROOT / "docs" / "modes.md", _ROOT / "docs" / "compile.md", _ROOT / "README.md"
 
 
+<<<<<<< HEAD
 def _examples() -> list[object]:
     """Return each example of docs/modes.md with its heading."""
+=======
+def _examples(page: Path) -> list[object]:
+    """Each with the heading that it stands under."""
+>>>>>>> d963a98 (Document programs, and test them on TensorRT-RTX's parser and builder)
     examples: list[object] = []
-    for section in _PAGE.read_text().split("\n## ")[1:]:
+    for section in page.read_text().split("\n## ")[1:]:
         heading = section.partition("\n")[0]
         for code in re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL):
-            examples.append(pytest.param(code, id=heading))
+            examples.append(pytest.param(page, code, id=f"{page.name}-{heading}"))
     return examples
 
 
@@ -32,9 +42,9 @@ def _process_defaults() -> Iterator[None]:
     set_multi_device_safe_mode(False)
 
 
-@pytest.mark.parametrize("code", _examples())
-def test_an_example_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(code, str(_PAGE), "exec"), {"__name__": "example"})
+@pytest.mark.parametrize(("page", "code"), [*_examples(_MODES), *_examples(_COMPILE), *_examples(_README)])
+def test_an_example_runs(page: Path, code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, str(page), "exec"), {"__name__": "example"})
     printed = capsys.readouterr().out
     # What a comment after print() promises is printed.
     for promised in re.findall(r"print\(.*\)  # (.*)", code):
@@ -51,5 +61,5 @@ def test_the_example_of_the_readme_runs() -> None:
 
 
 def test_every_control_has_an_example() -> None:
-    headings = [section.partition("\n")[0] for section in _PAGE.read_text().split("\n## ")[1:]]
-    assert len(_examples()) == len(headings) - 1  # all but the table
+    headings = [section.partition("\n")[0] for section in _MODES.read_text().split("\n## ")[1:]]
+    assert len(_examples(_MODES)) == len(headings) - 1  # all but the table

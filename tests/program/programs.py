@@ -322,14 +322,14 @@ PROGRAMS: dict[str, HardProgram] = {
     "nonzero": HardProgram(NonZero, _batches(4), _DYNAMIC, in_pytorch=()),
     "unique": HardProgram(Unique, _one(3, 4)),
     "item": HardProgram(
-        Item, lambda: [((torch.randn(8, 4), torch.tensor(n)), {}) for n in (3, 8, 1)], in_pytorch=("item", "_assert_scalar", "mul")
+        Item,
+        lambda: [((torch.randn(8, 4), torch.tensor(n)), {}) for n in (3, 8, 1)],
+        in_pytorch=("item", "_assert_scalar", "mul"),
     ),
     "aliased outputs": HardProgram(AliasedOutputs, _batches(4), _DYNAMIC),
     "odd outputs": HardProgram(OddOutputs, _batches(4), _DYNAMIC),
     "nested arguments": HardProgram(Nested, _nested_calls),
-    "complex": HardProgram(
-        Complex, _batches(8), _DYNAMIC, in_pytorch=("fft_rfft", "mul"), engines=2
-    ),
+    "complex": HardProgram(Complex, _batches(8), _DYNAMIC, in_pytorch=("fft_rfft", "mul"), engines=2),
     "double": HardProgram(
         Double, _batches(4), _DYNAMIC, in_pytorch=("_to_copy", "cumsum", "_to_copy"), engines=2
     ),
@@ -339,10 +339,6 @@ PROGRAMS: dict[str, HardProgram] = {
     ),
     "tied weights": HardProgram(TiedWeights, _tokens, _DYNAMIC),
     "sizes": HardProgram(Sizes, _batches(4), _DYNAMIC, in_pytorch=("fft_fft",), engines=2),
-    "strided view": HardProgram(
-        StridedView, _batches(3, 4), _DYNAMIC, in_pytorch=("_to_copy",), engines=2
-    ),
-    "order of writes": HardProgram(
-        ManualSplit, _one(3, 4), in_pytorch=("fft_fft", "copy_"), engines=2
-    ),
+    "strided view": HardProgram(StridedView, _batches(3, 4), _DYNAMIC, in_pytorch=("_to_copy",), engines=2),
+    "order of writes": HardProgram(ManualSplit, _one(3, 4), in_pytorch=("fft_fft", "copy_"), engines=2),
 }

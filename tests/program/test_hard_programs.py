@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
 
 import trt_rt
-from tests.program.programs import PROGRAMS, HardProgram
+from tests.program.programs import PROGRAMS
 
 
-def program_of(case: HardProgram) -> tuple[torch.nn.Module, trt_rt.Program]:
+@functools.cache
+def program_of(name: str) -> tuple[torch.nn.Module, trt_rt.Program]:
+    """The model, and the program that is made of it; once for all tests, as this takes a second."""
+    case = PROGRAMS[name]
     torch.manual_seed(0)
-    model = case.make()
-    if not isinstance(model, (type(PROGRAMS["train-mode batch norm"].make()),)):
-        model.eval()
+    model = case.make().train(name == "train-mode batch norm")
     args, kwargs = copy.deepcopy(case.calls()[0])
     program = trt_rt.compile(
         model,
@@ -30,7 +32,7 @@ def program_of(case: HardProgram) -> tuple[torch.nn.Module, trt_rt.Program]:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_hard_program_is_right(name: str) -> None:
     case = PROGRAMS[name]
-    model, program = program_of(case)
+    model, program = program_of(name)
     for args, kwargs in case.calls():
         own_args, own_kwargs = copy.deepcopy((args, kwargs))
         with torch.no_grad():
@@ -47,7 +49,7 @@ def test_a_hard_program_is_right(name: str) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_only_what_must_stays_in_pytorch(name: str) -> None:
     case = PROGRAMS[name]
-    partition = program_of(case)[1].partition
+    partition = program_of(name)[1].partition
     computing = [step for step in partition.torch_operators if not step.is_glue or "copy_" in step.operator]
     names = {step.operator.removeprefix("aten.").partition(".")[0] for step in computing}
     assert names == set(case.in_pytorch), str(partition)

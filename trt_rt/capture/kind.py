@@ -48,6 +48,10 @@ def program_kind(program: torch.nn.Module) -> ProgramKind:
     """
     if isinstance(program, TRTModule):
         return ProgramKind.ENGINES
+    # What trt_rt.compile has made knows what it is made of.
+    computes_outside = getattr(program, "computes_outside_engines", None)
+    if isinstance(computes_outside, bool):
+        return ProgramKind.MIXED if computes_outside else ProgramKind.ENGINES
     if isinstance(program, GraphModule):
         return _all_of(_kind_of_node(node, program) for node in program.graph.nodes)
     if type(program) is torch.nn.Identity:

@@ -146,13 +146,8 @@ class OnnxModel:
             yield from (tensor for tensor in self.proto.graph.initializer if tensor.data_location == external)
 
 
-<<<<<<< HEAD
-def _last_line_of_user(stack_trace: str) -> str | None:
-    """Return the innermost line outside of PyTorch, or the innermost line if all are PyTorch's."""
-=======
 def last_line_of_user(stack_trace: str) -> str | None:
-    """Return the innermost line outside PyTorch, else the innermost."""
->>>>>>> 642f244 (Compile models to programs of engines and PyTorch operators)
+    """Return the innermost line outside of PyTorch, or the innermost line if all are PyTorch's."""
     lines = stack_trace.splitlines()
     torch_folder = os.path.dirname(torch.__file__)
     frames = [

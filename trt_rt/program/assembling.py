@@ -17,6 +17,7 @@ from trt_rt.program.partitioning import is_view
 
 __all__ = ["describe_partition", "in_order_of_execution", "program_with_engines"]
 
+
 class _Schedule:
     """The order in which parts and operators run: the model's, as far as what needs what allows.
 
@@ -147,10 +148,12 @@ def describe_partition(
                 )
             )
         elif reasons.get(item.name) and item.target is not operator.getitem:
-            splits = item in after_engines and item in before_engines
             is_glue = is_view(item) or item.target is torch.ops.aten.copy_.default
+            splits = item in after_engines and item in before_engines and not is_glue
             source = last_line_of_user(item.meta.get("stack_trace") or "") or ""
-            steps.append(TorchOperator(item.name, str(item.target), reasons[item.name], source, splits, is_glue))
+            steps.append(
+                TorchOperator(item.name, str(item.target), reasons[item.name], source, splits, is_glue)
+            )
     return Partition(backend, tuple(steps))
 
 
@@ -167,9 +170,11 @@ def _reached(schedule: _Schedule, parts: Mapping[str, Part], *, forwards: bool) 
 
 
 def _data_needs(schedule: _Schedule, item: Any) -> set[Any]:
-    return schedule.needs[item] if isinstance(item, str) else {
-        schedule.owner[source] for source in item.all_input_nodes if source in schedule.owner
-    }
+    return (
+        schedule.needs[item]
+        if isinstance(item, str)
+        else {schedule.owner[source] for source in item.all_input_nodes if source in schedule.owner}
+    )
 
 
 def _tensor(node: Node) -> PartTensor:

@@ -37,8 +37,8 @@ class ProgramGraph:
     Attributes
     ----------
     module : torch.fx.GraphModule
-        The graph. Weights are ``get_attr`` nodes. A placeholder stands for one leaf of the arguments. Operators
-        return new tensors; what the model changes is written back by ``copy_`` at the end.
+        The graph. Weights are ``get_attr`` nodes. A placeholder stands for one leaf of the arguments.
+        Operators return new tensors; what the model changes is written back by ``copy_`` at the end.
     in_spec, out_spec : TreeSpec
         Nesting of (args, kwargs), and of the result.
     signature : inspect.Signature or None
@@ -71,9 +71,7 @@ def export_model(model: torch.nn.Module, inputs: ExampleInputs) -> ExportedProgr
     try:
         # Under no_grad, so that a model's own `with torch.no_grad()` does not become a graph in the graph.
         with torch.no_grad():
-            exported = export_program(
-                model, inputs.args, inputs.kwargs, dynamic_shapes=inputs.dynamic_shapes
-            )
+            exported = export_program(model, inputs.args, inputs.kwargs, dynamic_shapes=inputs.dynamic_shapes)
     except CompileError as error:
         line = _line_of_user(error)
         details = "".join(f"; {detail}" for detail in _details(error))

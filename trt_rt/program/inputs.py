@@ -11,7 +11,6 @@ import torch
 from torch.export import Dim
 from torch.utils._pytree import tree_any, tree_leaves, tree_map
 
-from trt_rt.compiler import Profile
 from trt_rt.compiler.onnx_export import DynamicShapes
 from trt_rt.errors import CompileError
 
@@ -106,7 +105,7 @@ class Input:
     def dynamic_dimensions(self) -> dict[int, Any]:
         """Return the dimensions that vary, as torch.export takes them."""
         return {
-            axis: Dim.DYNAMIC(min=low, max=high)  # type: ignore[call-arg]  # torch has no annotation for it
+            axis: Dim.DYNAMIC(min=low, max=high)
             for axis, (low, high) in enumerate(zip(self.min_shape, self.max_shape, strict=True))
             if low != high
         }
@@ -123,7 +122,8 @@ class ExampleInputs:
     dynamic_shapes : dict, tuple, list or None
         As torch.export takes it.
     opt_shapes : tuple
-        For each leaf of `args` and `kwargs` the shape for which engines are tuned; None for what is no tensor.
+        For each leaf of `args` and `kwargs` the shape for which engines are tuned; None for what is no
+        tensor.
     min_shapes : tuple
         For each leaf the smallest shape that an `Input` allows; None for others.
     """
@@ -183,9 +183,13 @@ def example_inputs(
         try:
             bound = inspect.signature(model.forward).bind(*marked_args, **marked_kwargs)
         except TypeError as error:
-            raise CompileError(f"{type(model).__name__} cannot be called with these inputs: {error}") from error
+            raise CompileError(
+                f"{type(model).__name__} cannot be called with these inputs: {error}"
+            ) from error
         dynamic_shapes = dict(bound.arguments)
-    return ExampleInputs(args, kwargs, dynamic_shapes, tuple(map(_opt_shape, leaves)), tuple(map(_min_shape, leaves)))
+    return ExampleInputs(
+        args, kwargs, dynamic_shapes, tuple(map(_opt_shape, leaves)), tuple(map(_min_shape, leaves))
+    )
 
 
 def _opt_shape(leaf: Any) -> tuple[int, ...] | None:
@@ -206,10 +210,8 @@ def _dimensions(leaf: Any) -> dict[int, Any] | None:
         return leaf.dynamic_dimensions()
     if not isinstance(leaf, torch.Tensor):
         return None
-    dimensions: dict[int, Any] = {
-        axis: Dim.DYNAMIC for axis in getattr(leaf, "_dynamo_dynamic_indices", ())
-    }
+    dimensions: dict[int, Any] = dict.fromkeys(getattr(leaf, "_dynamo_dynamic_indices", ()), Dim.DYNAMIC)
     for limits in getattr(leaf, "_dynamo_dynamic_range", ()):
         if limits.dim in dimensions:
-            dimensions[limits.dim] = Dim.DYNAMIC(min=limits.min, max=limits.max)  # type: ignore[call-arg]
+            dimensions[limits.dim] = Dim.DYNAMIC(min=limits.min, max=limits.max)
     return dimensions

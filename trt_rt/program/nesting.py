@@ -1,7 +1,7 @@
 """Python code that takes a program's arguments apart and puts its results together.
 
-PyTorch's ``pytree`` does this for any structure by looking at each value's type. Here the structure is known, so
-that a dict of two tensors costs two subscripts.
+PyTorch's ``pytree`` does this for any structure by looking at each value's type. Here the structure is known,
+so that a dict of two tensors costs two subscripts.
 """
 
 from __future__ import annotations
@@ -84,9 +84,11 @@ def argument_code(
     leaves: list[str] = []
     lines: list[str] = []
     for position, child in enumerate(_children(args_spec)):
-        lines += _take_apart(names, child, parameters.positional(position), leaves)
+        name = parameters.positional(position)
+        lines += _take_apart(names, child, name, name, leaves)
     for key, child in keywords.items():
-        lines += _take_apart(names, child, parameters.by_keyword(key), leaves)
+        name = parameters.by_keyword(key)
+        lines += _take_apart(names, child, name, name, leaves)
     code = parameters.code()
     return code, [*parameters.checks(), *lines], leaves
 
@@ -174,38 +176,46 @@ class _Parameters:
         return lines
 
 
-def _take_apart(names: Names, spec: TreeSpec, value: str, leaves: list[str]) -> list[str]:
-    """Lines that take `value`, an expression, apart; `leaves` gets the names that its leaves then have."""
+def _take_apart(names: Names, spec: TreeSpec, value: str, path: str, leaves: list[str]) -> list[str]:
+    """Lines that take a local value apart; `leaves` gets the names that its leaves then have.
+
+    `path` is what callers know the value as.
+    """
     if spec.is_leaf():
-        if value.isidentifier():
-            leaves.append(value)
-            return []
-        leaves.append(names.local("leaf"))
-        return [f"{leaves[-1]} = {value}"]
+        leaves.append(value)
+        return []
     children = _children(spec)
     keys: Sequence[Any]
     if spec.type in (list, tuple):
         keys = range(len(children))
-        refuse = names.bind("refuse_sequence", _refuse_sequence(value, spec.type, len(children)))
+        refuse = names.bind("refuse_sequence", _refuse_sequence(path, spec.type, len(children)))
     elif spec.type is dict and all(type(key) in (str, int) for key in spec.context):
         keys = list(spec.context)
-        refuse = names.bind("refuse_dict", _refuse_dict(value, list(keys)))
+        refuse = names.bind("refuse_dict", _refuse_dict(path, list(keys)))
     else:
-        return _take_apart_by_pytree(names, spec, value, leaves)
-    local = names.local("nested")
+        return _take_apart_by_pytree(names, spec, value, path, leaves)
     kind = spec.type.__name__
-    lines = [
-        f"{local} = {value}",
-        f"if type({local}) is not {kind} or len({local}) != {len(children)}: {refuse}({local})",
-    ]
-    for key, child in zip(keys, children, strict=True):
-        lines += _take_apart(names, child, f"{local}[{key!r}]", leaves)
+    lines = [f"if type({value}) is not {kind} or len({value}) != {len(children)}: {refuse}({value})"]
+    items = [names.local(f"{value}_{key}") for key in keys]
+    if spec.type is dict and items:
+        lines += [
+            "try:",
+            *(f"    {item} = {value}[{key!r}]" for item, key in zip(items, keys, strict=True)),
+            "except KeyError:",
+            f"    {refuse}({value})",
+        ]
+    elif items:
+        lines.append(f"{', '.join(items)}, = {value}")
+    for item, key, child in zip(items, keys, children, strict=True):
+        lines += _take_apart(names, child, item, f"{path}[{key!r}]", leaves)
     return lines
 
 
-def _take_apart_by_pytree(names: Names, spec: TreeSpec, value: str, leaves: list[str]) -> list[str]:
+def _take_apart_by_pytree(
+    names: Names, spec: TreeSpec, value: str, path: str, leaves: list[str]
+) -> list[str]:
     """For None, and for classes that are registered with PyTorch, such as the outputs of transformers."""
-    flatten = names.bind("flatten", _flatten(value, spec))
+    flatten = names.bind("flatten", _flatten(path, spec))
     own = [names.local("leaf") for _ in range(spec.num_leaves)]
     leaves += own
     target = f"{', '.join(own)}, = " if own else ""
@@ -245,7 +255,7 @@ def _flatten(name: str, spec: TreeSpec) -> Callable[[Any], list[Any]]:
     return flatten
 
 
-def _refuse_sequence(name: str, kind: type, length: int) -> Callable[[Any], None]:
+def _refuse_sequence(name: str, kind: type[Any], length: int) -> Callable[[Any], None]:
     def refuse(value: Any) -> None:
         if isinstance(value, kind) and not hasattr(value, "_fields") and len(value) == length:
             return
@@ -270,8 +280,8 @@ def _refuse_dict(name: str, keys: list[Any]) -> Callable[[Any], None]:
             return
         what = f"a dict with the keys {sorted(map(str, value))}" if isinstance(value, dict) else None
         raise InputTypeError(
-            f"{name}: the program was compiled for a dict with the keys {sorted(map(str, keys))}, and this is "
-            f"{what or _description(value)}"
+            f"{name}: the program was compiled for a dict with the keys {sorted(map(str, keys))}, and this "
+            f"is {what or _description(value)}"
         )
 
     return refuse

@@ -149,7 +149,8 @@ class _Question:
         for output in node.outputs:
             if output.name:
                 graph.output.append(ir.serde.serialize_value(output))
-        return proto.SerializeToString()
+        question: bytes = proto.SerializeToString()
+        return question
 
     def __call__(self, question: bytes) -> str:
         """Return the parser's reason; "" if it takes the node."""
@@ -165,14 +166,14 @@ def _values_read(node: Any) -> Sequence[Any]:
     """What a node, or a graph that it holds, reads from outside; each once."""
     found: dict[str, Any] = {}
     made: set[str] = set()
-    waiting = [node]
+    waiting: list[Any] = [node]
     while waiting:
         current = waiting.pop()
         for value in current.inputs:
             if value is not None and value.name not in made:
                 found.setdefault(value.name, value)
         for attribute in current.attributes.values():
-            subgraph = getattr(attribute, "value", None)
+            subgraph: Any = getattr(attribute, "value", None)
             if hasattr(subgraph, "initializers"):
                 made.update(value.name for value in subgraph.inputs)
                 for inner in subgraph:

@@ -142,9 +142,9 @@ def extract_part(
 ) -> Part:
     """Copy nodes of a program's graph into a graph of their own.
 
-    Weights are copied with their users; buffers that the program writes to are inputs. A size that an operator
-    takes is read from the part's own tensor inputs; where none has it, the program's input that has it becomes
-    an input of the part, too.
+    Weights are copied with their users; buffers that the program writes to are inputs. A size that an
+    operator takes is read from the part's own tensor inputs; where none has it, the program's input that has
+    it becomes an input of the part, too.
 
     Parameters
     ----------
@@ -165,10 +165,7 @@ def extract_part(
     members = set(nodes)
     outside = _outside_nodes(nodes, members)
     numbers = [node for node in outside if is_number(node)]
-    tensors = [
-        node for node in outside if not is_number(node) and not _is_constant(node, mutated)
-    ]
-    _refuse_unbounded(tensors, members, ranges)
+    tensors = [node for node in outside if not is_number(node) and not _is_constant(node, mutated)]
     _add_size_carriers(tensors, numbers, program, members, ranges)
 
     graph = Graph()
@@ -207,18 +204,6 @@ def _outside_nodes(nodes: Sequence[Node], members: set[Node]) -> list[Node]:
 
 def _is_constant(node: Node, mutated: frozenset[str]) -> bool:
     return node.op == "get_attr" and node.target not in mutated
-
-
-def _refuse_unbounded(tensors: Sequence[Node], members: set[Node], ranges: SizeRanges) -> None:
-    reasons = {
-        user.name: f"its input {node.name} can have any size: give it a largest one with torch._check"
-        for node in tensors
-        if not all(ranges.is_bounded(size) for size in node.meta["val"].shape)
-        for user in node.users
-        if user in members
-    }
-    if reasons:
-        raise RefusedError(reasons)
 
 
 def _add_size_carriers(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
@@ -137,9 +137,8 @@ def _propose(
         else:
             kept.append(nodes)
     for node in order:
-        reason = support.reason(node)
-        if reason:
-            reasons[node.name] = reason
+        if unsupported := support.reason(node):
+            reasons[node.name] = unsupported
     return kept
 
 
@@ -160,7 +159,7 @@ def _without_last_views(nodes: Sequence[Node], reasons: dict[str, str]) -> list[
     for node in reversed(nodes):
         if any(user in members for user in node.users) or not is_view(node):
             continue
-        viewed = node.args[0]
+        viewed = node.all_input_nodes[0]
         leaves_anyway = viewed not in members or any(user not in members for user in viewed.users)
         if node.target in _CHEAP_VIEWS and not leaves_anyway:
             continue
@@ -194,9 +193,7 @@ def _why_not_worth_it(nodes: Sequence[Node], mutated: frozenset[str], min_block_
         return "there are only views here, which PyTorch makes without a copy"
     inputs = [source for node in nodes for source in node.all_input_nodes if source not in members]
     tensors = [
-        node
-        for node in inputs
-        if not is_number(node) and (node.op != "get_attr" or node.target in mutated)
+        node for node in inputs if not is_number(node) and (node.op != "get_attr" or node.target in mutated)
     ]
     if not tensors:
         return "its part has no tensor among its inputs"
@@ -204,4 +201,3 @@ def _why_not_worth_it(nodes: Sequence[Node], mutated: frozenset[str], min_block_
         count = f"{len(computing)} operator{'s' if len(computing) != 1 else ''}"
         return f"its part has {count}, and min_block_size is {min_block_size}"
     return ""
-

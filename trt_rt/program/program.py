@@ -10,7 +10,7 @@ import torch
 import torch.nn.modules.module as _torch_module
 
 from trt_rt.module import TRTModule
-from trt_rt.program.call_function import CallFunction
+from trt_rt.program.generated_call import GeneratedCall
 from trt_rt.program.partition import Partition
 
 __all__ = ["Program"]
@@ -19,34 +19,37 @@ __all__ = ["Program"]
 class Program(torch.nn.Module):
     """A compiled model, called as the model is; `trt_rt.compile` makes it.
 
-    Every control of `trt_rt.runtime` works on it: its engines are submodules (``engine_0``, ``engine_1``, ...).
-    Weights of engines are in the engines.
+    Every control of `trt_rt.runtime` works on it: its engines are submodules (``engine_0``, ``engine_1``,
+    ...). Weights of engines are in the engines.
 
     Attributes
     ----------
     weights : torch.nn.Module
-        Parameters and buffers of the operators that PyTorch runs, under the model's names. They can be written
-        in place.
+        Parameters and buffers of the operators that PyTorch runs, under the model's names. They can be
+        written in place.
     partition : Partition
         What runs where, and why.
     code : str
         The Python source of the call.
+    computes_outside_engines : bool
+        Whether PyTorch operators do something on the device, so that one CUDA graph of the whole program is
+        better than one for each engine.
     frozen : bool
         Always True: parameters and buffers are never replaced by others, so that a CUDA graph of the whole
         program need not look for that.
 
     Notes
     -----
-    For inference: the program computes without gradients. It stays on the device that it was compiled for, and
-    in the mode, training or evaluation, that the model was in. Copies (`copy.deepcopy`) share the engines'
-    weights and have execution contexts and buffers of their own.
+    For inference: the program computes without gradients. It stays on the device that it was compiled for,
+    and in the mode, training or evaluation, that the model was in. Copies (`copy.deepcopy`) share the
+    engines' weights and have execution contexts and buffers of their own.
     """
 
     frozen = True
 
     def __init__(
         self,
-        call: CallFunction,
+        call: GeneratedCall,
         engines: dict[str, TRTModule],
         state: torch.nn.Module,
         partition: Partition,
@@ -55,7 +58,7 @@ class Program(torch.nn.Module):
 
         Parameters
         ----------
-        call : CallFunction
+        call : GeneratedCall
             The code.
         engines : dict
             By name of the submodule.
@@ -72,9 +75,10 @@ class Program(torch.nn.Module):
             _share(state, self.weights, path)
         self.partition = partition
         self.code = call.source
+        self.computes_outside_engines = call.computes
         self._source = call
         self._run: Callable[..., Any] = call.bind(self, self.weights)
-        self.eval()
+        super().train(False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program on the caller's current stream.
@@ -82,8 +86,8 @@ class Program(torch.nn.Module):
         Parameters
         ----------
         *args, **kwargs
-            As the model takes them. Tensors must have the dtypes of the example inputs and sizes in their ranges,
-            other values must equal those of the example inputs.
+            As the model takes them. Tensors must have the dtypes of the example inputs and sizes in their
+            ranges, other values must equal those of the example inputs.
 
         Returns
         -------
@@ -120,8 +124,8 @@ class Program(torch.nn.Module):
             changed = fn(tensor)
             if changed.dtype != tensor.dtype or changed.device != tensor.device:
                 raise RuntimeError(
-                    f"the program is compiled for {tensor.device} and {tensor.dtype} ({name!r}) and stays so: "
-                    "move or cast the model and compile that"
+                    f"the program is compiled for {tensor.device} and {tensor.dtype} ({name!r}) and stays "
+                    "so: move or cast the model and compile that"
                 )
         return self
 
@@ -166,4 +170,3 @@ def _share(source: torch.nn.Module, target: torch.nn.Module, path: str) -> None:
 
 def _is_persistent(owner: torch.nn.Module, name: str) -> bool:
     return name in owner._buffers and name not in owner._non_persistent_buffers_set
-

@@ -66,9 +66,7 @@ class SizeRanges:
             for node, example in zip(placeholders, examples, strict=True)
             if isinstance(example, torch.Tensor)
         }
-        opt = {
-            node: shape for node, shape in zip(placeholders, opt_shapes, strict=True) if shape is not None
-        }
+        opt = {node: shape for node, shape in zip(placeholders, opt_shapes, strict=True) if shape is not None}
         self._examples = self._read(example_shapes)
         self._check_limits(tensors)
         if profiles is None:
@@ -141,8 +139,8 @@ class SizeRanges:
             for axis, size in enumerate(node.meta["val"].shape):
                 if not self.is_bounded(size):
                     raise CompileError(
-                        f"dimension {axis} of input {node.name!r} is dynamic and has no largest size: give it "
-                        "one (torch.export.Dim(..., max=...) in dynamic_shapes, trt_rt.Input, or max= of "
+                        f"dimension {axis} of input {node.name!r} is dynamic and has no largest size: give "
+                        "it one (torch.export.Dim(..., max=...) in dynamic_shapes, trt_rt.Input, or max= of "
                         "mark_dynamic)"
                     )
 
@@ -195,7 +193,7 @@ class SizeRanges:
                 )
             if not smallest <= low <= high <= largest:
                 raise CompileError(
-                    f"profile {number} allows dimension {axis} of input {node.name!r} from {low} to {high}, and "
-                    f"the exported model is right from {smallest} to {largest}: narrow the profile, or widen "
-                    "dynamic_shapes"
+                    f"profile {number} allows dimension {axis} of input {node.name!r} from {low} to {high}, "
+                    f"and the exported model is right from {smallest} to {largest}: narrow the profile, or "
+                    "widen dynamic_shapes"
                 )

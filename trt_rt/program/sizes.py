@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 from torch.fx.proxy import GraphAppendingTracer, Proxy
+from torch.utils._pytree import tree_leaves
 from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
-from torch.utils._sympy.value_ranges import bound_sympy
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 __all__ = [
     "SizeSource",
@@ -20,6 +21,7 @@ __all__ = [
     "emit_size",
     "expression",
     "is_number",
+    "limit_sizes_of_results",
     "read_sizes_from_inputs",
     "size_sources",
     "tensor_inputs",
@@ -46,7 +48,7 @@ _SIZE_OF_A_RESULT = frozenset(
 
 @dataclass(frozen=True)
 class SizeSource:
-    """Where the value of a symbol can be read: dimension `axis` of `tensor` is ``scale * symbol + offset``."""
+    """Where a symbol can be read: dimension `axis` of `tensor` is ``scale * symbol + offset``."""
 
     tensor: Node
     axis: int
@@ -164,6 +166,32 @@ def read_sizes_from_inputs(graph: Graph, ranges: Mapping[Any, Any]) -> None:
     graph.lint()
 
 
+def limit_sizes_of_results(graph: Graph, ranges: dict[Any, Any]) -> None:
+    """Limit sizes that depend on values by what is known of the operators that find them.
+
+    PyTorch knows that ``nonzero`` finds at most as many rows as there are elements, and of ``unique`` nothing.
+
+    Parameters
+    ----------
+    graph : torch.fx.Graph
+        Not changed.
+    ranges : dict
+        Of symbol to range; changed in place.
+    """
+    for node in graph.nodes:
+        if node.target not in _SIZE_OF_A_RESULT:
+            continue
+        most = _most_elements(node, ranges)
+        for leaf in tree_leaves(node.meta["val"]):
+            for size in leaf.shape if isinstance(leaf, torch.Tensor) else ():
+                found = expression(size)
+                if isinstance(found, int) or not found.is_Symbol or found not in ranges:
+                    continue
+                limits = ranges[found]
+                if found.name.startswith("u") and most < limits.upper:
+                    ranges[found] = ValueRanges(limits.lower, most)
+
+
 def _replace_uses(node: Node, by: Any) -> None:
     if isinstance(by, Node):
         node.replace_all_uses_with(by)
@@ -178,11 +206,12 @@ def _is_impure(node: Node) -> bool:
         return True
     if node.op != "call_function":
         return False
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
         # Operators that take graphs may have effects inside.
-        return isinstance(node.target, torch._ops.HigherOrderOperator)
-    return schema.is_mutable or not schema.returns or torch.Tag.nondeterministic_seeded in node.target.tags
+        return isinstance(target, torch._ops.HigherOrderOperator)
+    schema = target._schema
+    return schema.is_mutable or not schema.returns or torch.Tag.nondeterministic_seeded in target.tags
 
 
 def _is_implied(node: Node, ranges: Mapping[Any, Any]) -> bool:
@@ -193,7 +222,7 @@ def _is_implied(node: Node, ranges: Mapping[Any, Any]) -> bool:
     if not isinstance(condition, Node):
         return bool(condition)
     value = expression(condition.meta.get("val"))
-    if value is True or getattr(value, "is_Boolean", False) and str(value) == "True":
+    if value is True or (getattr(value, "is_Boolean", False) and str(value) == "True"):
         return True
     if value is None or isinstance(value, bool):
         return False
@@ -227,6 +256,6 @@ def bounds(size: Any, ranges: Mapping[Any, Any]) -> tuple[int, int]:
     found = expression(size)
     if isinstance(found, int):
         return found, found
-    limits = bound_sympy(found, ranges)
+    limits = bound_sympy(found, dict(ranges))
     high = limits.upper
     return max(int(limits.lower), 0), int(high) if high <= LARGEST_SIZE else LARGEST_SIZE + 1

@@ -13,6 +13,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from trt_rt.errors import CompileError
+from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.sizes import NOT_IN_ENGINES, is_number
 
 __all__ = ["BackendSupport", "Exclusions", "Support", "tensors_of"]
@@ -22,6 +23,7 @@ BackendSupport = Callable[[Node], "str | None"]
 
 NOT_COMPUTED = ""
 """The reason of nodes that nobody needs a reason for: inputs, weights, arithmetic on sizes."""
+
 
 @dataclass(frozen=True)
 class Exclusions:
@@ -118,6 +120,8 @@ class Support:
         The user's wishes.
     backend : callable
         The backend's own restrictions.
+    ranges : SizeRanges
+        Of the program.
 
     Attributes
     ----------
@@ -128,6 +132,7 @@ class Support:
     device: torch.device
     exclusions: Exclusions
     backend: BackendSupport
+    ranges: SizeRanges
     found: dict[str, str] = field(default_factory=dict)
     _known: dict[str, str | None] = field(default_factory=dict)
 
@@ -143,7 +148,9 @@ class Support:
         if node.op != "call_function" or "val" not in node.meta:
             return NOT_COMPUTED
         if is_number(node):
-            reads = node.target is not torch.ops.aten.sym_size.int and any(map(tensors_of, node.all_input_nodes))
+            reads = node.target is not torch.ops.aten.sym_size.int and any(
+                map(tensors_of, node.all_input_nodes)
+            )
             return "its result is a number, which is read from a tensor" if reads else NOT_COMPUTED
         if node.target is operator.getitem:
             source = node.args[0]
@@ -159,11 +166,15 @@ class Support:
             for tensor in tensors_of(source):
                 if tensor.dtype in NOT_IN_ENGINES:
                     return f"{str(tensor.dtype).removeprefix('torch.')} is not computed in engines"
+                if not all(map(self.ranges.is_bounded, tensor.shape)):
+                    return f"the size of {source.name} has no largest value: give it one with torch._check"
                 if tensor.layout is not torch.strided:
                     return f"a tensor of layout {tensor.layout} cannot be an engine's"
                 is_constant = source.op == "get_attr" and tensor.ndim == 0
                 if tensor.device.type != self.device.type and not is_constant:
-                    return f"it has a tensor on {tensor.device}, and the program's engines run on {self.device}"
+                    return (
+                        f"it has a tensor on {tensor.device}, and the program's engines run on {self.device}"
+                    )
         return None
 
 
@@ -199,4 +210,3 @@ def _draws_nothing(node: Node) -> bool:
     if any(values.get(name) is False for name in ("train", "training")):
         return True
     return any(values.get(name) == 0 for name in ("dropout_p", "dropout", "p"))
-

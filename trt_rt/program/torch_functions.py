@@ -1,8 +1,8 @@
 """The cheapest Python function that does what an operator of PyTorch does.
 
-``torch.relu(x)`` parses its arguments in C++ and costs 0.75 to 1 us less than ``torch.ops.aten.relu(x)``, which
-does the same. A function is taken only if it was seen to do the same: on tensors without memory, it must call
-the same operators with the same results.
+``torch.relu(x)`` parses its arguments in C++ and costs 0.75 to 1 us less than ``torch.ops.aten.relu(x)``,
+which does the same. A function is taken only if it was seen to do the same: on tensors without memory, it
+must call the same operators with the same results.
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ from torch.utils._pytree import tree_map
 
 __all__ = ["torch_function"]
 
-_PLACES = (
-    torch._C._VariableFunctions,
-    torch._C._nn,
-    torch._C._fft,
-    torch._C._linalg,
-    torch._C._special,
+_PLACES: tuple[Any, ...] = tuple(
+    getattr(torch._C, name) for name in ("_VariableFunctions", "_nn", "_fft", "_linalg", "_special")
 )
 
 
@@ -54,10 +50,11 @@ def _candidates(target: torch._ops.OpOverload) -> Iterator[Callable[..., Any]]:
     for place in _PLACES:
         if callable(function := getattr(place, name, None)):
             yield function
-    if target._schema.arguments and str(target._schema.arguments[0].type) == "Tensor":
-        # An unbound method: called with the tensor as its first argument.
-        if callable(method := getattr(torch._C.TensorBase, name, None)):
-            yield method
+    arguments = target._schema.arguments
+    # An unbound method is called with the tensor as its first argument.
+    method = getattr(torch._C.TensorBase, name, None)
+    if arguments and str(arguments[0].type) == "Tensor" and callable(method):
+        yield method
 
 
 def _fake_arguments(node: Node) -> tuple[Sequence[Any], Mapping[str, Any]] | None:

@@ -1,15 +1,15 @@
 """Writes the Python function that a program's call is.
 
-The function is straight-line code: it takes the arguments apart, calls engines and PyTorch operators, and puts
-the results together. Everything that it calls is a global name, so that a call costs no attribute look-ups. (The
-code that torch.fx prints names functions by their modules and submodules by attributes of ``nn.Module``.)
+The function is straight-line code: it takes the arguments apart, calls engines and PyTorch operators, and
+puts the results together. Everything that it calls is a global name, so that a call costs no attribute
+look-ups. (The code that torch.fx prints names functions by their modules and submodules by attributes of
+``nn.Module``.)
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,48 +17,17 @@ from torch.fx import Graph, Node
 
 from trt_rt.errors import InputTypeError, InputValueError
 from trt_rt.program.exporting import ProgramGraph
+from trt_rt.program.generated_call import GeneratedCall
 from trt_rt.program.nesting import Names, argument_code, refuse_constant, result_code
+from trt_rt.program.partitioning import is_view
 from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.sizes import is_number
 from trt_rt.program.torch_functions import torch_function
 
-__all__ = ["CallFunction", "write_call_function"]
+__all__ = ["write_call"]
 
 
-@dataclass(frozen=True)
-class CallFunction:
-    """Source code of a program's call, and what it refers to.
-
-    Attributes
-    ----------
-    source : str
-        Defines the function ``forward``.
-    constants : dict
-        Global names of functions, dtypes and checks.
-    engines : dict
-        Global names of the engines, with their names in the program.
-    weights : dict
-        Global names of weights and branches, with their paths in the model.
-    """
-
-    source: str
-    constants: dict[str, Any]
-    engines: dict[str, str]
-    weights: dict[str, str]
-
-    def bind(self, engines: torch.nn.Module, weights: torch.nn.Module) -> Callable[..., Any]:
-        """Return the function with the submodules of one module and the weights of another."""
-        scope = dict(self.constants)
-        for names, root in ((self.engines, engines), (self.weights, weights)):
-            for name, path in names.items():
-                owner, _, attribute = path.rpartition(".")
-                scope[name] = getattr(root.get_submodule(owner), attribute)
-        exec(compile(self.source, "<trt_rt program>", "exec"), scope)
-        function: Callable[..., Any] = scope["forward"]
-        return function
-
-
-def write_call_function(program: ProgramGraph, graph: Graph, ranges: SizeRanges) -> CallFunction:
+def write_call(program: ProgramGraph, graph: Graph, ranges: SizeRanges) -> GeneratedCall:
     """Write the call of a program.
 
     Parameters
@@ -85,12 +54,10 @@ class _Writer:
         self._engines: dict[str, str] = {}
         self._weights: dict[str, str] = {}
 
-    def write(self) -> CallFunction:
+    def write(self) -> GeneratedCall:
         for reserved in ("forward", "type", "len", "list", "tuple", "dict"):
             self._names.reserve(reserved)
-        parameters, lines, leaves = argument_code(
-            self._names, self._program.in_spec, self._program.signature
-        )
+        parameters, lines, leaves = argument_code(self._names, self._program.in_spec, self._program.signature)
         placeholders = [node for node in self._graph.nodes if node.op == "placeholder"]
         self._locals.update(zip(placeholders, leaves, strict=True))
         for node, example in zip(placeholders, self._program.examples, strict=True):
@@ -101,13 +68,17 @@ class _Writer:
             if node.op in ("call_function", "call_module") and node not in self._unpacked:
                 body.append(self._call(node))
                 body += self._forget(last_uses.get(node, ()))
-        (results,) = self._graph.output_node().args
+        results: Any = self._graph.output_node().args[0]
         returned = (self._argument(result) for result in results)
         body.append(f"return {result_code(self._names, self._program.out_spec, returned)}")
-        if any(node.op == "call_function" and not _is_only_python(node) for node in self._graph.nodes):
+        operators = [
+            node for node in self._graph.nodes if node.op == "call_function" and not _is_only_python(node)
+        ]
+        if operators:
             body = self._without_gradients(body)
         source = "\n    ".join([f"def forward({parameters}):", *lines, *body]) + "\n"
-        return CallFunction(source, self._names.values, self._engines, self._weights)
+        computes = not all(map(is_view, operators))
+        return GeneratedCall(source, self._names.values, self._engines, self._weights, computes)
 
     def _without_gradients(self, body: list[str]) -> list[str]:
         """As torch.no_grad does, which takes longer than an operator."""
@@ -128,7 +99,7 @@ class _Writer:
         if not node.users:
             return expression
         if _is_unpacked(node):
-            items = sorted(node.users, key=lambda item: item.args[1])
+            items = sorted(node.users, key=_position)
             self._unpacked.update(items)
             self._locals.update({item: self._names.local(item.name) for item in items})
             return f"{', '.join(self._locals[item] for item in items)} = {expression}"
@@ -218,8 +189,15 @@ def _is_unpacked(node: Node) -> bool:
     """Whether a node is an engine all of whose results are picked, each once."""
     if node.op != "call_module" or not isinstance(node.meta["val"], tuple):
         return False
-    picked = [user.args[1] for user in node.users if user.target is operator.getitem]
+    picked = [_position(user) for user in node.users if user.target is operator.getitem]
     return sorted(picked) == list(range(len(node.meta["val"]))) and len(picked) == len(node.users)
+
+
+def _position(item: Node) -> int:
+    """Which result of an operator a node picks."""
+    position = item.args[1]
+    assert isinstance(position, int)
+    return position
 
 
 def _short_name(node: Node) -> str:

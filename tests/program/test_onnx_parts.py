@@ -1,0 +1,96 @@
+"""Parts that TensorRT-RTX's own parser and builder take, and what the parser refuses."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trt_rt.program.pipeline import CompileSettings, build_program, divide_program
+
+
+def exported(model: nn.Module, *inputs: torch.Tensor, **keywords: Any) -> torch.export.ExportedProgram:
+    return torch.export.export(model.eval(), inputs, **keywords)
+
+
+class TwoRefused(nn.Module):
+    """The parser supports neither nonzero (it has no such plugin here) nor, in ONNX, unique's counts."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(x * 2 + 1) - 3
+        rows = torch.nonzero(y)
+        z = (rows * 2 + 1).float().sqrt() * 3
+        values = torch.unique((z * 2).round() + 1)
+        return (values * 2 + 1).relu() - 1
+
+
+def test_what_the_parser_refuses_stays_in_pytorch(
+    rtx_settings: CompileSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = torch.export.Dim("batch", min=1, max=8)
+    program = exported(TwoRefused(), torch.randn(3, 4), dynamic_shapes=({0: batch},))
+    with caplog.at_level(logging.WARNING):
+        built = build_program(divide_program(program, rtx_settings), rtx_settings)
+    refused = {step.operator: step for step in built.partition.torch_operators if not step.is_glue}
+    assert set(refused) == {"aten.nonzero.default", "aten._unique2.default"}
+    nonzero = refused["aten.nonzero.default"]
+    assert nonzero.reason.startswith("tensorrt_rtx refuses ONNX NonZero")
+    assert "rows = torch.nonzero(y)" in nonzero.source
+    assert nonzero.splits
+    assert len(built.plans) == 3
+    assert all(plan.startswith(b"vtrt") for plan in built.plans.values())
+    assert not [
+        record for record in caplog.records if record.name.startswith("trt_rt")
+    ]  # an answer to a question is no error
+
+
+def test_what_torch_onnx_cannot_express_stays_in_pytorch(rtx_settings: CompileSettings) -> None:
+    class Attention(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.relu(x * 2 + 1) - 3
+            y = nn.functional.scaled_dot_product_attention(y, y, y)  # torch.onnx wants four dimensions
+            y = torch.relu(y * 2 + 1) - 3
+            return torch.special.airy_ai(y)  # has no ONNX function
+
+    divided = divide_program(exported(Attention(), torch.randn(2, 3, 4)), rtx_settings)
+    reasons = {step.operator: step.reason for step in divided.partition.torch_operators}
+    assert "only 4D query" in reasons["aten.scaled_dot_product_attention.default"]
+    assert reasons["aten.special_airy_ai.default"] == "torch.onnx has no ONNX function for it"
+    assert len(divided.partition.engines) == 2
+
+
+def test_large_weights_are_not_in_the_questions(
+    rtx_settings: CompileSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trt_rt.program import onnx_support
+
+    sizes: list[int] = []
+    ask = onnx_support._Question.__call__
+
+    def noting(self: Any, question: bytes) -> str:
+        sizes.append(len(question))
+        return ask(self, question)
+
+    monkeypatch.setattr(onnx_support._Question, "__call__", noting)
+    model = nn.Sequential(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 1024))
+    built = build_program(divide_program(exported(model, torch.randn(2, 1024)), rtx_settings), rtx_settings)
+    assert len(built.plans) == 1
+    assert max(sizes) < 100_000
+
+
+def test_an_engine_takes_the_sizes_of_its_inputs(rtx_settings: CompileSettings) -> None:
+    """A part that needs a size of the program's input, and not that tensor, gets the tensor as an input."""
+
+    class Carried(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.fft.fft(x.sum(0)).real
+            return (y * 2 + 1).relu().expand(x.size(0), 4) * 2 + 1
+
+    batch = torch.export.Dim("batch", min=1, max=8)
+    program = exported(Carried(), torch.randn(3, 4), dynamic_shapes=({0: batch},))
+    built = build_program(divide_program(program, rtx_settings), rtx_settings)
+    (engine,) = [part for part in built.partition.engines if "aten.expand.default" in part.operators]
+    assert "x" in [tensor.name for tensor in engine.inputs]
