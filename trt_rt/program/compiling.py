@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, overload
 
@@ -13,6 +14,7 @@ from trt_rt.compiler import Precision, Profile
 from trt_rt.compiler.onnx_export import DynamicShapes
 from trt_rt.program.partition import Partition
 from trt_rt.program.program import Program
+from trt_rt.program.request import CompileRequest
 
 __all__ = ["compile"]
 
@@ -44,7 +46,10 @@ def compile(
     torch_executed_modules: Iterable[Any] = (),
     min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
     require_full_compilation: bool = False,
+    check: Literal["eager", "warn"] | None = None,
     dryrun: bool = False,
+    cache_dir: str | os.PathLike[str] | None = "auto",
+    progress: bool | None = None,
     **build_settings: Any,
 ) -> Program | Partition:
     """Compile a model: engines where a backend can run its operators, PyTorch where it cannot.
@@ -79,8 +84,17 @@ def compile(
     require_full_compilation : bool
         Whether an operator that would stay in PyTorch, other than views and the writing back of changed
         inputs and buffers, is an error.
+    check : {"eager", "warn"}, optional
+        Whether to compare every engine and the whole program with eager PyTorch, at the example inputs and,
+        with sizes that vary, at the smallest and largest. A difference is an error, or a warning.
     dryrun : bool
         Whether to stop before anything is built. The partition is returned and, in a terminal, printed.
+    cache_dir : path-like, optional
+        The folder in which compiled programs are kept. "auto": ``$TRT_RT_CACHE_DIR``, or one under the user's
+        cache folder. None: programs are not kept.
+    progress : bool, optional
+        Whether to show the step that goes on, on stderr. Default: if that is a terminal and rich is
+        installed.
     **build_settings
         Options of `trt_rt.build` for every engine: `workspace_bytes`, `optimization_level`, ...
 
@@ -109,8 +123,8 @@ def compile(
     # Imports sympy, which takes longer than all else of trt_rt.
     from trt_rt.program.pipeline import compile_model
 
-    return compile_model(
-        model,
+    request = CompileRequest(
+        model=model,
         inputs=inputs,
         arg_inputs=arg_inputs,
         kwarg_inputs=kwarg_inputs,
@@ -122,6 +136,10 @@ def compile(
         torch_executed_modules=torch_executed_modules,
         min_block_size=min_block_size,
         require_full_compilation=require_full_compilation,
+        check=check,
         dryrun=dryrun,
+        cache_dir=cache_dir,
+        progress=progress,
         build_settings=build_settings,
     )
+    return compile_model(request)

@@ -5,23 +5,27 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from trt_rt.backend import Backend, load
 from trt_rt.compiler import BuildOptions, Precision, Profile
 from trt_rt.compiler.builder_choice import choose_builder
-from trt_rt.compiler.onnx_export import DynamicShapes
 from trt_rt.compiler.precision import cast_module
 from trt_rt.errors import CompileError
 from trt_rt.module import TRTModule
 from trt_rt.program.assembling import describe_partition, in_order_of_execution, program_with_engines
+from trt_rt.program.cache import CachedPart, CachedProgram, ProgramCache, cache_folder
+from trt_rt.program.cache_key import program_key
 from trt_rt.program.call_writer import write_call
+from trt_rt.program.checking import differences_from_eager
 from trt_rt.program.exporting import (
     ProgramGraph,
     export_model,
@@ -31,22 +35,27 @@ from trt_rt.program.exporting import (
 )
 from trt_rt.program.generated_call import GeneratedCall
 from trt_rt.program.inputs import example_inputs
-from trt_rt.program.part import Part
+from trt_rt.program.part import Part, extract_part
 from trt_rt.program.part_builder import PartBuilder, part_builder
 from trt_rt.program.partition import Partition
 from trt_rt.program.partitioning import Divided, divide
 from trt_rt.program.program import Program
+from trt_rt.program.request import CompileRequest
 from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.sizes import limit_sizes_of_results, read_sizes_from_inputs
+from trt_rt.program.steps import Steps, shown_steps
 from trt_rt.program.support import Exclusions, Support
 
 __all__ = [
     "BuiltProgram",
     "CompileSettings",
     "DividedProgram",
+    "ModelGraph",
+    "assemble_program",
     "build_program",
     "compile_model",
     "divide_program",
+    "model_graph",
 ]
 
 
@@ -63,31 +72,45 @@ class CompileSettings:
 
 
 @dataclass
+class ModelGraph:
+    """A model as a functional graph, and what is known of its sizes.
+
+    Attributes
+    ----------
+    program : ProgramGraph
+        The graph.
+    ranges : SizeRanges
+        Its sizes.
+    """
+
+    program: ProgramGraph
+    ranges: SizeRanges
+
+
+@dataclass
 class DividedProgram:
     """A model as a graph whose parts are chosen, exported and accepted by the backend's parser.
 
     Attributes
     ----------
-    graph : ProgramGraph
+    graph : ModelGraph
         The whole model.
-    ranges : SizeRanges
-        Its sizes.
     divided : Divided
         The parts.
     builder : PartBuilder
         What builds them.
     """
 
-    graph: ProgramGraph
-    ranges: SizeRanges
+    graph: ModelGraph
     divided: Divided
     builder: PartBuilder
 
     @property
     def partition(self) -> Partition:
         """The partition as it will be if the builder accepts every part."""
-        parts = _named(self.graph, [prepared.part for prepared in self.divided.parts])
-        return describe_partition(self.graph.module, parts, self.divided.reasons, self.builder.backend.name)
+        module = self.graph.program.module
+        parts = _named(module, [prepared.part for prepared in self.divided.parts])
+        return describe_partition(module, parts, self.divided.reasons, self.builder.backend.name)
 
 
 @dataclass
@@ -104,12 +127,15 @@ class BuiltProgram:
         Has the weights that the code names.
     partition : Partition
         What runs where.
+    parts : dict
+        Of the name of each engine to its operators.
     """
 
     call: GeneratedCall
     plans: dict[str, bytes]
     state: torch.nn.Module
     partition: Partition
+    parts: dict[str, Part]
 
     def load(self, backend: Backend, device: torch.device) -> Program:
         """Load the engines and return the program."""
@@ -120,22 +146,19 @@ class BuiltProgram:
         return Program(self.call, engines, self.state, self.partition)
 
 
-def divide_program(
+def model_graph(
     exported: ExportedProgram,
-    settings: CompileSettings,
     *,
     signature: Any = None,
     opt_shapes: Sequence[tuple[int, ...] | None] | None = None,
     profiles: Sequence[Profile] | None = None,
-) -> DividedProgram:
-    """Make an exported program functional and divide it into parts; nothing is built.
+) -> ModelGraph:
+    """Make an exported program functional, with sizes that are read from its inputs.
 
     Parameters
     ----------
     exported : torch.export.ExportedProgram
         The model.
-    settings : CompileSettings
-        Of the compilation.
     signature : inspect.Signature, optional
         Of the model's ``forward``.
     opt_shapes : sequence, optional
@@ -155,46 +178,90 @@ def divide_program(
         tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else None for leaf in graph.examples
     ]
     ranges = SizeRanges(graph.module.graph, graph.ranges, graph.examples, opt_shapes, profiles)
-    builder = part_builder(settings.backend, ranges, settings.options, settings.device)
-    support = Support(settings.device, settings.exclusions, builder.supports, ranges)
-    divided = divide(graph, ranges, support, settings.min_block_size, builder.prepare)
-    return DividedProgram(graph, ranges, divided, builder)
+    return ModelGraph(graph, ranges)
 
 
-def build_program(program: DividedProgram, settings: CompileSettings) -> BuiltProgram:
+def divide_program(graph: ModelGraph, settings: CompileSettings) -> DividedProgram:
+    """Divide a model's graph into parts; nothing is built."""
+    builder = part_builder(settings.backend, graph.ranges, settings.options, settings.device)
+    support = Support(settings.device, settings.exclusions, builder.supports, graph.ranges)
+    divided = divide(graph.program, graph.ranges, support, settings.min_block_size, builder.prepare)
+    return DividedProgram(graph, divided, builder)
+
+
+def build_program(
+    program: DividedProgram, settings: CompileSettings, steps: Steps | None = None
+) -> tuple[CachedProgram, bool]:
     """Build every part; what the builder refuses goes back to PyTorch, with the reason.
+
+    Parameters
+    ----------
+    program : DividedProgram
+        Its parts are taken out, so that the weights of each go when it is built.
+    settings : CompileSettings
+        Of the compilation.
+    steps : Steps, optional
+        Told about each part.
+
+    Returns
+    -------
+    program : CachedProgram
+        The plans.
+    is_complete : bool
+        Whether the builder refused nothing.
 
     Raises
     ------
     CompileError
-        A part is refused and the whole model must be in engines.
+        PyTorch would run an operator, and the whole model must be in engines.
     """
+    if settings.require_full_compilation:
+        _require_full(program.partition)
     divided = program.divided
-    plans: dict[frozenset[str], bytes] = {}
-    parts: list[Part] = []
+    built: list[CachedPart] = []
+    refused: dict[str, str] = {}
+    count = len(divided.parts)
     while divided.parts:
-        # Taken out of the list, so that its weights go when it is built.
+        if steps is not None:
+            steps.next(f"engine {count - len(divided.parts) + 1} of {count}")
         prepared = divided.parts.pop(0)
         try:
-            plans[prepared.part.names] = program.builder.build(prepared)
-            parts.append(prepared.part)
+            plan = program.builder.build(prepared)
         except CompileError as error:
-            divided.reasons.update(
-                dict.fromkeys(prepared.part.names, f"the builder refuses its part: {error}")
-            )
-    named = _named(program.graph, parts)
-    partition = describe_partition(program.graph.module, named, divided.reasons, program.builder.backend.name)
+            reason = f"the builder refuses its part: {error}"
+            refused.update(dict.fromkeys((node.name for node in prepared.part.nodes), reason))
+        else:
+            built.append(CachedPart(tuple(node.name for node in prepared.part.nodes), plan))
+    return CachedProgram(tuple(built), {**divided.reasons, **refused}), not refused
+
+
+def assemble_program(graph: ModelGraph, built: CachedProgram, settings: CompileSettings) -> BuiltProgram:
+    """Put the engines into a model's graph and write its call.
+
+    Raises
+    ------
+    CompileError
+        PyTorch would run an operator, and the whole model must be in engines.
+    """
+    program = graph.program
+    nodes = {node.name: node for node in program.module.graph.nodes}
+    plans = {part.nodes: part.plan for part in built.parts}
+    parts = [
+        extract_part(program.module, [nodes[name] for name in names], program.mutated_buffers, graph.ranges)
+        for names in plans
+    ]
+    named = _named(program.module, parts)
+    partition = describe_partition(program.module, named, built.reasons, settings.backend.name)
     if settings.require_full_compilation:
         _require_full(partition)
-    graph = program_with_engines(program.graph.module, named)
-    call = write_call(program.graph, graph, program.ranges)
-    plans_by_name = {name: plans[part.names] for name, part in named.items()}
-    return BuiltProgram(call, plans_by_name, program.graph.module, partition)
+    call = write_call(program, program_with_engines(program.module, named), graph.ranges)
+    by_name = {name: plans[tuple(node.name for node in part.nodes)] for name, part in named.items()}
+    return BuiltProgram(call, by_name, program.module, partition, named)
 
 
-def _named(graph: ProgramGraph, parts: Sequence[Part]) -> dict[str, Part]:
+def _named(module: GraphModule, parts: Sequence[Part]) -> dict[str, Part]:
     """The parts by the names of their engines, in the order in which they run."""
-    order = in_order_of_execution(graph.module, parts)
+    order = in_order_of_execution(module, parts)
     return {f"engine_{number}": parts[position] for number, position in enumerate(order)}
 
 
@@ -208,91 +275,160 @@ def _require_full(partition: Partition) -> None:
     raise CompileError(f"require_full_compilation=True, and PyTorch would run {reasons}")
 
 
-def compile_model(
-    model: Any,
-    *,
-    inputs: Sequence[Any] | None,
-    arg_inputs: Sequence[Any] | None,
-    kwarg_inputs: Mapping[str, Any] | None,
-    dynamic_shapes: DynamicShapes,
-    profiles: Sequence[Profile] | None,
-    precision: Precision,
-    backend: str | Backend,
-    torch_executed_ops: Iterable[Any],
-    torch_executed_modules: Iterable[Any],
-    min_block_size: int,
-    require_full_compilation: bool,
-    dryrun: bool,
-    build_settings: Mapping[str, Any],
-) -> Program | Partition:
-    """Compile a model; :func:`trt_rt.compile` explains the parameters."""
-    options = _build_options(precision, build_settings)
-    device = model_device(model, (inputs, arg_inputs, kwarg_inputs))
-    settings = CompileSettings(
-        backend=_choose_backend(backend, device),
-        device=device,
-        exclusions=Exclusions.of(torch_executed_ops, torch_executed_modules, model),
-        options=options,
-        min_block_size=min_block_size,
-        require_full_compilation=require_full_compilation,
-    )
-    if not dryrun:
-        settings.backend.require(device)
-    opt_shapes = None
-    if isinstance(model, ExportedProgram):
-        _refuse_inputs(inputs, arg_inputs, kwarg_inputs, dynamic_shapes)
-        if options.precision != "strong":
-            raise CompileError(
-                f"precision={options.precision!r}: an exported program has its dtypes. Give compile the "
-                "torch.nn.Module, which it can cast, or export a module in that precision"
-            )
-        exported, signature = model, None
-    elif isinstance(model, torch.nn.Module):
-        model = cast_module(model, options.precision)
-        given = example_inputs(model, inputs, arg_inputs, kwarg_inputs, dynamic_shapes, device)
-        exported, signature = export_model(model, given), forward_signature(model)
-        opt_shapes = given.opt_shapes
-    else:
-        raise CompileError(
-            f"cannot compile a {type(model).__name__}: give a torch.nn.Module or a "
-            "torch.export.ExportedProgram"
+def compile_model(request: CompileRequest) -> Program | Partition:
+    """Compile a model; :func:`trt_rt.compile` explains what a request says."""
+    settings = _settings(request)
+    if request.check not in _CHECKS:
+        raise CompileError(f"check={request.check!r}: it is None, 'eager' or 'warn'")
+    if not request.dryrun:
+        settings.backend.require(settings.device)
+    with shown_steps(request.progress) as steps:
+        steps.next("export")
+        exported = _exported(request, settings)
+        graph = model_graph(
+            exported.program,
+            signature=exported.signature,
+            opt_shapes=exported.opt_shapes,
+            profiles=request.profiles,
         )
-    divided = divide_program(
-        exported, settings, signature=signature, opt_shapes=opt_shapes, profiles=profiles
-    )
-    if dryrun:
-        partition = divided.partition
+        if request.dryrun:
+            steps.next("divide")
+            partition = divide_program(graph, settings).partition
+        else:
+            built = assemble_program(graph, _built(graph, settings, request, steps), settings)
+            program = built.load(settings.backend, settings.device)
+            if request.check is not None:
+                steps.next("check")
+                _check(program, graph, built, exported, request.check)
+    if request.dryrun:
         if sys.stdout.isatty():
             sys.stdout.write(f"{partition}\n")
         return partition
-    built = build_program(divided, settings)
     if not built.plans:
         warnings.warn(
-            f"no part of {type(model).__name__} runs in an engine; print(program.partition) has the reasons",
-            stacklevel=2,
+            f"no part of {exported.name} runs in an engine; print(program.partition) has the reasons",
+            stacklevel=3,
         )
-    return built.load(settings.backend, device)
+    return program
 
 
-def _refuse_inputs(*given: Any) -> None:
-    if any(value is not None for value in given):
+@dataclass(frozen=True)
+class _Exported:
+    """A model as torch.export gives it.
+
+    Attributes
+    ----------
+    program : torch.export.ExportedProgram
+        The export.
+    module : torch.nn.Module
+        What was exported, in the precision of the program.
+    name : str
+        Of the model's class.
+    signature : inspect.Signature or None
+        Of the model's ``forward``.
+    opt_shapes : sequence or None
+        The shapes for which engines are tuned, if not those of the examples.
+    """
+
+    program: ExportedProgram
+    module: torch.nn.Module
+    name: str
+    signature: inspect.Signature | None
+    opt_shapes: Sequence[tuple[int, ...] | None] | None
+
+
+def _exported(request: CompileRequest, settings: CompileSettings) -> _Exported:
+    model, precision = request.model, settings.options.precision
+    name = type(model).__name__
+    if isinstance(model, ExportedProgram):
+        given = (request.inputs, request.arg_inputs, request.kwarg_inputs, request.dynamic_shapes)
+        if any(value is not None for value in given):
+            raise CompileError(
+                "an exported program has its own inputs and ranges: give it to compile without inputs, "
+                "kwarg_inputs and dynamic_shapes"
+            )
+        if precision != "strong":
+            raise CompileError(
+                f"precision={precision!r}: an exported program has its dtypes. Give compile the "
+                "torch.nn.Module, which it can cast, or export a module in that precision"
+            )
+        return _Exported(model, model.module(check_guards=False), name, None, None)
+    if not isinstance(model, torch.nn.Module):
         raise CompileError(
-            "an exported program has its own inputs and ranges: give it to compile without inputs, "
-            "kwarg_inputs and dynamic_shapes"
+            f"cannot compile a {name}: give a torch.nn.Module or a torch.export.ExportedProgram"
         )
+    module = cast_module(model, precision)
+    examples = example_inputs(
+        module,
+        request.inputs,
+        request.arg_inputs,
+        request.kwarg_inputs,
+        request.dynamic_shapes,
+        settings.device,
+    )
+    program = export_model(module, examples)
+    return _Exported(program, module, name, forward_signature(module), examples.opt_shapes)
+
+
+def _built(
+    graph: ModelGraph, settings: CompileSettings, request: CompileRequest, steps: Steps
+) -> CachedProgram:
+    """The engines, from the cache or built now."""
+    folder = cache_folder() if request.cache_dir == "auto" else request.cache_dir
+    if folder is None:
+        steps.next("divide")
+        return build_program(divide_program(graph, settings), settings, steps)[0]
+    cache = ProgramCache(Path(folder))
+    decisive = [graph.ranges.described(), settings.min_block_size, settings.exclusions.described()]
+    key = program_key(graph.program, settings.backend, settings.device, settings.options, decisive)
+    steps.next("look into the cache")
+    with cache.lock(key):
+        found = cache.load(key)
+        if found is not None:
+            return found
+        steps.next("divide")
+        built, is_complete = build_program(divide_program(graph, settings), settings, steps)
+        # What the builder refused for want of memory, say, it may build another time.
+        if is_complete:
+            cache.store(key, built, model=type(request.model).__name__, backend=settings.backend.name)
+        return built
+
+
+def _check(program: Program, graph: ModelGraph, built: BuiltProgram, exported: _Exported, check: str) -> None:
+    differences = differences_from_eager(program, graph.program, built.parts, graph.ranges, exported.module)
+    if not differences:
+        return
+    message = f"the program of {exported.name} is not right: {'; '.join(differences)}"
+    if check == "eager":
+        raise CompileError(message)
+    warnings.warn(message, stacklevel=4)
+
+
+_CHECKS = (None, "eager", "warn")
+
+
+def _settings(request: CompileRequest) -> CompileSettings:
+    device = model_device(request.model, (request.inputs, request.arg_inputs, request.kwarg_inputs))
+    options = _build_options(request.precision, request.build_settings)
+    return CompileSettings(
+        backend=_choose_backend(request.backend, device),
+        device=device,
+        exclusions=Exclusions.of(request.torch_executed_ops, request.torch_executed_modules, request.model),
+        options=options,
+        min_block_size=request.min_block_size,
+        require_full_compilation=request.require_full_compilation,
+    )
 
 
 def _build_options(precision: Precision, settings: Mapping[str, Any]) -> BuildOptions:
     known = sorted({field.name for field in fields(BuildOptions)} - {"precision", "progress"})
     for name in settings:
         if name not in known:
-            near = get_close_matches(name, [*known, *_PARAMETERS], n=1)
+            parameters = [field.name for field in fields(CompileRequest)]
+            near = get_close_matches(name, [*known, *parameters], n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise CompileError(f"compile has no setting {name!r}: {hint}")
     return BuildOptions(precision=precision, **settings)
-
-
-_PARAMETERS = tuple(inspect.signature(compile_model).parameters)
 
 
 def _choose_backend(wanted: str | Backend, device: torch.device) -> Backend:

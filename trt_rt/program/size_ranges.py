@@ -110,6 +110,13 @@ class SizeRanges:
         ]
         return tuple(low for low, _ in ends), tuple(middles), tuple(high for _, high in ends)
 
+    def described(self) -> list[str]:
+        """Return the profiles as text that is the same in every process."""
+        return [
+            str(sorted((str(symbol), limits) for symbol, limits in profile.items()))
+            for profile in self._profiles
+        ]
+
     def _evaluate(self, size: Any, values: Mapping[Any, Any]) -> int:
         found = expression(size)
         if isinstance(found, int):

@@ -60,6 +60,11 @@ class Exclusions:
                 names.append(_module_name(str(module), model))
         return cls(frozenset(map(_operator_name, operators)), frozenset(names), tuple(types))
 
+    def described(self) -> list[list[str]]:
+        """Return the wishes as text that is the same in every process."""
+        types = [f"{kind.__module__}.{kind.__qualname__}" for kind in self.module_types]
+        return [sorted(self.operators), sorted(self.module_names), sorted(types)]
+
     def reason(self, node: Node) -> str | None:
         """Return why the user's wishes keep an operator out of engines; None if they do not."""
         if self.operators:

@@ -1,0 +1,256 @@
+"""Compiled programs are kept on disk, found again, and never trusted when they are damaged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import trt_rt
+from trt_rt.errors import CompileError
+from trt_rt.program import part_builder
+from trt_rt.program.cache import CachedPart, CachedProgram, ProgramCache
+
+
+class Model(nn.Module):
+    def __init__(self, subtract: bool = False, reverse: bool = False, axis: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(4, 4)
+        self.subtract, self.reverse, self.axis = subtract, reverse, axis
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        if self.subtract:
+            y = x - y if self.reverse else y - x
+        return torch.softmax(y, self.axis) * 2
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Grows by one for every engine that is built."""
+    build = part_builder.build_plan
+    built: list[object] = []
+
+    def counting(*args: Any, **keywords: Any) -> Any:
+        built.append(args)
+        return build(*args, **keywords)
+
+    monkeypatch.setattr(part_builder, "build_plan", counting)
+    return built
+
+
+def compiled(folder: Path | None, model: nn.Module | None = None, **settings: Any) -> trt_rt.Program:
+    settings = {"inputs": [torch.ones(3, 4)], "backend": "reference", **settings}
+    return trt_rt.compile((model or Model()).eval(), cache_dir=folder, **settings)
+
+
+def test_a_program_is_built_once(tmp_path: Path, builds: list[object]) -> None:
+    first, second = compiled(tmp_path), compiled(tmp_path)
+    assert len(builds) == 1
+    assert second.partition == first.partition
+    assert second.code == first.code
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(second(x), first(x))
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path: Path, builds: list[object]) -> None:
+    compiled(None)
+    compiled(None)
+    assert len(builds) == 2
+
+
+def test_what_makes_another_program_makes_another_entry(tmp_path: Path, builds: list[object]) -> None:
+    other_weights = Model()
+    with torch.no_grad():
+        other_weights.linear.bias[0] += 1
+    batch = torch.export.Dim("batch", min=1, max=8)
+    narrow = torch.export.Dim("batch", min=1, max=4)
+    variants: list[dict[str, Any]] = [
+        {},
+        {"model": Model(subtract=True)},
+        {"model": Model(subtract=True, reverse=True)},
+        {"model": Model(axis=0)},
+        {"model": other_weights},
+        {"inputs": [torch.ones(2, 4)]},
+        {"dynamic_shapes": ({0: batch},)},
+        {"dynamic_shapes": ({0: narrow},)},
+        {"precision": "bf16"},
+        {"weight_streaming": True},
+        {"torch_executed_ops": ["aten.softmax"], "min_block_size": 1},
+    ]
+    for variant in variants:
+        compiled(tmp_path, **variant)
+    assert len(list(tmp_path.glob("*.program"))) == len(variants)
+    count = len(builds)
+    for variant in variants:
+        compiled(tmp_path, **variant)
+    assert len(builds) == count
+
+
+def test_a_hit_needs_neither_onnx_nor_a_builder(tmp_path: Path) -> None:
+    """In a process of its own, since others have imported onnx here."""
+    script = """
+import sys, torch, trt_rt
+model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4)).eval()
+with torch.no_grad():
+    for parameter in model.parameters():
+        parameter.fill_(0.5)
+program = trt_rt.compile(model, inputs=[torch.ones(3, 4)], backend="reference", cache_dir=sys.argv[1])
+print(program(torch.ones(3, 4))[0, 0].item(), "onnx" in sys.modules, "onnxscript" in sys.modules)
+"""
+    results = []
+    for seed in ("1", "2"):  # another order of sets and dicts must not be another program
+        result = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(trt_rt.__file__).parents[1])},
+        )
+        results.append(result.stdout)
+    assert results == ["5.5 False False\n"] * 2
+    assert len(list(tmp_path.glob("*.program"))) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "replaced"])
+def test_a_damaged_entry_is_built_again(
+    tmp_path: Path, builds: list[object], caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    compiled(tmp_path)
+    (entry,) = tmp_path.glob("*.program")
+    content = bytearray(entry.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    damaged = {"cut": content[:-10], "flipped": content, "emptied": b"", "replaced": b"x" * 500}[damage]
+    entry.write_bytes(damaged)
+    with caplog.at_level(logging.WARNING, "trt_rt.compiler"):
+        program = compiled(tmp_path)
+    assert "is damaged" in caplog.text
+    assert len(builds) == 2
+    assert torch.isfinite(program(torch.ones(3, 4))).all()
+    compiled(tmp_path)
+    assert len(builds) == 2
+
+
+def test_any_single_byte_that_changes_is_noticed(tmp_path: Path) -> None:
+    cache = ProgramCache(tmp_path)
+    program = CachedProgram((CachedPart(("a", "b"), b"plan"),), {"c": "why"})
+    cache.store("00", program, model="M", backend="reference")
+    (entry,) = tmp_path.glob("*.program")
+    content = entry.read_bytes()
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 0x55
+        entry.write_bytes(changed)
+        assert cache.load("00") is None
+        entry.write_bytes(content)
+    assert cache.load("00") == program
+
+
+def test_the_least_recently_used_goes(tmp_path: Path) -> None:
+    cache = ProgramCache(tmp_path, limit_bytes=1000)
+    program = CachedProgram((CachedPart(("a",), bytes(300)),), {})
+    for number, key in enumerate(("00", "01")):
+        cache.store(key, program, model="M", backend="reference")
+        os.utime(tmp_path / f"{key}.program", (number, number))
+    assert cache.load("00") is not None  # now 01 is the one used least recently
+    cache.store("02", program, model="M", backend="reference")
+    assert {entry.key for entry in cache.entries()} == {"00", "02"}
+    too_large = CachedProgram((CachedPart(("a",), bytes(1001)),), {})
+    cache.store("03", too_large, model="M", backend="reference")
+    assert {entry.key for entry in cache.entries()} == {"00", "02"}
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level(logging.WARNING, "trt_rt.compiler"):
+        compiled(tmp_path / "file" / "folder")
+    assert "the program is not kept in" in caplog.text
+
+
+def test_a_build_that_fails_or_is_interrupted_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (KeyboardInterrupt, MemoryError):
+
+        def fail(*_: Any, kind: type[BaseException] = error, **__: Any) -> Any:
+            raise kind
+
+        monkeypatch.setattr(part_builder, "build_plan", fail)
+        with pytest.raises(error):
+            compiled(tmp_path)
+        assert not [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")]
+    monkeypatch.undo()
+    compiled(tmp_path)  # nobody holds the lock
+
+
+def test_what_the_builder_refused_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise CompileError("out of memory")
+
+    monkeypatch.setattr(part_builder, "build_plan", refuse)
+    with pytest.warns(UserWarning, match="no part of Model"):
+        compiled(tmp_path)
+    monkeypatch.undo()
+    assert len(compiled(tmp_path).partition.engines) == 1
+
+
+def test_two_processes_build_once(tmp_path: Path) -> None:
+    script = """
+import sys, torch, trt_rt
+from pathlib import Path
+from trt_rt.program import part_builder
+folder = Path(sys.argv[1])
+build = part_builder.build_plan
+def counting(*args, **keywords):
+    (folder / f"built by {sys.argv[2]}").touch()
+    return build(*args, **keywords)
+part_builder.build_plan = counting
+model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4)).eval()
+with torch.no_grad():
+    for parameter in model.parameters():
+        parameter.fill_(0.5)
+print("ready", flush=True)
+sys.stdin.readline()
+trt_rt.compile(model, inputs=[torch.ones(3, 4)], backend="reference", cache_dir=folder)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(trt_rt.__file__).parents[1])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for name in ("one", "other")
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.communicate("\n")
+        assert process.returncode == 0
+    assert len(list(tmp_path.glob("built by *"))) == 1
+
+
+def test_the_folder_is_the_environment_s_or_the_user_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, builds: list[object]
+) -> None:
+    monkeypatch.setenv("TRT_RT_CACHE_DIR", str(tmp_path / "mine"))
+    trt_rt.compile(Model().eval(), inputs=[torch.ones(3, 4)], backend="reference")
+    assert len(list((tmp_path / "mine").glob("*.program"))) == 1
+    monkeypatch.delenv("TRT_RT_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    trt_rt.compile(Model().eval(), inputs=[torch.ones(3, 4)], backend="reference")
+    assert len(list((tmp_path / "home" / "trt_rt").rglob("*.program"))) == 1

@@ -1,0 +1,37 @@
+"""What a compilation is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trt_rt.backend import Backend
+from trt_rt.compiler import Precision, Profile
+from trt_rt.compiler.onnx_export import DynamicShapes
+
+__all__ = ["CompileRequest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileRequest:
+    """The arguments of :func:`trt_rt.compile`, which explains them."""
+
+    model: Any
+    inputs: Sequence[Any] | None
+    arg_inputs: Sequence[Any] | None
+    kwarg_inputs: Mapping[str, Any] | None
+    dynamic_shapes: DynamicShapes
+    profiles: Sequence[Profile] | None
+    precision: Precision
+    backend: str | Backend
+    torch_executed_ops: Iterable[Any]
+    torch_executed_modules: Iterable[Any]
+    min_block_size: int
+    require_full_compilation: bool
+    check: str | None
+    dryrun: bool
+    cache_dir: str | os.PathLike[str] | None
+    progress: bool | None
+    build_settings: Mapping[str, Any]
