@@ -316,7 +316,9 @@ PROGRAMS: dict[str, HardProgram] = {
     "writes to its input": HardProgram(WritesToInput, _one(3, 4), in_pytorch=("copy_",)),
     "KV cache": HardProgram(Cache, _cache_calls, in_pytorch=("copy_",)),
     "returned buffer": HardProgram(Counter, _one(2, 3), in_pytorch=("copy_",)),
-    "train-mode batch norm": HardProgram(TrainModeNorm, _one(5, 4), in_pytorch=("copy_",)),
+    "train-mode batch norm": HardProgram(
+        TrainModeNorm, _one(5, 4), in_pytorch=("_native_batch_norm_legit_functional", "linear", "copy_")
+    ),
     "cond": HardProgram(Branch, _one(3, 4), in_pytorch=("cond",), engines=2),
     "while_loop": HardProgram(Loop, _one(3, 4), in_pytorch=("while_loop",), engines=2),
     "nonzero": HardProgram(NonZero, _batches(4), _DYNAMIC, in_pytorch=()),
