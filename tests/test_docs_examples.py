@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The examples of README.md and docs/modes.md run as they stand."""
-=======
-"""The examples of docs/modes.md, docs/compile.md and README.md run as they stand."""
->>>>>>> d963a98 (Document programs, and test them on TensorRT-RTX's parser and builder)
+"""The examples of README.md, docs/modes.md and docs/compile.md run as they stand."""
 
 from __future__ import annotations
 
@@ -20,13 +16,8 @@ _ROOT = Path(__file__).parents[1]
 _MODES, _COMPILE, _README = _ROOT / "docs" / "modes.md", _ROOT / "docs" / "compile.md", _ROOT / "README.md"
 
 
-<<<<<<< HEAD
-def _examples() -> list[object]:
-    """Return each example of docs/modes.md with its heading."""
-=======
 def _examples(page: Path) -> list[object]:
-    """Each with the heading that it stands under."""
->>>>>>> d963a98 (Document programs, and test them on TensorRT-RTX's parser and builder)
+    """Return each example of a page with its heading."""
     examples: list[object] = []
     for section in page.read_text().split("\n## ")[1:]:
         heading = section.partition("\n")[0]
@@ -36,8 +27,9 @@ def _examples(page: Path) -> list[object]:
 
 
 @pytest.fixture(autouse=True)
-def _process_defaults() -> Iterator[None]:
+def _process_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.manual_seed(0)
+    monkeypatch.setenv("TRT_RT_CACHE_DIR", str(tmp_path))  # nothing stays in the user's folders
     yield
     set_multi_device_safe_mode(False)
 
@@ -52,11 +44,10 @@ def test_an_example_runs(page: Path, code: str, capsys: pytest.CaptureFixture[st
             assert part.strip() in printed
 
 
-def test_the_example_of_the_readme_runs() -> None:
-    readme = Path(__file__).parents[1] / "README.md"
-    (code,) = re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
+def test_the_first_example_of_the_readme_is_right() -> None:
+    code = re.findall(r"```python\n(.*?)```", _README.read_text(), flags=re.DOTALL)[0]
     names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(code, str(readme), "exec"), names)
+    exec(compile(code, str(_README), "exec"), names)
     torch.testing.assert_close(names["y"], names["network"](names["x"]).detach())
 
 

@@ -169,8 +169,8 @@ def read_sizes_from_inputs(graph: Graph, ranges: Mapping[Any, Any]) -> None:
 def limit_sizes_of_results(graph: Graph, ranges: dict[Any, Any]) -> None:
     """Limit sizes that depend on values by what is known of the operators that find them.
 
-    PyTorch knows that ``nonzero`` finds at most as many rows as there are elements. For ``unique`` it knows no
-    limit.
+    PyTorch knows that ``nonzero`` finds at most as many rows as there are elements. For ``unique`` it knows
+    no limit.
 
     Parameters
     ----------
