@@ -33,7 +33,8 @@ def _paths(text: str) -> set[str]:
 
 
 def _exists(path: str, document: Path) -> bool:
-    folders = (_ROOT, _ROOT / "trt_rt", _ROOT / "trt_rt" / "_core", document.parent)
+    package = _ROOT / "trt_rt"
+    folders = (_ROOT, document.parent, package, *(folder for folder in package.iterdir() if folder.is_dir()))
     return any((folder / path.partition("::")[0]).exists() for folder in folders)
 
 
