@@ -75,8 +75,7 @@ def _switches(module) -> list[Callable[[], None]]:
 
     def contexts() -> None:
         for _ in range(4):
-            with module.engine.without_contexts():
-                pass
+            module.engine.run_without_contexts(lambda _: None)
 
     return [graphs, buffers, resources, contexts]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -173,8 +173,7 @@ def test_without_contexts_there_is_none_for_shapes(monkeypatch: pytest.MonkeyPat
     engine = Engine.from_bytes(plans.streaming())
     shapes = {io.name: io.profiles[0].opt if io.is_dynamic else io.shape for io in engine.inputs}
     expected = engine.output_shapes(shapes)
-    with engine.without_contexts():
-        assert contexts.alive == 0
+    assert engine.run_without_contexts(lambda _: contexts.alive) == 0
     engine.set_weight_streaming_budget(0)
     assert engine.output_shapes(shapes) == expected
     engine.set_weight_streaming_budget(engine.streamable_weights_size)
@@ -191,11 +190,14 @@ def test_questions_wait_while_there_must_be_no_contexts(monkeypatch: pytest.Monk
         return engine.output_shapes({"x": (3, 7)})
 
     with ThreadPoolExecutor(1) as pool:
-        with engine.without_contexts():
+
+        def change(tensorrt_engine: object) -> Future[Any]:
             answer = pool.submit(ask)
             assert asking.wait(60)
             assert contexts.made == 0
-        assert answer.result(60) == ((3, 7),)
+            return answer
+
+        assert engine.run_without_contexts(change).result(60) == ((3, 7),)
 
 
 def test_a_question_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,16 +182,16 @@ def test_a_failure_half_way_leaves_no_engine_changed(module: TRTModule) -> None:
 def test_changing_an_engine_that_fails(module: TRTModule, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a change is refused half-way, engines that have changed change back."""
     first = TRTModule(plans.affine())
-    change = type(module.executors).change
+    override = type(module.executors).override
 
-    def refuse(executors: Any, **modes: Any) -> Modes:
-        if executors is module.executors and modes.get("pre_allocated_outputs"):
+    def refuse(executors: Any, owner: object, modes: Any) -> None:
+        if executors is module.executors:
             raise MemoryError("no room")
-        return change(executors, **modes)
+        override(executors, owner, modes)
 
     context = enable_pre_allocated_outputs(Pair(first, module))
     with monkeypatch.context() as patch:
-        patch.setattr(type(module.executors), "change", refuse)
+        patch.setattr(type(module.executors), "override", refuse)
         with pytest.raises(MemoryError, match="no room"), context:
             pass
     assert first.executors.modes == module.executors.modes == Modes()

@@ -272,12 +272,10 @@ def test_outputs_whose_size_follows_from_the_inputs_are_not_refused(plan: Any) -
 
 def test_weights_that_are_streamed() -> None:
     engine = Engine.from_bytes(plans.streaming())
-    with engine.without_contexts() as raw:
-        raw.weight_streaming_budget_v2 = 100
+    engine.set_weight_streaming_budget(100)
     module = TRTModule(engine)
     refused(module, "streams weights")
-    with engine.without_contexts() as raw:
-        raw.weight_streaming_budget_v2 = raw.streamable_weights_size
+    engine.set_weight_streaming_budget(engine.streamable_weights_size)
     x = torch.randn(2, 1, 8, 8)
     with enable_cudagraphs(module) as run, torch.no_grad():
         for _ in range(3):

@@ -7,12 +7,11 @@ from libc.stdint cimport uint64_t, uintptr_t
 
 from trt_rt._core.vectorcall cimport PyVectorcall_NARGS, has_keywords, use_vectorcall, vectorcallfunc
 
-from weakref import WeakSet
-
 import torch
 
 from trt_rt._core.arguments import describe
 from trt_rt._core.dlpack import view_of
+from trt_rt._core.live_objects import LiveObjects
 from trt_rt.errors import InputValueError
 
 cdef class Executor
@@ -131,7 +130,7 @@ cdef class BoundCalls:
     cdef OutputBinding outputs
     cdef uint64_t current        # identity of the call whose addresses the context holds, or 0
     cdef uint64_t made           # so far
-    cdef object live             # WeakSet of BoundCall
+    cdef object live             # LiveObjects of BoundCall
 
     def __cinit__(
         self,
@@ -144,7 +143,7 @@ cdef class BoundCalls:
         self.context = context
         self.inputs = inputs
         self.outputs = outputs
-        self.live = WeakSet()
+        self.live = LiveObjects()
 
     cdef int keep(self, BoundCall call, object result, bint is_fresh, uintptr_t stream) except -1:
         """Bind a call to the tensors that were taken for it. `result` are its outputs."""

@@ -10,9 +10,11 @@ from libc.string cimport memcmp, memcpy
 from trt_rt._core.dlpack cimport DLTensor
 from trt_rt._core.tensor_layout cimport layout_bytes
 
+from functools import partial
+
 import torch
 
-from trt_rt._core.garbage_collection import no_garbage_collection
+from trt_rt._core.garbage_collection import without_garbage_collection
 
 
 @cython.final
@@ -143,8 +145,7 @@ cdef class EngineCapture:
         graph.captured.copy_after(self.stream.handle, self.stream.on_cuda)
         if self.stream.on_cuda:
             try:
-                with no_garbage_collection():
-                    accepted = self._capture_enqueue(graph)
+                accepted = without_garbage_collection(partial(self._enqueue_captured, graph))
             finally:
                 if not accepted:
                     self.stream.wait_quietly()  # the context goes with the graph
@@ -153,7 +154,7 @@ cdef class EngineCapture:
         self.captures += 1
         return graph
 
-    cdef bint _capture_enqueue(self, EngineGraph graph) except -1:
+    def _enqueue_captured(self, EngineGraph graph not None):
         """Capture what the context enqueues; False if TensorRT refuses."""
         cdef StreamOrder order = self.stream.order
         cdef cydriver.CUstream stream = order.side_stream

@@ -45,6 +45,7 @@ cdef class ExecutionContext:
     cdef object set_shape
     cdef object context          # None after `drop`, until the next use
     cdef list allocators         # one per output; None where TensorRT does not allocate
+    cdef object settings         # with which the context was made
     cdef bint shares_workspace   # the context runs in scratch memory of ours
     cdef object workspace        # scratch memory of ours that the context uses, or None
     cdef object contexts
@@ -85,7 +86,8 @@ cdef class ExecutionContext:
     cdef int make(self) except -1:
         """Make sure that there is a context: a mode or a weight budget may have dropped it."""
         if self.context is None:
-            context, self.shares_workspace = self.contexts.create()
+            context, self.settings = self.contexts.create()
+            self.shares_workspace = self.settings.shared_workspace
             self.execute = context.execute_async_v3
             self.set_address = context.set_tensor_address
             self.set_shape = context.set_input_shape

@@ -5,8 +5,8 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.pystate cimport PyThreadState, PyThreadState_Get
 from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport uint64_t, uintptr_t
-from libcpp.mutex cimport mutex
 
+from trt_rt._core.critical cimport Gate, clear_frames, enter, leave
 from trt_rt._core.python_objects cimport items, list_size
 from trt_rt._core.vectorcall cimport (
     PyVectorcall_NARGS,
@@ -17,7 +17,7 @@ from trt_rt._core.vectorcall cimport (
     vectorcallfunc,
 )
 
-from trt_rt.errors import ClosedError, ExecutionError, InputValueError
+from trt_rt.errors import ClosedError, InputValueError
 
 
 @cython.final
@@ -66,9 +66,8 @@ cdef class Executor:
     cdef uint64_t calls
     cdef uint64_t past_captures  # by graphs that were switched off since
     cdef uint64_t past_replays
-    # Not a PyThread lock: up to Python 3.12 taking one reads the clock, even without waiting.
-    cdef mutex lock
-    cdef PyThreadState* lock_owner  # identity only; NULL while free
+    cdef readonly Gate gate      # keeps calls out: an execution context is not thread-safe
+    cdef tuple configuration     # what `configure` was last given, None if it has not ended
     cdef PyThreadState* last_caller  # identity only
 
     def __cinit__(
@@ -85,6 +84,9 @@ cdef class Executor:
         bint allocate_all=False,
     ):
         self.vectorcall = _call_executor
+        self.gate = Gate(
+            f"engine {name!r} was called from within its own call (by a finalizer or a callback)."
+        )
         self.stream = CallStream(device, name)
         self.slots = SlotTable(inputs, outputs, device)
         self.execution = ExecutionContext(contexts, self.slots, self.stream, name, take_error, new_allocator)
@@ -246,24 +248,12 @@ cdef class Executor:
 
     cdef inline int acquire(self) except -1:
         """Begin a call. An execution context is not thread-safe, and TensorRT releases the GIL."""
-        if not self.lock.try_lock():
-            self._wait_for_lock()
-        self.lock_owner = self.last_caller = PyThreadState_Get()
+        enter(self.gate)
+        self.last_caller = PyThreadState_Get()
         return 0
 
-    cdef int _wait_for_lock(self) except -1:
-        if self.lock_owner == PyThreadState_Get():
-            raise ExecutionError(
-                f"engine {self.execution.engine_name!r} was called from within its own call (by a finalizer "
-                "or a callback)."
-            )
-        with nogil:
-            self.lock.lock()
-        return 0
-
-    cdef inline void release(self) noexcept:
-        self.lock_owner = NULL
-        self.lock.unlock()
+    cdef inline int release(self) except -1:
+        return leave(self.gate)
 
     cdef inline int end_call(self, bint succeeded) except -1:
         """End a call that `acquire` began.
@@ -272,14 +262,14 @@ cdef class Executor:
         thread's exception state on every call.
         """
         if succeeded and not self.stream.must_restore and list_size(self.inputs.temporaries) == 0:
-            self.release()
-            return 0
+            return self.release()
         return self._tidy(succeeded)
 
     cdef int _tidy(self, bint succeeded) except -1:
         """End a call that failed, or that made copies or changed something for its time."""
         try:
             if not succeeded:
+                clear_frames()
                 self.forget()
             self.inputs.temporaries.clear()
             return self.stream.restore()
@@ -350,9 +340,9 @@ cdef class Executor:
         return 0
 
     def configure(
-        self, *, Py_ssize_t buffers, Py_ssize_t max_graphs, bint allocate_all, int profile, bint new_context
+        self, *, Py_ssize_t buffers, Py_ssize_t max_graphs, bint allocate_all, int profile, context_settings
     ):
-        """Change how calls are run, from the next one on.
+        """Change how calls are run, from the next one on; only within `gate`. The same to be called twice.
 
         Parameters
         ----------
@@ -364,8 +354,8 @@ cdef class Executor:
             TensorRT allocates every output.
         profile : int
             The optimization profile to use; -1 for the first that admits the inputs.
-        new_context : bool
-            The context is to be made anew.
+        context_settings : object
+            Of the context factory. A context with others is dropped.
 
         Raises
         ------
@@ -374,49 +364,43 @@ cdef class Executor:
         ExecutionError
             If CUDA reports that work in flight has failed, or TensorRT refuses.
         """
+        cdef tuple configuration = (buffers, max_graphs, allocate_all, profile, context_settings)
         if buffers < 0 or max_graphs < 0:
             raise ValueError(f"buffers={buffers}, max_graphs={max_graphs}: counts cannot be negative.")
-        self.acquire()
-        try:
-            self.drop_graphs()
-            if new_context:
-                self.drop_context()
-            elif self.inputs.allocate_all and not allocate_all:
-                self.execution.unset_allocators()
-            self.forget()
-            if (
-                allocate_all != self.inputs.allocate_all
-                or profile != self.inputs.forced_profile
-                or new_context
-            ):
-                self.inputs.records.clear()
-            self.outputs.use_buffers(buffers)
-            self._allow_graphs(max_graphs)
-            self.inputs.allocate_all = allocate_all
-            self.inputs.forced_profile = profile
-        finally:
-            self.release()
+        if self.accepted < 0:
+            return
+        if self.configuration == configuration and self._context_fits(context_settings):
+            return
+        self.configuration = None
+        self.drop_graphs()
+        if not self._context_fits(context_settings):
+            self.drop_context()
+            self.inputs.records.clear()
+        elif self.inputs.allocate_all and not allocate_all:
+            self.execution.unset_allocators()
+        self.forget()
+        if allocate_all != self.inputs.allocate_all or profile != self.inputs.forced_profile:
+            self.inputs.records.clear()
+        self.outputs.use_buffers(buffers)
+        self._allow_graphs(max_graphs)
+        self.inputs.allocate_all = allocate_all
+        self.inputs.forced_profile = profile
+        self.configuration = configuration
 
-    def pause(self):
-        """Wait for work, drop the context and keep calls out until `resume`, which the same thread calls.
+    cdef bint _context_fits(self, settings) except -1:
+        return self.execution.context is None or self.execution.settings == settings
+
+    def drop_contexts(self):
+        """Wait for work and drop every context; only within `gate`. The next call makes a new one.
 
         Raises
         ------
         ExecutionError
             If CUDA reports that work in flight has failed.
         """
-        self.acquire()
-        try:
-            self.drop_graphs()
-            self.drop_context()
-            self.inputs.records.clear()
-        except BaseException:
-            self.release()
-            raise
-
-    def resume(self):
-        """Let calls in again; the first of them makes a new context."""
-        self.release()
+        self.drop_graphs()
+        self.drop_context()
+        self.inputs.records.clear()
 
     def close(self):
         """Wait for the last call's work and let go of the context. Calls raise ClosedError from now on.

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import gc
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
-__all__ = ["no_garbage_collection"]
+from trt_rt._core.critical import Gate, between
 
-_lock = threading.RLock()
-_count = 0
+__all__ = ["without_garbage_collection"]
+
+Result = TypeVar("Result")
+
+_gate = Gate()  # of the next two
+_captures: set[object] = set()
 _was_enabled = False
 
 
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """While this thread captures; several may at once.
+def without_garbage_collection(capture: Callable[[], Result]) -> Result:
+    """Call a function that captures on this thread; several threads may at once.
 
     The collector may free an engine or a context on the thread that captures, and CUDA ends a capture whose
     own thread frees device memory (CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).
     """
-    global _count, _was_enabled
-    with _lock:
-        if _count == 0:
-            _was_enabled = gc.isenabled()
-            gc.disable()
-        _count += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _count -= 1
-            if _count == 0 and _was_enabled:
-                gc.enable()
+    owner = object()
+    return between(partial(_gate.run, _begin, owner), capture, partial(_gate.run, _end, owner))
+
+
+def _begin(owner: object) -> None:
+    global _was_enabled
+    if not _captures:
+        _was_enabled = gc.isenabled()
+    _captures.add(owner)
+    gc.disable()
+
+
+def _end(owner: object) -> None:
+    if _captures == {owner} and _was_enabled:
+        gc.enable()
+    _captures.discard(owner)  # last: if an interrupt cuts this short, it is called again

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trt_rt._core.critical import Gate
 from trt_rt.backend.adapter import Backend
 from trt_rt.backend.choice import first
 from trt_rt.backend.registry import NAMES, load
@@ -24,7 +24,7 @@ _ENTRY_POINTS = ("getCreators", "getPluginCreators")
 
 _loaded: dict[tuple[str, str], tuple[Plugin, ...]] = {}
 _keep_open: list[ctypes.CDLL] = []
-_lock = threading.RLock()
+_gate = Gate()
 
 
 class Plugin(NamedTuple):
@@ -73,14 +73,17 @@ def load_plugins(
     chosen = _choose_backend(backend)
     registry = chosen.plugin_registry()
     library = os.fspath(path_or_name)
-    with _lock:
-        if library == TENSORRT_PLUGINS:
-            return _initialize_own(chosen, registry)
-        path = _find(library)
-        key = (chosen.name, path)
-        if key not in _loaded:
-            _loaded[key] = _load(path, chosen, registry)
-        return _loaded[key]
+    return _gate.run(_load_once, library, chosen, registry)
+
+
+def _load_once(library: str, backend: Backend, registry: Any) -> tuple[Plugin, ...]:
+    if library == TENSORRT_PLUGINS:
+        return _initialize_own(backend, registry)
+    path = _find(library)
+    key = (backend.name, path)
+    if key not in _loaded:
+        _loaded[key] = _load(path, backend, registry)
+    return _loaded[key]
 
 
 def _choose_backend(backend: str | Backend) -> Backend:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import threading
 from types import ModuleType
 
+from trt_rt._core.critical import Gate
 from trt_rt.backend.adapter import Backend
 from trt_rt.backend.dispatch import DispatchRuntime
 from trt_rt.backend.free_threading import refuse_extensions_for_a_gil
@@ -34,7 +34,7 @@ BUILDERS = ("tensorrt", "tensorrt_rtx", "reference")
 """Backends that can build, in the order of preference; the lean and dispatch runtimes only run plans."""
 
 _loaded: dict[str, Backend] = {}
-_lock = threading.RLock()
+_gate = Gate()
 
 
 def load(name: str) -> Backend:
@@ -52,12 +52,15 @@ def load(name: str) -> Backend:
     """
     if name not in NAMES:
         raise BackendError(f"there is no backend {name!r}; there are {', '.join(NAMES)}, and 'auto'.")
-    with _lock:
-        if name not in _loaded:
-            backend = _ADAPTERS[name](name, _import(name))
-            backend.check_library()
-            _loaded[name] = backend
-        return _loaded[name]
+    return _gate.run(_load, name)
+
+
+def _load(name: str) -> Backend:
+    if name not in _loaded:
+        backend = _ADAPTERS[name](name, _import(name))
+        backend.check_library()
+        _loaded[name] = backend
+    return _loaded[name]
 
 
 def _import(name: str) -> ModuleType:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from trt_rt._core.call import Executor
+from trt_rt._core.critical import Gate
 from trt_rt.capture.outputs import ProgramOutputs
 from trt_rt.capture.static_inputs import StaticInputs
 from trt_rt.capture.stream_sequence import StreamSequence
@@ -38,6 +38,8 @@ class CapturedProgram:
         Of the program's calls.
     """
 
+    _executors: Sequence[Executor] = ()  # for `__del__` after an interrupt in `__init__`
+
     def __init__(
         self,
         inputs: StaticInputs,
@@ -45,13 +47,12 @@ class CapturedProgram:
         repeat: Callable[[], Any],
         sequence: StreamSequence,
     ) -> None:
+        self._executors = []
         self.inputs = inputs
         self.outputs = outputs
         self._repeat: Callable[[], Any] | None = repeat
         self._sequence = sequence
-        self._executors: list[Executor] = []
-        # Reentrant: a finalizer may close the engine in the middle of a call.
-        self._lock = threading.RLock()
+        self.gate = Gate()
 
     def __del__(self) -> None:
         # CUDA frees a graph that is in flight when it is done, but the contexts' memory goes at once.
@@ -61,7 +62,7 @@ class CapturedProgram:
 
     def own(self, executor: Executor, users: ContextUsers) -> None:
         """Take the place of an executor that was captured among the `users` of its engine's contexts."""
-        self._executors.append(executor)
+        self._executors = [*self._executors, executor]
         users.replace(executor, self)
 
     def run(self, leaves: Sequence[Any], buffers: int) -> tuple[bool, Any]:
@@ -84,16 +85,18 @@ class CapturedProgram:
         InputValueError
             If arguments share memory that the program writes into.
         """
-        with self._lock:
-            if self._repeat is None:
-                return False, None
-            self.inputs.refuse_shared_memory(leaves)
-            self.inputs.fill(leaves)
-            result = self._repeat()
-            if result is not None:
-                self.outputs.take(result)
-            self.inputs.write_back(leaves)
-            return True, self.hand_over(buffers)
+        return self.gate.run(self._run, leaves, buffers)
+
+    def _run(self, leaves: Sequence[Any], buffers: int) -> tuple[bool, Any]:
+        if self._repeat is None:
+            return False, None
+        self.inputs.refuse_shared_memory(leaves)
+        self.inputs.fill(leaves)
+        result = self._repeat()
+        if result is not None:
+            self.outputs.take(result)
+        self.inputs.write_back(leaves)
+        return True, self.hand_over(buffers)
 
     def hand_over(self, buffers: int) -> Any:
         """The outputs of the last run, as the caller is to get them."""
@@ -101,25 +104,15 @@ class CapturedProgram:
 
     def drop(self) -> None:
         """Wait for the last run, and let go of all that was captured. Idempotent."""
-        with self._lock:
-            if self._repeat is None:
-                return
-            self._sequence.wait()
-            self._repeat = None
-            self._executors.clear()
+        self.gate.run(self.drop_contexts)
 
-    def pause(self) -> None:
+    def drop_contexts(self) -> None:
         """As `ContextUser`: contexts that were captured cannot be made anew, so this is over for good."""
-        self._lock.acquire()
-        try:
-            self.drop()
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def resume(self) -> None:
-        """As `ContextUser`."""
-        self._lock.release()
+        if self._repeat is None:
+            return
+        self._sequence.wait()
+        self._repeat = None
+        self._executors = []
 
     def close(self) -> None:
         """As `ContextUser`."""

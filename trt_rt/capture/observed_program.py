@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from trt_rt._core.critical import Gate
 from trt_rt.capture.kind import OperatorObserver, ProgramKind
 
 __all__ = ["ObservedProgram"]
@@ -30,27 +30,33 @@ class ObservedProgram(torch.nn.Module):
         self.program = program
         self._choose = choose
         self._chosen: Callable[..., Any] | None = None
-        self._lock = threading.RLock()  # a program may call what it was wrapped in
+        self._gate = Gate()  # a program may call what it was wrapped in
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program on the caller's current stream; same arguments and result."""
         if self._chosen is None:
-            with self._lock:
-                if self._chosen is None:
-                    return self._observe(*args, **kwargs)
+            was_called, result = self._gate.run(self._observe, args, kwargs)
+            if was_called:
+                return result
+        assert self._chosen is not None
         return self._chosen(*args, **kwargs)
 
-    def _observe(self, *args: Any, **kwargs: Any) -> Any:
+    def _observe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bool, Any]:
+        """Call the program, unless another call has done that meanwhile."""
+        if self._chosen is not None:
+            return False, None
         observer = OperatorObserver()
         with observer:
             result = self.program(*args, **kwargs)
         self._chosen = self._choose(ProgramKind.MIXED if observer.seen else ProgramKind.ENGINES)
-        return result
+        return True, result
 
     def close(self) -> None:
-        """Call the program as it is from now on. Idempotent."""
-        with self._lock:
-            self._chosen = self.program
+        """Call the program as it is from now on, or from the end of a first call that runs. Never waits."""
+        self._gate.defer(self._close)
+
+    def _close(self) -> None:
+        self._chosen = self.program
 
     @property
     def graph_inputs(self) -> tuple[Any, ...] | None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
 from torch.utils import _pytree as pytree
 
 from trt_rt._core.call import Executor
-from trt_rt._core.garbage_collection import no_garbage_collection
+from trt_rt._core.critical import Gate, run_holding
+from trt_rt._core.garbage_collection import without_garbage_collection
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.engine_calls import EngineCalls, current_executors, take_executors
 from trt_rt.capture.outputs import ProgramOutputs
@@ -28,7 +29,7 @@ from trt_rt.module import TRTModule
 __all__ = ["ProgramCapture"]
 
 # PyTorch's random number generator follows one capture at a time.
-_capturing = threading.Lock()
+_capturing = Gate()
 
 
 class ProgramCapture:
@@ -153,24 +154,41 @@ class ProgramCapture:
             failure = error
         # Whatever has happened, no other call may use the contexts of before.
         taken = take_executors(routes)
-        with ExitStack() as kept:
-            users = {}
-            # In one order, so that two captures over the same engines never wait for each other.
-            for engine in sorted({module.engine for module, _ in routes}, key=id):
-                users[engine] = kept.enter_context(engine.contexts_kept())
-            if taken != expected or not all(map(_has_kept, expected, contexts)):
-                return None  # a mutator dropped a context, or another stream took an executor over
-            if captured is not None and calls.routes == routes:
-                for (module, _), executor in zip(routes, expected, strict=True):
-                    captured.own(executor, users[module.engine])
-                return captured
+        # In one order, so that two captures over the same engines never wait for each other.
+        engines = sorted({module.engine for module, _ in routes}, key=id)
+        keep = partial(
+            self._keep, captured if calls.routes == routes else None, routes, expected, taken, contexts
+        )
+        is_unchanged = run_holding([engine.context_users.gate for engine in engines], keep)
+        if not is_unchanged:
+            return None  # a mutator dropped a context, or another stream took an executor over
+        if captured is not None and calls.routes == routes:
+            return captured
         _refuse(failure)
+
+    def _keep(
+        self,
+        captured: CapturedProgram | None,
+        routes: Sequence[tuple[TRTModule, torch.cuda.Stream]],
+        expected: Sequence[Executor],
+        taken: Sequence[Executor | None],
+        contexts: Sequence[weakref.ref[Any]],
+    ) -> bool:
+        """Whether the contexts are those that ran before; then what was captured owns them."""
+        if taken != expected or not all(map(_has_kept, expected, contexts)):
+            return False
+        if captured is not None:
+            for (module, _), executor in zip(routes, expected, strict=True):
+                captured.own(executor, module.engine.context_users)
+        return True
 
     def _capture_stream(self, inputs: StaticInputs, calls: EngineCalls) -> tuple[Callable[[], None], Any]:
         graph = StreamGraph(self._device)
         args, kwargs = inputs.arguments
-        with calls.followed(), no_garbage_collection(), graph.captured():
-            result = self._program(*args, **kwargs)
+        with calls.followed():
+            result = without_garbage_collection(
+                partial(graph.capture, partial(self._program, *args, **kwargs))
+            )
         return graph.launch, result
 
     def _capture_with_random_numbers(
@@ -180,18 +198,23 @@ class ProgramCapture:
         graph = torch.cuda.CUDAGraph()
         pool = torch.cuda.graph_pool_handle()
         args, kwargs = inputs.arguments
-        with _capturing, calls.followed(), no_garbage_collection():
-            # Thread-local: what other threads do meanwhile, allocating above all, must not break this.
-            # Not torch.cuda.graph, which waits for the device: that breaks captures of other threads.
-            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-            try:
-                result = self._program(*args, **kwargs)
-            except BaseException:
-                with suppress(RuntimeError):  # it says only that the capture has failed
-                    self._end_capture(graph, pool)
-                raise
-            self._end_capture(graph, pool)
+        with calls.followed():
+            capture = partial(self._capture_in, graph, pool, partial(self._program, *args, **kwargs))
+            result = _capturing.run(without_garbage_collection, capture)
         return graph.replay, result
+
+    def _capture_in(self, graph: torch.cuda.CUDAGraph, pool: Any, program: Callable[[], Any]) -> Any:
+        # Thread-local: what other threads do meanwhile, allocating above all, must not break this.
+        # Not torch.cuda.graph, which waits for the device: that breaks captures of other threads.
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        try:
+            result = program()
+        except BaseException:
+            with suppress(RuntimeError):  # it says only that the capture has failed
+                self._end_capture(graph, pool)
+            raise
+        self._end_capture(graph, pool)
+        return result
 
     def _end_capture(self, graph: torch.cuda.CUDAGraph, pool: Any) -> None:
         with warnings.catch_warnings():

@@ -8,9 +8,8 @@ numbers can do without.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from cuda.bindings import driver
@@ -21,9 +20,11 @@ from trt_rt.errors import ExecutionError
 
 __all__ = ["StreamGraph"]
 
+Result = TypeVar("Result")
+
 
 class StreamGraph:
-    """Captured once, with `captured`, and then launched any number of times.
+    """Captured once, with `capture`, and then launched any number of times.
 
     Parameters
     ----------
@@ -42,9 +43,8 @@ class StreamGraph:
         if self._executable is not None and sys is not None and not sys.is_finalizing():
             driver.cuGraphExecDestroy(self._executable)
 
-    @contextmanager
-    def captured(self) -> Iterator[None]:
-        """Capture what is enqueued on the current stream.
+    def capture(self, function: Callable[[], Result]) -> Result:
+        """Call a function, and capture what it enqueues on the current stream.
 
         Memory that PyTorch allocates meanwhile stays the graph's until this is collected.
 
@@ -59,7 +59,7 @@ class StreamGraph:
         _check("cuStreamBeginCapture", *driver.cuStreamBeginCapture(stream, mode))
         try:
             with self._memory.in_use():
-                yield
+                result = function()
         except BaseException:
             error, graph = driver.cuStreamEndCapture(stream)
             if error == driver.CUresult.CUDA_SUCCESS:
@@ -71,6 +71,7 @@ class StreamGraph:
         finally:
             driver.cuGraphDestroy(graph)
         self._handle = int(self._executable)
+        return result
 
     def launch(self) -> None:
         """Repeat it in the order of the current stream."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import operator
-import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 
 from trt_rt._core.call import ArgumentKinds
+from trt_rt._core.critical import Gate, between, complete
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.inputs import ProgramInputs, flatten
 from trt_rt.capture.program_capture import ProgramCapture
 from trt_rt.capture.stream_sequence import StreamSequence
-from trt_rt.errors import ExecutionError
 from trt_rt.module import TRTModule
 
 __all__ = ["WholeGraph"]
+
+
+_SWITCH_GRAD_OFF = partial(torch._C._set_grad_enabled, False)
+_SWITCH_GRAD_ON = partial(torch._C._set_grad_enabled, True)
 
 
 class WholeGraph(torch.nn.Module):
@@ -64,7 +68,7 @@ class WholeGraph(torch.nn.Module):
         self._capture = ProgramCapture(self._run_program, self._engines, self._device, self._sequence)
         self._graphs: dict[Hashable, _Graph] = {}
         self._last: _Graph | None = None
-        self._turn = _Turn(self._sequence)
+        self._gate = Gate("a program that is run as one CUDA graph was called from within its own call.")
         self._closed = False
         self._state = _BakedState(program, self._engines)
         self._counts = {"calls": 0, "captures": 0, "replays": 0}
@@ -94,27 +98,31 @@ class WholeGraph(torch.nn.Module):
         """
         if self._closed or (self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             return self.program(*args, **kwargs)
+        call = partial(self._call_in_turn, args, kwargs)
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
-                return self._call_in_turn(args, kwargs)
-        return self._call_in_turn(args, kwargs)
+                return self._gate.run(call)
+        return self._gate.run(call)
 
     def _call_in_turn(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._turn.begin()
-        is_grad_enabled = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(False)  # as torch.no_grad does, which takes as long as a launch
+        # As torch.no_grad does, which takes as long as a launch.
+        restore_grad = _SWITCH_GRAD_ON if torch.is_grad_enabled() else _SWITCH_GRAD_OFF
+        return between(_SWITCH_GRAD_OFF, partial(self._call_in_order, args, kwargs), restore_grad)
+
+    def _call_in_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._sequence.begin()
         try:
             return self._call(args, kwargs)
         finally:
-            torch._C._set_grad_enabled(is_grad_enabled)
-            # The program itself, or a finalizer, may have closed this meanwhile.
-            self._turn.end(self._drop_all if self._closed else None)
+            complete(self._sequence.end)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._state.has_changed():
+        changed = self._state.look()
+        if changed is not None:
             self._drop_all()
+            self._state.found = changed  # only now: an interrupt must not keep graphs of another state
         autocast = _autocast(self._device.type)
-        buffers = self._state.buffers
+        buffers = self._state.found.buffers
         graph = None if kwargs else self._find(args, autocast)
         if graph is not None:
             was_run, result = self._replay(graph, args, buffers)
@@ -195,11 +203,12 @@ class WholeGraph(torch.nn.Module):
         return {**self._counts, "graphs": len(self._graphs)}
 
     def close(self) -> None:
-        """Wait for work in flight and let go of all graphs. Calls run the program itself from now on."""
+        """Let go of all graphs when their work is done: now, or when the call that runs has ended.
+
+        Calls run the program itself from now on.
+        """
         self._closed = True
-        if not self._turn.is_mine():  # else the call lets go of them when it is done
-            with self._turn.lock:
-                self._drop_all()
+        self._gate.defer(self._drop_all)
 
     def _drop_all(self) -> None:
         self._last = None
@@ -221,46 +230,6 @@ class _Graph:
         return self.kinds is not None and self.autocast is autocast and self.kinds.fit(args)
 
 
-class _Turn:
-    """Lets calls in one at a time, their work on the GPU one after the other too."""
-
-    def __init__(self, sequence: StreamSequence) -> None:
-        self.lock = threading.Lock()
-        self._sequence = sequence
-        self._caller: int | None = None
-
-    def is_mine(self) -> bool:
-        """Whether a call of this thread is under way."""
-        return self._caller == threading.get_ident()
-
-    def begin(self) -> None:
-        """Wait for other threads' calls. Raises ExecutionError in a call of one's own."""
-        if self.is_mine():
-            raise ExecutionError(
-                "a program that is run as one CUDA graph was called from within its own call."
-            )
-        self.lock.acquire()
-        self._caller = threading.get_ident()
-        try:
-            self._sequence.begin()
-        except BaseException:
-            self._release()
-            raise
-
-    def end(self, last_act: Callable[[], None] | None) -> None:
-        """Let others in, after `last_act`."""
-        try:
-            self._sequence.end()
-            if last_act is not None:
-                last_act()
-        finally:
-            self._release()
-
-    def _release(self) -> None:
-        self._caller = None
-        self.lock.release()
-
-
 class _BakedState:
     """What graphs have baked in besides a call's arguments: engines' modes, where parameters and buffers lie.
 
@@ -277,22 +246,28 @@ class _BakedState:
             table for module in program.modules() for table in (module._parameters, module._buffers) if table
         ]
         self._executors = [module.executors for module in modules]
-        self.buffers = 0  # sets of pre-allocated outputs: as many as every engine has
-        self._objects: list[Any] = []
-        self._addresses: list[int] | None = None  # unlike any list: the first question notes all
-        self.has_changed()
+        self.found = self._look()
 
-    def has_changed(self) -> bool:
-        """Whether something differs from the last time that this was asked."""
+    def look(self) -> _Found | None:
+        """Return what is there now if it differs from `found`."""
+        now, before = self._look(), self.found
+        if now.addresses == before.addresses and all(map(operator.is_, now.objects, before.objects)):
+            return None
+        return now
+
+    def _look(self) -> _Found:
         tensors = [tensor for table in self._tables for tensor in table.values() if tensor is not None]
-        objects = [*tensors, *[executors.modes for executors in self._executors]]
-        addresses = [tensor.data_ptr() for tensor in tensors]
-        if addresses == self._addresses and all(map(operator.is_, objects, self._objects)):
-            return False
-        # Held, so that no other object comes to lie at the address of one that was compared.
-        self._objects, self._addresses = objects, addresses
-        self.buffers = min(executors.modes.pre_allocated_outputs for executors in self._executors)
-        return True
+        modes = [executors.modes for executors in self._executors]
+        buffers = min(each.pre_allocated_outputs for each in modes)
+        return _Found([*tensors, *modes], [tensor.data_ptr() for tensor in tensors], buffers)
+
+
+class _Found(NamedTuple):
+    """A state. It holds the objects, so that no other object gets the address of one that is compared."""
+
+    objects: list[Any]
+    addresses: list[int]
+    buffers: int  # sets of pre-allocated outputs: as many as every engine has
 
 
 def _autocast(device_type: str) -> torch.dtype | None:

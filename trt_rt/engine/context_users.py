@@ -2,83 +2,88 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Protocol, TypeVar
 
+from trt_rt._core.critical import Gate, run_holding
+from trt_rt._core.live_objects import LiveObjects
 from trt_rt.engine.deferred_destruction import run_deferred_destructors
 
 __all__ = ["ContextUser", "ContextUsers"]
+
+Result = TypeVar("Result")
 
 
 class ContextUser(Protocol):
     """An owner of execution contexts: an `Executor`, a captured program, or `OutputShapes`."""
 
-    def pause(self) -> None:
-        """Wait for work, drop every context, and keep calls out until the same thread calls `resume`."""
+    @property
+    def gate(self) -> Gate:
+        """Keeps calls out while a thread has it."""
 
-    def resume(self) -> None:
-        """Let calls in again."""
+    def drop_contexts(self) -> None:
+        """Wait for work, and drop every context; only within the gate."""
 
     def close(self) -> None:
         """Wait for work and drop every context for good."""
 
 
 class ContextUsers:
-    """The users of one engine's execution contexts, known by weak references."""
+    """The users of one engine's execution contexts, known by weak references.
+
+    Attributes
+    ----------
+    gate : Gate
+        Who adds, replaces, pauses or closes users has it.
+    """
 
     def __init__(self) -> None:
-        # Reentrant: a finalizer may close the engine while the lock is held.
-        self._lock = threading.RLock()
-        self._users: weakref.WeakSet[ContextUser] = weakref.WeakSet()
+        self.gate = Gate()
+        self._users: LiveObjects[ContextUser] = LiveObjects()
 
     def add(self, user: ContextUser) -> None:
         """Add a user."""
-        with self._lock:
-            self._users.add(user)
+        self._users.add(user)
 
     def replace(self, old: ContextUser, new: ContextUser) -> None:
         """Let `new` be paused and closed in place of `old`, whose contexts it has taken over."""
-        with self._lock:
-            self._users.discard(old)
-            self._users.add(new)
+        self._users.add(new)
+        self._users.discard(old)
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """A context in which no other thread adds, replaces, pauses or closes users."""
-        with self._lock:
-            yield
+    def gates(self) -> list[Gate]:
+        """What `run_paused` and `close` wait for: the gate, and those of all users."""
+        return [self.gate, *[user.gate for user in self._users]]
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """A context in which the engine has no execution contexts; calls wait until its end.
+    def run_paused(self, function: Callable[[], Result]) -> Result:
+        """Call a function while the engine has no execution contexts, and calls wait; only within the gate.
 
         Raises
         ------
         ExecutionError
-            If CUDA reports that work in flight has failed.
+            If CUDA reports that work in flight has failed, or if a call of this thread is under way.
         """
-        with self._lock, ExitStack() as resuming:
-            for user in list(self._users):
-                user.pause()
-                resuming.callback(user.resume)
+        users = list(self._users)
+
+        def run_alone() -> Result:
+            for user in users:
+                user.drop_contexts()
             run_deferred_destructors()
-            yield
+            return function()
+
+        return run_holding([user.gate for user in users], run_alone)
 
     def close(self) -> None:
-        """Close every user, and raise the errors of those that raised any.
+        """Close every user, and raise the errors of those that raised any; only within the gate.
 
         Raises
         ------
         ExecutionError
             If CUDA reports that work in flight has failed.
         """
-        with self._lock:
-            try:
-                with ExitStack() as closing:  # closes all of them before it raises
-                    for user in list(self._users):
-                        closing.callback(user.close)
-            finally:
-                run_deferred_destructors()
+        try:
+            with ExitStack() as closing:  # closes all of them before it raises
+                for user in self._users:
+                    closing.callback(user.close)
+        finally:
+            run_deferred_destructors()

@@ -52,13 +52,14 @@ class ContextFactory:
         self._device = device
         self.settings = settings
 
-    def create(self) -> tuple[Any, bool]:
+    def create(self) -> tuple[Any, ContextSettings]:
         """An ``IExecutionContext`` for ordinary calls.
 
         Returns
         -------
-        tuple of (IExecutionContext, bool)
-            The context, and whether it runs in scratch memory of `give_workspace` only.
+        tuple of (IExecutionContext, ContextSettings)
+            The context and its settings. With `shared_workspace` it runs only in the scratch memory of
+            `give_workspace`.
 
         Raises
         ------
@@ -69,7 +70,7 @@ class ContextFactory:
         context = self._create(settings.runtime, user_managed=settings.shared_workspace)
         if settings.profiler is not None:
             context.profiler = settings.profiler
-        return context, settings.shared_workspace
+        return context, settings
 
     def create_for_graph(self) -> Any:
         """An ``IExecutionContext`` for one CUDA graph; many share the scratch memory of their stream.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from trt_rt._core.call import Executor
+from trt_rt._core.critical import complete, when_free
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend, choose_backend
 from trt_rt.backend.engine_refitter import EngineRefitter
@@ -28,6 +28,8 @@ from trt_rt.engine.plan_hash import check_sha256
 from trt_rt.errors import PlanError
 
 __all__ = ["Engine"]
+
+Result = TypeVar("Result")
 
 
 class Engine:
@@ -50,6 +52,7 @@ class Engine:
         self._backend = backend
         self._device = device
         self._users = ContextUsers()
+        self._data_dependent_outputs: tuple[str, ...] | None = None
         with current_device(device):
             runtime = backend.runtime()
             if engine_host_code_allowed:
@@ -304,7 +307,7 @@ class Engine:
         self._open_engine()
         return self._output_shapes.of(input_shapes, shape_tensor_values)
 
-    @cached_property
+    @property
     def data_dependent_outputs(self) -> tuple[str, ...]:
         """Names of the outputs whose size is known only after a run.
 
@@ -319,6 +322,11 @@ class Engine:
             If there is no memory for an execution context.
         """
         self._open_engine()
+        if self._data_dependent_outputs is None:
+            self._data_dependent_outputs = self._find_data_dependent_outputs()
+        return self._data_dependent_outputs
+
+    def _find_data_dependent_outputs(self) -> tuple[str, ...]:
         if not any(output.is_dynamic for output in self.outputs):
             return ()
         shapes = self._output_shapes.of_optimal_inputs()
@@ -361,39 +369,54 @@ class Engine:
     def close(self) -> None:
         """Wait for work in flight, close every module over this engine, and free its memory. Idempotent.
 
+        Called in the middle of a call, by a callback or a finalizer, it closes the engine when the call has
+        ended.
+
         Raises
         ------
         ExecutionError
             If CUDA reports that work in flight has failed.
         """
-        with self._users.kept():
-            try:
-                self._users.close()
-            finally:
-                self._handle.close()  # TensorRT wants an engine destroyed after its contexts
+        when_free(partial(complete, self._users.gate.run, self._close))
 
-    @contextmanager
-    def without_contexts(self) -> Iterator[Any]:
-        """Keep calls out, with every execution context gone, while something of the engine changes.
+    def _close(self) -> None:
+        try:
+            self._users.close()
+        finally:
+            self._handle.close()  # TensorRT wants an engine destroyed after its contexts
+
+    def run_without_contexts(self, function: Callable[[Any], Result]) -> Result:
+        """Keep calls out, with every execution context gone, while a function changes the engine.
 
         TensorRT refuses to change some things while contexts exist. Calls make new ones afterwards.
 
-        Yields
-        ------
-        ICudaEngine
-            TensorRT's engine.
+        Parameters
+        ----------
+        function : callable
+            Called with TensorRT's ``ICudaEngine``.
+
+        Returns
+        -------
+        object
+            What the function returns.
 
         Raises
         ------
         ClosedError
             If the engine was closed.
         ExecutionError
-            If CUDA reports that work in flight has failed.
+            If CUDA reports that work in flight has failed, or if a call of this thread is under way.
         """
-        with self._users.kept():
-            engine = self._open_engine()
-            with self._users.paused():
-                yield engine
+        return self._users.gate.run(self._run_without_contexts, function)
+
+    def _run_without_contexts(self, function: Callable[[Any], Result]) -> Result:
+        self._open_engine()
+        return self._users.run_paused(lambda: function(self._open_engine()))
+
+    @property
+    def context_users(self) -> ContextUsers:
+        """What is paused and closed with the engine; to be changed only within its gate."""
+        return self._users
 
     def automatic_weight_streaming_budget(self) -> int:
         """A budget that TensorRT finds fitting for the memory that is free on the device now, in bytes.
@@ -423,11 +446,32 @@ class Engine:
         """
         if budget == self.weight_streaming_budget:
             return
-        with self.without_contexts() as engine, current_device(self._device):
+        self.run_without_contexts(partial(self._set_budget, budget))
+
+    def restore_weight_streaming_budget(self, budget: int, *, may_wait: bool) -> None:
+        """Go back to a `weight_streaming_budget`, unless the engine was closed; the same to be called twice.
+
+        Parameters
+        ----------
+        budget : int
+            As for `set_weight_streaming_budget`.
+        may_wait : bool
+            Whether to wait for calls of other threads. If not, one of these restores the budget when it has
+            ended. A call of this thread is never waited for.
+        """
+
+        def restore() -> None:
+            if not self.closed:
+                self.set_weight_streaming_budget(budget)
+
+        when_free(restore, () if may_wait else self._users.gates())
+
+    def _set_budget(self, budget: int, engine: Any) -> None:
+        with current_device(self._device):
             self._backend.set_weight_streaming_budget(engine, budget, self._name)
 
     def restore(self, plan: bytes) -> None:
-        """Go back to a plan of `serialize`; only within `without_contexts`.
+        """Go back to a plan of `serialize`; only within `run_without_contexts`.
 
         Parameters
         ----------
@@ -461,24 +505,6 @@ class Engine:
         """
         with current_device(self._device):
             return self._backend.refitter(self._open_engine(), self._name)
-
-    @contextmanager
-    def contexts_kept(self) -> Iterator[ContextUsers]:
-        """A context in which no other thread drops execution contexts, so that their owner can be replaced.
-
-        Yields
-        ------
-        ContextUsers
-            What is paused and closed with the engine. No executor is made meanwhile.
-
-        Raises
-        ------
-        ClosedError
-            If the engine was closed.
-        """
-        with self._users.kept():
-            self._open_engine()
-            yield self._users
 
     def require_runtime_settings(self) -> None:
         """Raise unless the engine's backend has the settings of `RuntimeSettings`.
@@ -544,17 +570,21 @@ class Engine:
         BackendError
             If there is no memory for a context.
         """
-        backend = self._backend
-        with self._users.kept(), current_device(self._device):
+        return self._users.gate.run(self._new_executor, tuple(inputs), tuple(outputs), contexts)
+
+    def _new_executor(
+        self, inputs: tuple[IOTensor, ...], outputs: tuple[IOTensor, ...], contexts: ContextFactory
+    ) -> Executor:
+        with current_device(self._device):
             self._open_engine()
             executor = Executor(
                 contexts,
-                tuple(inputs),
-                tuple(outputs),
+                inputs,
+                outputs,
                 device=self._device,
                 name=self._name,
-                take_error=backend.log.take_error,
-                new_allocator=output_allocator_class(backend.api),
+                take_error=self._backend.log.take_error,
+                new_allocator=output_allocator_class(self._backend.api),
             )
             self._users.add(executor)
         return executor

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import operator
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from trt_rt._core.arguments import choose_profile
+from trt_rt._core.critical import Gate
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.engine.contexts import ContextFactory
 from trt_rt.engine.placement import current_device
@@ -56,8 +56,7 @@ class OutputShapes:
         self._inputs = {tensor.name: tensor for tensor in inputs}
         self._outputs = tuple(outputs)
         self._name = name
-        # Reentrant: a finalizer may close the engine in the middle of a question.
-        self._lock = threading.RLock()
+        self.gate = Gate(f"engine {name!r} was asked for output shapes while it answered that question.")
 
     def of(
         self,
@@ -67,14 +66,19 @@ class OutputShapes:
         """As `Engine.output_shapes`."""
         values = self._checked_values(shape_tensor_values)
         shapes = self._checked_shapes(input_shapes, values)
-        with self._lock, current_device(self._device):
-            if self._context is None:
-                self._context = self._contexts.create_for_graph()
-            try:
-                return self._ask(self._context, shapes, values)
-            except BaseException:
-                self.drop()  # nobody knows what the context is set up for
-                raise
+        return self.gate.run(self._answer, shapes, values)
+
+    def _answer(
+        self, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, tuple[int, ...]]
+    ) -> tuple[OutputShape, ...]:
+        # Taken, so that an interrupt or an error drops it: nobody knows what it is set up for then.
+        context, self._context = self._context, None
+        with current_device(self._device):
+            if context is None:
+                context = self._contexts.create_for_graph()
+            answer = self._ask(context, shapes, values)
+        self._context = context
+        return answer
 
     def of_optimal_inputs(self) -> tuple[OutputShape, ...] | None:
         """The output shapes for the optimal inputs of the first profile; None if there is no such profile."""
@@ -91,18 +95,12 @@ class OutputShapes:
 
     def drop(self) -> None:
         """Let go of the context until the next question."""
-        with self._lock:
-            self._context = None
-            self._values = []
+        self.gate.run(self.drop_contexts)
 
-    def pause(self) -> None:
+    def drop_contexts(self) -> None:
         """As `ContextUser`."""
-        self._lock.acquire()
-        self.drop()
-
-    def resume(self) -> None:
-        """As `ContextUser`."""
-        self._lock.release()
+        self._context = None
+        self._values = []
 
     def close(self) -> None:
         """As `ContextUser`."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 
+from trt_rt._core.critical import complete
 from trt_rt.backend.engine_refitter import EngineRefitter
 from trt_rt.engine.engine import Engine
 from trt_rt.engine.placement import current_device
@@ -153,29 +155,35 @@ def apply_refits(refits: Iterable[EngineRefit]) -> None:
     plans: dict[Engine, bytes] = {}
     try:
         for refit in refits:
-            plans[refit.engine] = _apply_one(refit)
+            refit.engine.run_without_contexts(partial(_apply_one, refit, plans))
     except BaseException:
-        with ExitStack() as restoring:  # restores all of them, and raises what any has raised
-            for engine, plan in plans.items():
-                restoring.callback(_go_back, engine, plan)
+        complete(_go_back, plans)
         raise
 
 
-def _apply_one(refit: EngineRefit) -> bytes:
-    """Change one engine, or leave it as it was; return the plan from before."""
-    with refit.engine.without_contexts():
-        plan = refit.engine.serialize()
+def _apply_one(refit: EngineRefit, plans: dict[Engine, bytes], tensorrt_engine: Any) -> None:
+    """Change one engine, or leave it as it was. Before it changes, its plan is in `plans`."""
+    plan = refit.engine.serialize()
+    plans[refit.engine] = plan
+    try:
+        refit.make()
+    except BaseException:
         try:
-            refit.make()
-        except BaseException:
-            _restore(refit.engine, plan)
-            raise
-    return plan
+            complete(_restore, refit.engine, plan)
+        finally:
+            plans.pop(refit.engine, None)
+        raise
 
 
-def _go_back(engine: Engine, plan: bytes) -> None:
-    with engine.without_contexts():
-        _restore(engine, plan)
+def _go_back(plans: dict[Engine, bytes]) -> None:
+    with ExitStack() as restoring:  # restores all of them, and raises what any has raised
+        for engine, plan in list(plans.items()):
+            restoring.callback(_go_back_one, engine, plan, plans)
+
+
+def _go_back_one(engine: Engine, plan: bytes, plans: dict[Engine, bytes]) -> None:
+    engine.run_without_contexts(lambda _: _restore(engine, plan))
+    plans.pop(engine, None)
 
 
 def _restore(engine: Engine, plan: bytes) -> None:

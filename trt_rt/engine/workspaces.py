@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
+from trt_rt._core.critical import Gate
 from trt_rt._core.plain_pytorch import plain_pytorch
 
 __all__ = ["ALIGNMENT", "shared_workspace"]
@@ -14,7 +15,7 @@ __all__ = ["ALIGNMENT", "shared_workspace"]
 ALIGNMENT = 512
 """Bytes. TensorRT 8.6 silently keeps a context's old memory if the new address is not a multiple of this."""
 
-_lock = threading.RLock()
+_gate = Gate()
 _of_stream: WeakValueDictionary[tuple[torch.device, int], torch.Tensor] = WeakValueDictionary()
 
 
@@ -45,11 +46,14 @@ def shared_workspace(device: torch.device, stream: int, size: int) -> torch.Tens
         If there is no memory, on a GPU or a CPU.
     """
     key = (device, stream if device.type == "cuda" else threading.get_ident())
-    with _lock:
-        workspace = _of_stream.get(key)
-        if workspace is None or workspace.numel() < size:
-            workspace = _of_stream[key] = _aligned_bytes(device, max(size, 1))
-        return workspace
+    return _gate.run(_workspace, key, device, size)
+
+
+def _workspace(key: tuple[torch.device, int], device: torch.device, size: int) -> torch.Tensor:
+    workspace = _of_stream.get(key)
+    if workspace is None or workspace.numel() < size:
+        workspace = _of_stream[key] = _aligned_bytes(device, max(size, 1))
+    return workspace
 
 
 def _aligned_bytes(device: torch.device, size: int) -> torch.Tensor:

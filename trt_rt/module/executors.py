@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
-from weakref import ReferenceType, WeakSet, ref
+from weakref import ReferenceType, ref
 
 from trt_rt._core.call import Executor, ExecutorPool
+from trt_rt._core.critical import Cell, complete
 from trt_rt._core.io_tensor import IOTensor
+from trt_rt._core.live_objects import LiveObjects
 from trt_rt.engine import Engine
 from trt_rt.engine.contexts import ContextFactory, ContextSettings
 from trt_rt.errors import ClosedError
+from trt_rt.module.layers import Layers
 from trt_rt.module.modes import Modes
 
 __all__ = ["ModuleExecutors", "default_cuda_graphs", "replays_cuda_graphs", "set_default_cuda_graphs"]
 
-_lock = threading.RLock()  # of the next two; nothing else is locked while it is held
-_live: WeakSet[ModuleExecutors] = WeakSet()
+_live: LiveObjects[ModuleExecutors] = LiveObjects()
 _default_cuda_graphs = False
 
 
 def set_default_cuda_graphs(enabled: bool) -> None:
     """Switch CUDA graphs for every module that has no setting of its own, now and later."""
+    complete(_set_default_cuda_graphs, enabled)
+
+
+def _set_default_cuda_graphs(enabled: bool) -> None:
     global _default_cuda_graphs
-    with _lock:
-        _default_cuda_graphs = enabled
-        live = list(_live)
-    with ExitStack() as changing:  # changes all of them, and raises what any has raised
-        for executors in live:
-            changing.callback(executors.change)
+    _default_cuda_graphs = enabled
+    with ExitStack() as refreshing:  # refreshes all of them, and raises what any has raised
+        for executors in _live:
+            refreshing.callback(executors.refresh)
 
 
 def default_cuda_graphs() -> bool:
@@ -43,9 +46,19 @@ def default_cuda_graphs() -> bool:
 
 def replays_cuda_graphs(engine: Engine) -> bool:
     """Whether calls of any module over an engine replay CUDA graphs: of it, or of the whole program."""
-    with _lock:
-        live = list(_live)
-    return any(each.uses_cuda_graphs or each.modes.whole_graph for each in live if each.engine is engine)
+    return any(each.uses_cuda_graphs or each.modes.whole_graph for each in _live if each.engine is engine)
+
+
+@dataclass(frozen=True)
+class _State:
+    """The modes of a module, and the layers that they come from. Replaced as a whole."""
+
+    layers: Layers
+    modes: Modes
+
+    @classmethod
+    def of(cls, layers: Layers) -> _State:
+        return cls(layers, Modes(**layers.values))
 
 
 class ModuleExecutors:
@@ -74,22 +87,21 @@ class ModuleExecutors:
         self.engine = engine
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
-        self._taken: Counter[str] = Counter()  # counts of executors that were taken out
-        # Reentrant: while it is held a finalizer may drop, or a callback make, an executor.
-        self._lock = threading.RLock()
-        self._modes = modes
+        self._taken: Cell[Counter[str]] = Cell(Counter())  # counts of executors that were taken out
+        self._state = Cell(
+            _State.of(Layers({field.name: getattr(modes, field.name) for field in fields(modes)}))
+        )
         self._contexts: ContextFactory = engine.new_context_factory(_context_settings(modes))
         # The pool goes with this, and must not keep it: a cycle would leave contexts to the collector.
         this = ref(self)
-        self._made: WeakSet[Executor] = WeakSet()  # also those that are on their way into the pool
-        with _lock:
-            _live.add(self)  # first, so that no change of the default is missed
+        self._made: LiveObjects[Executor] = LiveObjects()  # also those that are on their way into the pool
+        _live.add(self)  # first, so that no change of the default is missed
         self.pool = ExecutorPool(lambda: _executors_of(this)._make(), engine.device, max_contexts)
 
     @property
     def modes(self) -> Modes:
         """As they are now."""
-        return self._modes
+        return self._state.value.modes
 
     @property
     def uses_cuda_graphs(self) -> bool:
@@ -98,58 +110,95 @@ class ModuleExecutors:
         return _default_cuda_graphs if own is None else own
 
     def _make(self) -> Executor:
-        with self._lock:
-            executor = self.engine.new_executor(self._inputs, self._outputs, self._contexts)
-            self._made.add(executor)
-            self._configure(executor, new_context=False)
-            return executor
+        executor = self.engine.new_executor(self._inputs, self._outputs, self._contexts)
+        self._made.add(executor)  # first, so that no change of the modes is missed
+        self._configure(executor)
+        return executor
 
-    def _configure(self, executor: Executor, *, new_context: bool) -> None:
+    def _configure(self, executor: Executor) -> None:
+        """Let an executor run its next calls in the modes of now. Never waits for a call that it runs."""
+        executor.gate.defer(partial(self._configure_idle, executor))
+
+    def _configure_idle(self, executor: Executor) -> None:
         modes = self.modes
         profile = modes.optimization_profile
+        self._contexts.settings = _context_settings(modes)
         executor.configure(
             buffers=modes.pre_allocated_outputs,
             max_graphs=modes.max_graphs if self.uses_cuda_graphs else 0,
             allocate_all=modes.output_allocator,
             profile=-1 if profile is None else profile,
-            new_context=new_context,
+            context_settings=self._contexts.settings,
         )
 
-    def change(self, **changes: Any) -> Modes:
-        """Change modes, for all executors, from their next call on.
-
-        Parameters
-        ----------
-        **changes
-            Fields of `Modes`.
-
-        Returns
-        -------
-        Modes
-            As they were.
+    def refresh(self) -> None:
+        """Let all executors run their calls in the modes of now. Never waits; changes nothing that is right.
 
         Raises
         ------
         ExecutionError
             If CUDA reports that work in flight has failed.
         """
-        with self._lock:
-            before = self.modes
-            modes = replace(before, **changes)
-            settings = _context_settings(modes)
-            new_context = settings != self._contexts.settings
-            self._modes = modes
-            self._contexts.settings = settings
-            with ExitStack() as changing:  # changes all of them, and raises what any has raised
-                for executor in self._all():
-                    changing.callback(partial(self._configure, executor, new_context=new_context))
-            return before
+        with ExitStack() as refreshing:  # refreshes all of them, and raises what any has raised
+            for executor in self._made:
+                refreshing.callback(self._configure, executor)
+
+    def change(self, **changes: Any) -> None:
+        """Change modes, for all executors, from their next call on.
+
+        A mode that a context manager has changed stays changed until that is left.
+
+        Parameters
+        ----------
+        **changes
+            Fields of `Modes`.
+
+        Raises
+        ------
+        ExecutionError
+            If CUDA reports that work in flight has failed.
+        """
+        complete(self._change, partial(_changed, changes))
+
+    def override(self, owner: object, changes: Mapping[str, Any]) -> None:
+        """Change modes until `restore` is called with the same owner.
+
+        Parameters
+        ----------
+        owner : object
+            Whose changes they are.
+        changes : mapping of str to object
+            Fields of `Modes`.
+
+        Raises
+        ------
+        ExecutionError
+            If CUDA reports that work in flight has failed.
+        """
+        self._change(lambda layers: layers.entered(owner, changes))
+
+    def restore(self, owner: object) -> None:
+        """Undo `override`, also one that was cut short. Idempotent.
+
+        Raises
+        ------
+        ExecutionError
+            If CUDA reports that work in flight has failed; the modes are changed all the same.
+        """
+        self._change(lambda layers: layers.left(owner))
+
+    def _change(self, change: Callable[[Layers], Layers]) -> None:
+        def changed(state: _State) -> _State:
+            layers = change(state.layers)
+            return state if layers is state.layers else _State.of(layers)
+
+        self._state.update(changed)
+        self.refresh()
 
     def counts(self) -> dict[str, int]:
         """How often what has happened, in all executors together."""
-        with self._lock:  # up to Python 3.13 a WeakSet must not grow while it is read
-            total = Counter(self._taken)
-            executors = self._all()
+        executors = list(self._made)
+        total = Counter(self._taken.value)
         for executor in executors:
             total.update(executor.counts)
         return {**total, "contexts": len(executors)}
@@ -161,13 +210,16 @@ class ModuleExecutors:
         """
         executor = self.pool.take()
         if executor is not None:
-            with self._lock:
-                self._taken.update(executor.counts)
-                self._made.discard(executor)
+            counts = Counter(executor.counts)
+            self._made.discard(executor)
+            self._taken.update(lambda taken: taken + counts)
         return executor
 
-    def _all(self) -> list[Executor]:
-        return list(self._made)
+
+def _changed(changes: Mapping[str, Any], layers: Layers) -> Layers:
+    for name, value in changes.items():
+        layers = layers.changed(name, value)
+    return layers
 
 
 def _context_settings(modes: Modes) -> ContextSettings:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch.export import ExportedProgram
 
+from trt_rt._core.critical import Scope
 from trt_rt.module.composition import refuse_if
 from trt_rt.module.find_engines import as_module, find_engines
 from trt_rt.module.mode_override import ModeOverride
 from trt_rt.module.trt_module import TRTModule
 
-__all__ = ["ModeManager"]
+__all__ = ["ModeEntry", "ModeManager"]
 
 # What ``as`` gives: the module, or something that can be called in its place.
 Called = TypeVar("Called")
 
 
-class ModeManager(Generic[Called]):
+class ModeManager(Scope[Called], Generic[Called]):
     """Switches modes of all engines of a module while a ``with`` block runs.
 
     Contexts of one module may be nested in any order, and left in any: the last one that was entered counts.
@@ -58,25 +58,32 @@ class ModeManager(Generic[Called]):
         self._engines = find_engines(self._module)
         self._modes = modes
         self._called = called
-        self._override: ModeOverride | None = None
 
-    def __enter__(self) -> Called:
-        if self._override is not None:
+    def _new_entry(self) -> ModeEntry[Called]:
+        if self.is_entered:
             raise RuntimeError(
                 f"this {self._control} is entered already; call {self._control} again for another context."
             )
-        called, override = self._called(self._module), self._new_override()
-        override.apply(partial(refuse_if, self._engines, self._control))
-        self._override = override
-        return called
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        override, self._override = self._override, None
-        if override is None:
-            raise RuntimeError(f"this {self._control} is left without having been entered.")
-        override.undo()
+        refuse = partial(refuse_if, self._engines, self._control)
+        return ModeEntry(self._called(self._module), self._new_override(), refuse)
 
     def _new_override(self) -> ModeOverride:
         return ModeOverride({engine: self._modes(engine) for engine in self._engines})
+
+
+class ModeEntry(Generic[Called]):
+    """One time that a `ModeManager` is entered."""
+
+    def __init__(self, called: Called, override: ModeOverride, refuse: Callable[[], object]) -> None:
+        self._called = called
+        self._override = override
+        self._refuse = refuse
+
+    def begin(self) -> Called:
+        """Switch the modes; returns what ``as`` binds."""
+        self._override.begin(self._refuse)
+        return self._called
+
+    def end(self, may_wait: bool) -> None:
+        """Switch them back. Never waits, so that a finalizer may do it."""
+        self._override.end()

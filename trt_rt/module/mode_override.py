@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from trt_rt.module.executors import ModuleExecutors
-from trt_rt.module.restore_points import RestorePoints
+from trt_rt._core.critical import Gate
 from trt_rt.module.trt_module import TRTModule
 
 __all__ = ["ModeOverride"]
 
-# Reentrant: a module that is collected while it is held may end an override of its own.
-_lock = threading.RLock()
+_beginning = Gate()
 
 
 class ModeOverride:
-    """Changes modes of modules until it is undone.
+    """Changes modes of modules until it is ended.
 
-    Of several that change one mode the last that was applied counts, until it is undone. The value from
-    before them all is back when all are undone, in whatever order that happens.
+    Of several that change one mode the last that was begun counts, until it is ended. The value from before
+    them all is back when all are ended, in whatever order that happens.
 
     Parameters
     ----------
@@ -34,8 +29,8 @@ class ModeOverride:
     def __init__(self, changes: Mapping[TRTModule, Mapping[str, Any]]) -> None:
         self._changes = {module.executors: dict(modes) for module, modes in changes.items()}
 
-    def apply(self, refuse: Callable[[], object] | None = None) -> None:
-        """Change the modes, for all modules or none.
+    def begin(self, refuse: Callable[[], object] | None = None) -> None:
+        """Change the modes; `end` undoes it, also if an error or an interrupt has cut it short.
 
         Parameters
         ----------
@@ -47,49 +42,22 @@ class ModeOverride:
         ExecutionError
             If CUDA reports that work in flight has failed.
         """
-        with _lock:
-            if refuse is not None:
-                refuse()
-            try:
-                for executors, modes in self._changes.items():
-                    _of_module.setdefault(executors, _ModesFound()).override(self, executors, modes)
-            except BaseException:
-                self.undo()
-                raise
+        _beginning.run(self._begin, refuse)
 
-    def undo(self) -> None:
-        """Let the modes be what they would be without this. Idempotent.
+    def _begin(self, refuse: Callable[[], object] | None) -> None:
+        if refuse is not None:
+            refuse()
+        for executors, modes in self._changes.items():
+            executors.override(self, modes)
+
+    def end(self) -> None:
+        """Let the modes be what they would be without this. Idempotent, and never waits.
 
         Raises
         ------
         ExecutionError
             If CUDA reports that work in flight has failed; the modes are changed all the same.
         """
-        with _lock, ExitStack() as undoing:  # undoes all of them, and raises what any has raised
+        with ExitStack() as ending:  # ends all of them, and raises what any has raised
             for executors in self._changes:
-                if executors in _of_module:
-                    undoing.callback(partial(_of_module[executors].restore, self, executors))
-
-
-class _ModesFound:
-    """What overrides have found in one module."""
-
-    def __init__(self) -> None:
-        self._of_mode: dict[str, RestorePoints[Any]] = {}
-
-    def override(self, owner: ModeOverride, executors: ModuleExecutors, modes: Mapping[str, Any]) -> None:
-        before = executors.modes
-        for mode in modes:
-            self._of_mode.setdefault(mode, RestorePoints()).enter(owner, getattr(before, mode))
-        executors.change(**modes)
-
-    def restore(self, owner: ModeOverride, executors: ModuleExecutors) -> None:
-        restored: dict[str, Any] = {}
-        for mode, points in self._of_mode.items():
-            points.leave(owner, partial(restored.__setitem__, mode))
-        if restored:
-            executors.change(**restored)
-
-
-# They must not hold on to the executors, or no module would ever be collected.
-_of_module: WeakKeyDictionary[ModuleExecutors, _ModesFound] = WeakKeyDictionary()
+                ending.callback(executors.restore, self)

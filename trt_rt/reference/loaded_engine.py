@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 
 import torch
 
+from trt_rt._core.live_objects import LiveObjects
 from trt_rt.errors import ExecutionError, PlanError
 from trt_rt.reference.dtypes import TENSORRT_DTYPES
 from trt_rt.reference.logger import Reporter
@@ -42,7 +42,7 @@ class LoadedEngine:
         self.device = _device(plan)
         self.program = Program(plan)
         self.weights = WeightStore(plan, content, self.device, on_device=self.program.weights_on_device)
-        self._contexts: weakref.WeakSet[object] = weakref.WeakSet()
+        self._contexts: LiveObjects[object] = LiveObjects()
         self.input_numbers = {tensor.name: number for number, tensor in enumerate(plan.inputs)}
         self.output_numbers = {tensor.name: number for number, tensor in enumerate(plan.outputs)}
 
@@ -53,7 +53,7 @@ class LoadedEngine:
     @property
     def context_count(self) -> int:
         """Number of execution contexts that exist."""
-        return len(self._contexts)
+        return len(list(self._contexts))
 
     @property
     def alignment(self) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import torch
 from torch.export import ExportedProgram
 
+from trt_rt._core.critical import Scope
 from trt_rt.capture import ObservedProgram, ProgramKind, WholeGraph, program_kind
 from trt_rt.engine import Engine
 from trt_rt.module import TRTModule
@@ -19,6 +20,7 @@ from trt_rt.module.find_engines import as_module, find_engines
 from trt_rt.module.mode_override import ModeOverride
 
 __all__ = [
+    "EnableCudagraphs",
     "enable_cudagraphs",
     "get_cudagraphs_mode",
     "get_whole_cudagraphs_mode",
@@ -67,10 +69,9 @@ def get_whole_cudagraphs_mode() -> bool:
     return _whole_by_default
 
 
-@contextmanager
 def enable_cudagraphs(
     module: torch.nn.Module | ExportedProgram, *, whole_graph: bool | None = None, max_graphs: int = 32
-) -> Iterator[torch.nn.Module]:
+) -> EnableCudagraphs:
     """Run a module through CUDA graphs, which are launched with no call to TensorRT.
 
     Parameters
@@ -85,10 +86,11 @@ def enable_cudagraphs(
     max_graphs : int, optional
         Graphs that are kept for each engine and stream, or for the program.
 
-    Yields
-    ------
-    torch.nn.Module
-        To be called in place of `module`: the module itself, or a `WholeGraph` of it.
+    Returns
+    -------
+    EnableCudagraphs
+        ``with`` it, ``as`` gives what to call in place of `module`: the module itself, or a `WholeGraph` of
+        it.
 
     Raises
     ------
@@ -105,19 +107,36 @@ def enable_cudagraphs(
     which raises ExecutionError. On leaving, also by an exception, all graphs are dropped and the earlier
     settings are back.
     """
-    max_graphs = checked_count("max_graphs", max_graphs, "CUDA graphs that are kept")
-    module = as_module(module)
-    if any(isinstance(part, (WholeGraph, ObservedProgram)) for part in module.modules()):
-        raise ValueError("the module is run as one CUDA graph already: leave that enable_cudagraphs first.")
-    engines = find_engines(module)
-    _refuse_data_dependent({engine.engine for engine in engines})
-    whole_graph = _whole_by_default or None if whole_graph is None else whole_graph
-    if whole_graph:
-        _refuse_several_devices(engines)
-    with ExitStack() as leaving:
-        yield _Graphs(module, engines, max_graphs, leaving).of_kind(
-            _wanted_kind(module, engines, whole_graph)
-        )
+    return EnableCudagraphs(module, whole_graph, max_graphs)
+
+
+class EnableCudagraphs(Scope[torch.nn.Module]):
+    """Runs a module through CUDA graphs while a ``with`` block runs; `enable_cudagraphs` makes it."""
+
+    def __init__(
+        self, module: torch.nn.Module | ExportedProgram, whole_graph: bool | None, max_graphs: int
+    ) -> None:
+        self._given = module
+        self._whole_graph = whole_graph
+        self._max_graphs = max_graphs
+
+    def _new_entry(self) -> _Graphs:
+        if self.is_entered:
+            raise RuntimeError(
+                "this enable_cudagraphs is entered already; call enable_cudagraphs again for another context."
+            )
+        max_graphs = checked_count("max_graphs", self._max_graphs, "CUDA graphs that are kept")
+        module = as_module(self._given)
+        if any(isinstance(part, (WholeGraph, ObservedProgram)) for part in module.modules()):
+            raise ValueError(
+                "the module is run as one CUDA graph already: leave that enable_cudagraphs first."
+            )
+        engines = find_engines(module)
+        _refuse_data_dependent({engine.engine for engine in engines})
+        whole_graph = _whole_by_default or None if self._whole_graph is None else self._whole_graph
+        if whole_graph:
+            _refuse_several_devices(engines)
+        return _Graphs(module, engines, max_graphs, _wanted_kind(module, engines, whole_graph))
 
 
 def _wanted_kind(
@@ -151,42 +170,54 @@ def _refuse_several_devices(engines: Sequence[TRTModule]) -> None:
 
 
 class _Graphs:
-    """Switches graphs on for one module, and leaves with `leaving` what switches them off."""
+    """One time that `EnableCudagraphs` is entered."""
 
     def __init__(
-        self, module: torch.nn.Module, engines: Sequence[TRTModule], max_graphs: int, leaving: ExitStack
+        self, module: torch.nn.Module, engines: Sequence[TRTModule], max_graphs: int, kind: ProgramKind
     ) -> None:
         self._module = module
         self._engines = engines
         self._max_graphs = max_graphs
-        self._leaving = leaving
+        self._kind = kind
+        self._to_end: list[Callable[[], None]] = []
+        self._is_over = False
 
-    def of_kind(self, kind: ProgramKind) -> torch.nn.Module:
-        """What is to be called."""
+    def begin(self) -> torch.nn.Module:
+        """Switch graphs on; returns what is to be called."""
         # While the whole program is captured, its engines must not launch graphs of their own.
         self._switch_engines(
-            kind is ProgramKind.ENGINES, partial(refuse_if, self._engines, "enable_cudagraphs")
+            self._kind is ProgramKind.ENGINES, partial(refuse_if, self._engines, "enable_cudagraphs")
         )
-        if kind is ProgramKind.UNKNOWN:
-            observed = ObservedProgram(self._module, self._choose)
-            self._leaving.callback(observed.close)  # pushed first: it is closed after what it has chosen
-            return observed
-        return self._callable(kind)
+        if self._kind is not ProgramKind.UNKNOWN:
+            return self._callable(self._kind)
+        observed = ObservedProgram(self._module, self._choose)
+        self._to_end.append(observed.close)
+        return observed
+
+    def end(self, may_wait: bool) -> None:
+        """Switch them off. Never waits: graphs that another thread's call uses go when that has ended."""
+        self._is_over = True
+        with ExitStack() as ending:  # ends all of them, and raises what any has raised
+            for end in self._to_end:
+                ending.callback(end)
 
     def _choose(self, kind: ProgramKind) -> torch.nn.Module:
         if kind is ProgramKind.ENGINES:
             self._switch_engines(True)
-        return self._callable(kind)
+        chosen = self._callable(kind)
+        if self._is_over:  # another thread has left the context during the first call
+            self.end(may_wait=False)
+        return chosen
 
     def _callable(self, kind: ProgramKind) -> torch.nn.Module:
         if kind is ProgramKind.ENGINES:
             return self._module
         whole = WholeGraph(self._module, self._engines, self._max_graphs)
-        self._leaving.callback(whole.close)
+        self._to_end.append(whole.close)
         return whole
 
     def _switch_engines(self, enabled: bool, refuse: Callable[[], object] | None = None) -> None:
         modes = {"cuda_graphs": enabled, "whole_graph": not enabled, "max_graphs": self._max_graphs}
         override = ModeOverride(dict.fromkeys(self._engines, modes))
-        override.apply(refuse)
-        self._leaving.callback(override.undo)
+        self._to_end.append(override.end)
+        override.begin(refuse)

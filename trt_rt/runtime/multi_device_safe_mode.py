@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from types import TracebackType
+from collections.abc import Callable
 
 from trt_rt._core import call
-from trt_rt.module.restore_points import RestorePoints
+from trt_rt._core.critical import Cell, Scope
+from trt_rt.module.layers import Layers
 
 __all__ = ["MultiDeviceSafeMode", "get_multi_device_safe_mode", "set_multi_device_safe_mode"]
 
@@ -42,37 +42,50 @@ def get_multi_device_safe_mode() -> bool:
     return call.multi_device_safe_mode()
 
 
-class MultiDeviceSafeMode:
+class MultiDeviceSafeMode(Scope["MultiDeviceSafeMode"]):
     """Goes back to an earlier multi-device safe mode; made by `set_multi_device_safe_mode`."""
 
     def __init__(self, mode: bool) -> None:
         self._mode = bool(mode)
         self._found: bool | None = get_multi_device_safe_mode()
-        self._is_entered = False
-        call.set_multi_device_safe_mode(self._mode)
+        _change(lambda layers: layers.changed(_MODE, self._mode))
 
-    def __enter__(self) -> MultiDeviceSafeMode:
-        if self._is_entered:
+    def _new_entry(self) -> _Entry:
+        if self.is_entered:
             raise RuntimeError(
                 "this set_multi_device_safe_mode is entered already; call it again for another context."
             )
-        self._is_entered = True
-        with _lock:
-            # At the first entry the mode is on since the call.
-            _restore_points.enter(self, get_multi_device_safe_mode() if self._found is None else self._found)
-            self._found = None
-            call.set_multi_device_safe_mode(self._mode)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._is_entered:
-            raise RuntimeError("this set_multi_device_safe_mode is left without having been entered.")
-        self._is_entered = False
-        with _lock:
-            _restore_points.leave(self, call.set_multi_device_safe_mode)
+        # At the first entry the mode is on since the call.
+        found, self._found = self._found, None
+        return _Entry(self, self._mode, get_multi_device_safe_mode() if found is None else found)
 
 
-_lock = threading.RLock()
-_restore_points: RestorePoints[bool] = RestorePoints()
+class _Entry:
+    """One time that a `MultiDeviceSafeMode` is entered."""
+
+    def __init__(self, control: MultiDeviceSafeMode, mode: bool, found: bool) -> None:
+        self._control = control
+        self._mode = mode
+        self._found = found
+
+    def begin(self) -> MultiDeviceSafeMode:
+        """Set the mode."""
+        _change(lambda layers: layers.changed(_MODE, self._found).entered(self, {_MODE: self._mode}))
+        return self._control
+
+    def end(self, may_wait: bool) -> None:
+        """Go back to the mode of before."""
+        _change(lambda layers: layers.left(self))
+
+
+_MODE = "mode"
+_layers: Cell[Layers] = Cell(Layers({_MODE: False}))
+
+
+def _change(change: Callable[[Layers], Layers]) -> None:
+    """Change the layers, and let the mode be what follows from them, also if other threads do the same."""
+    _layers.update(change)
+    layers = None
+    while layers is not _layers.value:
+        layers = _layers.value
+        call.set_multi_device_safe_mode(layers.values[_MODE])

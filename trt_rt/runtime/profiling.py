@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 
 from trt_rt.module import TRTModule
-from trt_rt.module.mode_manager import ModeManager
+from trt_rt.module.mode_manager import ModeEntry, ModeManager
 
 __all__ = ["LayerProfile", "LayerTime", "enable_profiling"]
 
@@ -138,9 +138,10 @@ class _Profiling(ModeManager[LayerProfile]):
     def __init__(self, module: torch.nn.Module | ExportedProgram) -> None:
         super().__init__("enable_profiling", module, self._profiler_of, self._profile)
 
-    def __enter__(self) -> LayerProfile:
-        self._profilers = {engine: _new_profiler(engine) for engine in self._engines}
-        return super().__enter__()
+    def _new_entry(self) -> ModeEntry[LayerProfile]:
+        if not self.is_entered:
+            self._profilers = {engine: _new_profiler(engine) for engine in self._engines}
+        return super()._new_entry()
 
     def _profiler_of(self, engine: TRTModule) -> dict[str, Any]:
         return {"profiler": self._profilers[engine]}
@@ -164,22 +165,25 @@ def _profiler_class(api: ModuleType) -> type:
         def __init__(self, engine: str) -> None:
             base.__init__(self)
             self._engine = engine
-            self._lock = threading.RLock()
             self.reset()
 
         def reset(self) -> None:
             """Forget all times."""
-            self._totals: dict[str, tuple[int, float]] = {}
+            # By thread too: each thread changes its own items only.
+            self._totals: dict[tuple[int, str], tuple[int, float]] = {}
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
             """TensorRT's word on one run of a layer."""
-            with self._lock:
-                runs, total = self._totals.get(layer_name, (0, 0.0))
-                self._totals[layer_name] = (runs + 1, total + ms)
+            totals, key = self._totals, (threading.get_ident(), layer_name)
+            runs, total = totals.get(key, (0, 0.0))
+            totals[key] = (runs + 1, total + ms)
 
         def times(self) -> list[LayerTime]:
             """Of all layers so far."""
-            with self._lock:
-                return [LayerTime(self._engine, layer, *total) for layer, total in self._totals.items()]
+            layers: dict[str, tuple[int, float]] = {}
+            for (_, layer), (runs, ms) in self._totals.copy().items():
+                all_runs, total = layers.get(layer, (0, 0.0))
+                layers[layer] = (all_runs + runs, total + ms)
+            return [LayerTime(self._engine, layer, *total) for layer, total in layers.items()]
 
     return Profiler

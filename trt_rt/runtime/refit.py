@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from trt_rt._core.critical import Gate
 from trt_rt.engine import Engine
 from trt_rt.engine.refit import EngineRefit, apply_refits
 from trt_rt.errors import BackendError, InputTypeError, InputValueError
@@ -19,7 +19,7 @@ from trt_rt.module.find_engines import find_engines
 __all__ = ["RefitResult", "refit"]
 
 # One at a time, so that no engine changes between being checked and being changed.
-_lock = threading.RLock()
+_gate = Gate("refit was called from within a refit.")
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,20 @@ def refit(
         raise InputTypeError(
             f"state_dict must be a mapping from keys to tensors, not {type(state_dict).__name__}{hint}."
         )
-    with _lock:
-        refits = _look_up(find_engines(module), state_dict, strict)
-        missing = tuple(name for refit in refits for name in refit.missing)
-        used = {key for refit in refits for key in refit.used}
-        unexpected = tuple(key for key in state_dict if key not in used)
-        if strict:
-            _refuse_leftovers(refits, unexpected)
-        apply_refits(refit for refit in refits if refit.count)
-        return RefitResult(missing, unexpected)
+    return _gate.run(_refit, module, state_dict, strict)
+
+
+def _refit(
+    module: torch.nn.Module | ExportedProgram, state_dict: Mapping[str, torch.Tensor], strict: bool
+) -> RefitResult:
+    refits = _look_up(find_engines(module), state_dict, strict)
+    missing = tuple(name for refit in refits for name in refit.missing)
+    used = {key for refit in refits for key in refit.used}
+    unexpected = tuple(key for key in state_dict if key not in used)
+    if strict:
+        _refuse_leftovers(refits, unexpected)
+    apply_refits(refit for refit in refits if refit.count)
+    return RefitResult(missing, unexpected)
 
 
 def _refuse_leftovers(refits: Iterable[EngineRefit], unexpected: tuple[str, ...]) -> None:

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import operator
-import threading
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from types import TracebackType
 from typing import Any, SupportsIndex
 from weakref import WeakKeyDictionary
 
 import torch
 from torch.export import ExportedProgram
 
+from trt_rt._core.critical import Cell, Scope, complete
 from trt_rt.engine import Engine
 from trt_rt.engine.budget_shares import budget_shares
 from trt_rt.errors import BackendError
 from trt_rt.module.composition import EXCLUSIONS
 from trt_rt.module.executors import replays_cuda_graphs
 from trt_rt.module.find_engines import as_module, find_engines
-from trt_rt.module.restore_points import RestorePoints
+from trt_rt.module.layers import Layers
 
 __all__ = ["WeightStreaming", "weight_streaming"]
 
 _NOT_IN_GRAPHS = EXCLUSIONS[frozenset({"enable_cudagraphs", "weight_streaming"})]
 _LARGEST_BUDGET = 2**63 - 1
 
-# Reentrant: a finalizer may leave a context while it is held.
-_lock = threading.RLock()
-_found: WeakKeyDictionary[Engine, RestorePoints[int]] = WeakKeyDictionary()
+_BUDGET = "budget"
+_layers: WeakKeyDictionary[Engine, Cell[Layers]] = WeakKeyDictionary()
 
 
 def weight_streaming(module: torch.nn.Module | ExportedProgram) -> WeightStreaming:
@@ -65,7 +64,7 @@ def weight_streaming(module: torch.nn.Module | ExportedProgram) -> WeightStreami
     return WeightStreaming(module)
 
 
-class WeightStreaming:
+class WeightStreaming(Scope["WeightStreaming"]):
     """The weight streaming budget of a module's engines; `weight_streaming` makes it."""
 
     def __init__(self, module: torch.nn.Module | ExportedProgram) -> None:
@@ -80,28 +79,13 @@ class WeightStreaming:
                 "Build it with BuilderFlag.WEIGHT_STREAMING (reference backend: streamable_weights=True; "
                 "Torch-TensorRT: enable_weight_streaming=True)."
             )
-        self._entries: list[object] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
         return self._module(*args, **kwargs)
 
-    def __enter__(self) -> WeightStreaming:
-        budgets = {engine: engine.weight_streaming_budget for engine in self._sizes}
-        entry = object()
-        with _lock:
-            for engine, budget in budgets.items():
-                _found.setdefault(engine, RestorePoints()).enter(entry, budget)
-        self._entries.append(entry)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        entry = self._entries.pop()
-        with _lock, ExitStack() as leaving:  # restores all of them, and raises what any has raised
-            for engine in self._sizes:
-                leaving.callback(_found[engine].leave, entry, partial(_set_if_open, engine))
+    def _new_entry(self) -> _Entry:
+        return _Entry(self, self._sizes)
 
     @property
     def total_device_budget(self) -> int:
@@ -141,10 +125,11 @@ class WeightStreaming:
         self._refuse_graphs(shares)
         before = {engine: engine.weight_streaming_budget for engine in self._sizes}
         try:
-            for engine, share in shares.items():
-                engine.set_weight_streaming_budget(share)
+            self._set_all(shares)
         except BaseException:
-            self._set_all(before)
+            complete(
+                self._set_all, {engine: budget for engine, budget in before.items() if not engine.closed}
+            )
             raise
 
     def get_automatic_weight_streaming_budget(self) -> int:
@@ -174,15 +159,51 @@ class WeightStreaming:
                     f"enable_cudagraphs, or to total_device_budget, {self.total_device_budget}."
                 )
 
-    def _set_all(self, budgets: dict[Engine, int]) -> None:
-        with ExitStack() as restoring:  # restores all of them, and raises what any has raised
-            for engine, budget in budgets.items():
-                restoring.callback(_set_if_open, engine, budget)
+    def _set_all(self, budgets: Mapping[Engine, int]) -> None:
+        for engine, budget in budgets.items():
+            engine.set_weight_streaming_budget(budget)
+            _layers_of(engine).update(partial(_with_budget, budget))
 
 
-def _set_if_open(engine: Engine, budget: int) -> None:
-    if not engine.closed:
-        engine.set_weight_streaming_budget(budget)
+class _Entry:
+    """One time that a `WeightStreaming` is entered."""
+
+    def __init__(self, streaming: WeightStreaming, engines: Iterable[Engine]) -> None:
+        self._streaming = streaming
+        self._engines = tuple(engines)
+
+    def begin(self) -> WeightStreaming:
+        """Note the budgets."""
+        for engine in self._engines:
+            _layers_of(engine).update(partial(self._enter, engine.weight_streaming_budget))
+        return self._streaming
+
+    def _enter(self, budget: int, layers: Layers) -> Layers:
+        found = {_BUDGET: budget}
+        return (layers if layers.over else Layers(found)).entered(self, found)
+
+    def end(self, may_wait: bool) -> None:
+        """Go back to the budgets."""
+        with ExitStack() as ending:  # restores all of them, and raises what any has raised
+            for engine in self._engines:
+                ending.callback(self._end_one, engine, may_wait)
+
+    def _end_one(self, engine: Engine, may_wait: bool) -> None:
+        cell = _layers_of(engine)
+        layers = cell.value
+        if layers.over and layers.over[-1][0] is self:
+            engine.restore_weight_streaming_budget(layers.left(self).values[_BUDGET], may_wait=may_wait)
+        cell.update(
+            lambda layers: layers.left(self)
+        )  # last: if an interrupt cuts this short, it is called again
+
+
+def _with_budget(budget: int, layers: Layers) -> Layers:
+    return layers.changed(_BUDGET, budget)
+
+
+def _layers_of(engine: Engine) -> Cell[Layers]:
+    return _layers.setdefault(engine, Cell(Layers({})))
 
 
 def _checked(budget: Any) -> int:

@@ -1,0 +1,109 @@
+"""A control that the garbage collector leaves, in the middle of a call or while others change modes."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import trt_rt
+from tests.behaviours.controls import BY_NAME, state
+from tests.behaviours.recording import recorded
+
+pytestmark = pytest.mark.behaviour(35)
+
+_SECONDS_UNTIL_DEADLOCK = 60
+_CONTROLS = [name for name in BY_NAME if name not in ("enable_cudagraphs", "enable_profiling")]
+
+
+class _Holder:
+    """A generator that is within a control, in a cycle that only the collector frees."""
+
+    def __init__(self, control: Callable[[Any], Any], module: trt_rt.TRTModule) -> None:
+        def generate() -> Iterator[None]:
+            with control(module):
+                yield
+
+        self.generator = generate()
+        next(self.generator)
+        self.itself = self
+
+
+def _at_the_next_enqueue(monkeypatch: pytest.MonkeyPatch, calls: Any, job: Callable[[], object]) -> None:
+    make = calls.make
+
+    def make_and_act(name: str, method: Any, arguments: tuple[Any, ...]) -> Any:
+        if name == "execute_async_v3":
+            monkeypatch.setattr(calls, "make", make)
+            job()
+        return make(name, method, arguments)
+
+    monkeypatch.setattr(calls, "make", make_and_act)
+
+
+@pytest.fixture(autouse=True)
+def _collect_only_when_told() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("control", _CONTROLS)
+def test_a_control_that_is_collected_in_a_call_of_its_module(make, monkeypatch, control):
+    """The call is right, and the mode is off when it has ended."""
+    case = make("streaming")
+    backend, calls = recorded(case.backend)
+    module = case.module(backend)
+    inputs = case.example(3)
+    expected = case.expected(*inputs)
+    before = state(module)
+    holder = _Holder(BY_NAME[control], module)
+    case.assert_right(module(*inputs), expected)
+    del holder
+    _at_the_next_enqueue(monkeypatch, calls, gc.collect)
+    case.assert_right(module(*inputs), expected)
+    assert state(module) == before
+    case.assert_right(module(*inputs), expected)
+
+
+@pytest.mark.parametrize("control", _CONTROLS)
+def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypatch, control):
+    """Meanwhile a third thread is in a call of its module, and waits for the collecting one: no deadlock."""
+    case = make("streaming")
+    inputs = case.example(3)
+    expected = case.expected(*inputs)
+    backend, calls = recorded(case.backend)
+    other_backend, other_calls = recorded(case.backend)
+    module, other = case.module(backend), case.module(other_backend)
+    before = state(module)
+    holder = _Holder(BY_NAME[control], module)
+    module(*inputs)
+    in_call, collected = threading.Event(), threading.Event()
+
+    def wait_for_collection() -> None:
+        in_call.set()
+        assert collected.wait(_SECONDS_UNTIL_DEADLOCK), "the finalizer waits for this call"
+
+    def collect() -> None:
+        assert in_call.wait(_SECONDS_UNTIL_DEADLOCK)
+        gc.collect()
+        collected.set()
+
+    def call() -> None:
+        case.assert_right(module(*inputs), expected)
+
+    other(*inputs)
+    del holder
+    _at_the_next_enqueue(monkeypatch, calls, wait_for_collection)
+    _at_the_next_enqueue(monkeypatch, other_calls, collect)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(call)
+        case.assert_right(other(*inputs), expected)
+        done.result(_SECONDS_UNTIL_DEADLOCK)
+    assert state(module) == before
+    call()
