@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.dynamo_backend import register
 from trt_rt.runtime import set_multi_device_safe_mode
 
 _ROOT = Path(__file__).parents[1]
@@ -30,10 +31,14 @@ def _examples(page: Path) -> list[object]:
 def _process_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.manual_seed(0)
     monkeypatch.setenv("TRT_RT_CACHE_DIR", str(tmp_path))  # nothing stays in the user's folders
+    register()
     yield
+    torch._dynamo.reset()
     set_multi_device_safe_mode(False)
 
 
+# PyTorch's own code warns about itself while torch.compile runs.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*", "ignore::FutureWarning:torch.*")
 @pytest.mark.parametrize(("page", "code"), [*_examples(_MODES), *_examples(_COMPILE), *_examples(_README)])
 def test_an_example_runs(page: Path, code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, str(page), "exec"), {"__name__": "example"})

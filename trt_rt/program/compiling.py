@@ -14,12 +14,9 @@ from trt_rt.compiler import Precision, Profile
 from trt_rt.compiler.onnx_export import DynamicShapes
 from trt_rt.program.partition import Partition
 from trt_rt.program.program import Program
-from trt_rt.program.request import CompileRequest
+from trt_rt.program.request import DEFAULT_MIN_BLOCK_SIZE, CompileRequest
 
 __all__ = ["compile"]
-
-DEFAULT_MIN_BLOCK_SIZE = 3
-"""docs/compile.md says how it was measured."""
 
 
 @overload

@@ -115,7 +115,9 @@ def _line_of_user(error: BaseException) -> str:
     return f'File "{frame.filename}", line {frame.lineno}, in {frame.name}: {frame.line}'
 
 
-def program_graph(program: ExportedProgram, signature: inspect.Signature | None) -> ProgramGraph:
+def program_graph(
+    program: ExportedProgram, signature: inspect.Signature | None, *, owns_buffers: bool = True
+) -> ProgramGraph:
     """Make an exported program functional and turn it into a graph with weights of its own.
 
     Composite operators, such as attention, stay whole.
@@ -126,6 +128,8 @@ def program_graph(program: ExportedProgram, signature: inspect.Signature | None)
         Not changed. It must have example inputs.
     signature : inspect.Signature, optional
         Of the ``forward`` that was exported.
+    owns_buffers : bool
+        Whether the graph gets copies of the buffers that it writes to, or writes to the model's.
 
     Raises
     ------
@@ -148,7 +152,7 @@ def program_graph(program: ExportedProgram, signature: inspect.Signature | None)
     mutated = frozenset(functional.graph_signature.buffers_to_mutate.values())
     graph = GraphModule(module, module.graph)
     graph.graph.set_codegen(CodeGen())
-    _own_state(graph, mutated)
+    _own_state(graph, mutated if owns_buffers else frozenset())
     for node in graph.graph.nodes:
         if node.target is torch.ops.aten.copy_.default:
             node.meta["val"] = node.args[0].meta["val"]  # PyTorch adds these without their value
@@ -166,7 +170,7 @@ def program_graph(program: ExportedProgram, signature: inspect.Signature | None)
 
 
 def _own_state(graph: GraphModule, mutated: frozenset[str]) -> None:
-    """Copy the buffers that the program writes to; share the rest with the model, without gradients."""
+    """Copy the buffers `mutated`; share the rest with the model, without gradients."""
     for name, tensor in [*graph.named_parameters(), *graph.named_buffers()]:
         owner_name, _, attribute = name.rpartition(".")
         owner = graph.get_submodule(owner_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ from trt_rt.program.part_builder import PartBuilder, part_builder
 from trt_rt.program.partition import Partition
 from trt_rt.program.partitioning import Divided, divide
 from trt_rt.program.program import Program
-from trt_rt.program.request import CompileRequest
+from trt_rt.program.request import DEFAULT_MIN_BLOCK_SIZE, CompileRequest
 from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.sizes import limit_sizes_of_results, read_sizes_from_inputs
 from trt_rt.program.steps import Steps, shown_steps
@@ -49,13 +50,16 @@ from trt_rt.program.support import Exclusions, Support
 __all__ = [
     "BuiltProgram",
     "CompileSettings",
+    "CompiledModel",
     "DividedProgram",
     "ModelGraph",
     "assemble_program",
     "build_program",
+    "compile_exported",
     "compile_model",
     "divide_program",
     "model_graph",
+    "settings_of_options",
 ]
 
 
@@ -152,6 +156,7 @@ def model_graph(
     signature: Any = None,
     opt_shapes: Sequence[tuple[int, ...] | None] | None = None,
     profiles: Sequence[Profile] | None = None,
+    owns_buffers: bool = True,
 ) -> ModelGraph:
     """Make an exported program functional, with sizes that are read from its inputs.
 
@@ -165,13 +170,15 @@ def model_graph(
         For each leaf of the example inputs the shape for which engines are tuned. Default: the example's.
     profiles : sequence of Profile, optional
         The user's.
+    owns_buffers : bool
+        Whether the program gets copies of the buffers that it writes to.
 
     Raises
     ------
     CompileError
         The program cannot be made functional, or a profile does not fit it.
     """
-    graph = program_graph(exported, signature)
+    graph = program_graph(exported, signature, owns_buffers=owns_buffers)
     limit_sizes_of_results(graph.module.graph, graph.ranges)
     read_sizes_from_inputs(graph.module.graph, graph.ranges)
     opt_shapes = opt_shapes or [
@@ -284,32 +291,95 @@ def compile_model(request: CompileRequest) -> Program | Partition:
         settings.backend.require(settings.device)
     with shown_steps(request.progress) as steps:
         steps.next("export")
-        exported = _exported(request, settings)
-        graph = model_graph(
-            exported.program,
-            signature=exported.signature,
-            opt_shapes=exported.opt_shapes,
-            profiles=request.profiles,
-        )
+        model = _exported(request, settings)
+        sizes: dict[str, Any] = {
+            "signature": model.signature,
+            "opt_shapes": model.opt_shapes,
+            "profiles": request.profiles,
+        }
         if request.dryrun:
+            graph = model_graph(model.program, **sizes)
             steps.next("divide")
             partition = divide_program(graph, settings).partition
         else:
-            built = assemble_program(graph, _built(graph, settings, request, steps), settings)
-            program = built.load(settings.backend, settings.device)
+            compiled = compile_exported(
+                model.program,
+                settings,
+                cache_dir=request.cache_dir,
+                name=model.name,
+                steps=steps,
+                **sizes,
+            )
             if request.check is not None:
                 steps.next("check")
-                _check(program, graph, built, exported, request.check)
+                _check(compiled, model, request.check)
     if request.dryrun:
         if sys.stdout.isatty():
             sys.stdout.write(f"{partition}\n")
         return partition
-    if not built.plans:
+    if not compiled.built.plans:
         warnings.warn(
-            f"no part of {exported.name} runs in an engine; print(program.partition) has the reasons",
+            f"no part of {model.name} runs in an engine; print(program.partition) has the reasons",
             stacklevel=3,
         )
-    return program
+    return compiled.program
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A program and what it was made from.
+
+    Attributes
+    ----------
+    program : Program
+        Ready to be called.
+    graph : ModelGraph
+        The whole model.
+    built : BuiltProgram
+        Its engines and code.
+    """
+
+    program: Program
+    graph: ModelGraph
+    built: BuiltProgram
+
+
+def compile_exported(
+    exported: ExportedProgram,
+    settings: CompileSettings,
+    *,
+    cache_dir: str | os.PathLike[str] | None,
+    name: str,
+    steps: Steps | None = None,
+    owns_buffers: bool = True,
+    signature: inspect.Signature | None = None,
+    opt_shapes: Sequence[tuple[int, ...] | None] | None = None,
+    profiles: Sequence[Profile] | None = None,
+) -> CompiledModel:
+    """Compile an exported program.
+
+    Parameters
+    ----------
+    exported : torch.export.ExportedProgram
+        The model.
+    settings : CompileSettings
+        Of the compilation.
+    cache_dir : path-like, optional
+        As for `trt_rt.compile`.
+    name : str
+        Of the model, for the cache.
+    steps : Steps, optional
+        Told about each step.
+    owns_buffers : bool
+        Whether the program gets copies of the buffers that it writes to, or writes to the model's.
+    signature, opt_shapes, profiles
+        As for :func:`model_graph`.
+    """
+    graph = model_graph(
+        exported, signature=signature, opt_shapes=opt_shapes, profiles=profiles, owns_buffers=owns_buffers
+    )
+    built = assemble_program(graph, _built(graph, settings, cache_dir, name, steps), settings)
+    return CompiledModel(built.load(settings.backend, settings.device), graph, built)
 
 
 @dataclass(frozen=True)
@@ -371,34 +441,38 @@ def _exported(request: CompileRequest, settings: CompileSettings) -> _Exported:
 
 
 def _built(
-    graph: ModelGraph, settings: CompileSettings, request: CompileRequest, steps: Steps
+    graph: ModelGraph,
+    settings: CompileSettings,
+    cache_dir: str | os.PathLike[str] | None,
+    name: str,
+    steps: Steps | None,
 ) -> CachedProgram:
     """The engines, from the cache or built now."""
-    folder = cache_folder() if request.cache_dir == "auto" else request.cache_dir
+    folder = cache_folder() if cache_dir == "auto" else cache_dir
     if folder is None:
-        steps.next("divide")
         return build_program(divide_program(graph, settings), settings, steps)[0]
     cache = ProgramCache(Path(folder))
     decisive = [graph.ranges.described(), settings.min_block_size, settings.exclusions.described()]
     key = program_key(graph.program, settings.backend, settings.device, settings.options, decisive)
-    steps.next("look into the cache")
     with cache.lock(key):
         found = cache.load(key)
         if found is not None:
             return found
-        steps.next("divide")
         built, is_complete = build_program(divide_program(graph, settings), settings, steps)
         # What the builder refused for want of memory, say, it may build another time.
         if is_complete:
-            cache.store(key, built, model=type(request.model).__name__, backend=settings.backend.name)
+            cache.store(key, built, model=name, backend=settings.backend.name)
         return built
 
 
-def _check(program: Program, graph: ModelGraph, built: BuiltProgram, exported: _Exported, check: str) -> None:
-    differences = differences_from_eager(program, graph.program, built.parts, graph.ranges, exported.module)
+def _check(compiled: CompiledModel, model: _Exported, check: str) -> None:
+    graph = compiled.graph
+    differences = differences_from_eager(
+        compiled.program, graph.program, compiled.built.parts, graph.ranges, model.module
+    )
     if not differences:
         return
-    message = f"the program of {exported.name} is not right: {'; '.join(differences)}"
+    message = f"the program of {model.name} is not right: {'; '.join(differences)}"
     if check == "eager":
         raise CompileError(message)
     warnings.warn(message, stacklevel=4)
@@ -410,14 +484,46 @@ _CHECKS = (None, "eager", "warn")
 def _settings(request: CompileRequest) -> CompileSettings:
     device = model_device(request.model, (request.inputs, request.arg_inputs, request.kwarg_inputs))
     options = _build_options(request.precision, request.build_settings)
+    exclusions = Exclusions.of(request.torch_executed_ops, request.torch_executed_modules, request.model)
     return CompileSettings(
         backend=_choose_backend(request.backend, device),
         device=device,
-        exclusions=Exclusions.of(request.torch_executed_ops, request.torch_executed_modules, request.model),
+        exclusions=exclusions,
         options=options,
         min_block_size=request.min_block_size,
         require_full_compilation=request.require_full_compilation,
     )
+
+
+def settings_of_options(
+    options: Mapping[str, Any], module: torch.nn.Module, examples: Sequence[Any]
+) -> tuple[CompileSettings, Any]:
+    """Return the settings, and the cache's folder, that a dict of parameters of `trt_rt.compile` gives.
+
+    Raises
+    ------
+    CompileError
+        An option is unknown, or is none where there are no example inputs to give.
+    """
+    left = dict(options)
+    device = model_device(module, examples)
+    backend = _choose_backend(left.pop("backend", "auto"), device)
+    backend.require(device)
+    exclusions = Exclusions.of(
+        left.pop("torch_executed_ops", ()), left.pop("torch_executed_modules", ()), None
+    )
+    min_block_size = left.pop("min_block_size", DEFAULT_MIN_BLOCK_SIZE)
+    require_full = left.pop("require_full_compilation", False)
+    cache_dir = left.pop("cache_dir", "auto")
+    settings = CompileSettings(
+        backend=backend,
+        device=device,
+        exclusions=exclusions,
+        options=_build_options("strong", left),
+        min_block_size=min_block_size,
+        require_full_compilation=require_full,
+    )
+    return settings, cache_dir
 
 
 def _build_options(precision: Precision, settings: Mapping[str, Any]) -> BuildOptions:

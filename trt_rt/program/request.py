@@ -11,7 +11,10 @@ from trt_rt.backend import Backend
 from trt_rt.compiler import Precision, Profile
 from trt_rt.compiler.onnx_export import DynamicShapes
 
-__all__ = ["CompileRequest"]
+__all__ = ["DEFAULT_MIN_BLOCK_SIZE", "CompileRequest"]
+
+DEFAULT_MIN_BLOCK_SIZE = 3
+"""docs/compile.md says how it was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

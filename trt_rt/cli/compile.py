@@ -1,0 +1,138 @@
+"""``trt-rt compile MODEL``: how a model is divided into engines and PyTorch operators."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer, print_table
+from trt_rt.cli.model_source import model_options, refuse_exit
+from trt_rt.cli.streams import printable
+from trt_rt.errors import CompileError
+
+if TYPE_CHECKING:
+    from trt_rt.program import Partition
+
+__all__ = ["add"]
+
+_DESCRIPTION = """\
+Prints which operators of a model run in engines, which in PyTorch, and why. The compiled program is kept in
+the cache, where trt_rt.compile finds it; with --dryrun nothing is built.
+
+MODEL is a file that torch.export.save has written (.pt2; only open files that you trust: PyTorch runs code in
+them), or module:callable. The callable takes no arguments and returns the arguments of trt_rt.compile in one
+of these forms:
+
+  (model, inputs)                  a module and a tuple of example inputs
+  (model, inputs, dynamic_shapes)  and its dynamic shapes, as torch.export.export takes them
+  a dict                           arguments of trt_rt.compile by name, "model" among them
+
+The module is looked for in the current folder too. An option of this command overrides the dict.
+"""
+
+
+def add(subparsers: Subparsers) -> None:
+    """Add the command's parser."""
+    summary = "Divide a model into engines and PyTorch operators, and build the engines."
+    parser = add_command(subparsers, "compile", _run, summary)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = f"{parser.description}\n\n{_DESCRIPTION}"
+    parser.add_argument("model", metavar="MODEL", help="a .pt2 file, or module:callable")
+    parser.add_argument("--dryrun", action="store_true", default=None, help="stop before anything is built")
+    parser.add_argument("--backend", help="whose engines run the program (default: the best for the device)")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "bf16", "strong"])
+    parser.add_argument(
+        "--min-block-size",
+        type=positive_integer,
+        metavar="N",
+        help="a part with fewer operators stays in PyTorch",
+    )
+    parser.add_argument(
+        "--torch-executed-ops",
+        action="append",
+        metavar="NAME",
+        help="an operator that PyTorch is to run, such as aten.relu; again for another",
+    )
+    parser.add_argument(
+        "--torch-executed-modules",
+        action="append",
+        metavar="NAME",
+        help="a submodule that PyTorch is to run; again for another",
+    )
+    parser.add_argument("--require-full-compilation", action="store_true", default=None)
+    parser.add_argument("--check", choices=["eager", "warn"], help="compare with eager PyTorch")
+    parser.add_argument("--cache-dir", metavar="FOLDER", help="where the program is kept")
+
+
+_OPTIONS = (
+    "dryrun",
+    "backend",
+    "precision",
+    "min_block_size",
+    "torch_executed_ops",
+    "torch_executed_modules",
+    "require_full_compilation",
+    "check",
+    "cache_dir",
+)
+
+
+def _run(arguments: argparse.Namespace) -> Result:
+    import trt_rt
+
+    given = {name: getattr(arguments, name) for name in _OPTIONS}
+    options = {name: value for name, value in given.items() if value is not None}
+    with refuse_exit(arguments.model):
+        options = _model_options(arguments.model) | options
+        made = trt_rt.compile(options.pop("model"), **options)
+    partition = made if isinstance(made, trt_rt.program.Partition) else made.partition
+    return Result(_as_json(partition), lambda: _print(partition))
+
+
+def _model_options(model: str) -> dict[str, Any]:
+    if not model.endswith(".pt2"):
+        return model_options(model)
+    import torch
+
+    try:
+        return {"model": torch.export.load(model)}
+    except Exception as error:  # whatever PyTorch's reader meets in the file
+        raise CompileError(f"{model!r} is no exported program that can be read: {error}") from error
+
+
+def _as_json(partition: Partition) -> dict[str, Any]:
+    from trt_rt.program import EnginePart
+
+    return {
+        "backend": partition.backend,
+        "engines": len(partition.engines),
+        "steps": [
+            {
+                "engine": step.name,
+                "operators": list(step.operators),
+                "inputs": [_tensor_as_json(tensor) for tensor in step.inputs],
+                "outputs": [_tensor_as_json(tensor) for tensor in step.outputs],
+            }
+            if isinstance(step, EnginePart)
+            else {
+                "operator": step.operator,
+                "reason": step.reason,
+                "source": step.source,
+                "splits": step.splits,
+            }
+            for step in partition.steps
+        ],
+    }
+
+
+def _tensor_as_json(tensor: Any) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "shape": list(tensor.shape),
+    }
+
+
+def _print(partition: Partition) -> None:
+    print(printable(partition.summary()))
+    print_table("Partition", ("runs", "operators", "tensors, or the reason"), partition.rows())
