@@ -77,7 +77,7 @@ cdef class Gate:
     cdef str refusal             # for a thread that comes again; None: it is let in
     cdef list jobs               # run by whoever has the gate, before leaving it
     cdef list followers          # run by whoever had the gate, after leaving it
-    cdef readonly bint is_abandoned  # who had it did not survive a fork
+    cdef public bint is_abandoned  # who had it did not survive a fork
 
     cdef int wait(self) except -1
     cdef int leave_slowly(self) except -1

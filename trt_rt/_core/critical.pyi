@@ -21,8 +21,7 @@ class Gate:
     def __new__(cls, refusal: str | None = None) -> Self: ...
     @property
     def is_mine(self) -> bool: ...
-    @property
-    def is_abandoned(self) -> bool: ...
+    is_abandoned: bool
     def run(
         self,
         function: Callable[_Parameters, _Result],

@@ -2,6 +2,7 @@
 
 cimport cython
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF
 from cpython.pystate cimport PyThreadState, PyThreadState_Get
 from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport uint64_t, uintptr_t
@@ -17,7 +18,9 @@ from trt_rt._core.vectorcall cimport (
     vectorcallfunc,
 )
 
-from trt_rt.errors import ClosedError, InputValueError
+from trt_rt.errors import ClosedError, ExecutionError, InputValueError
+
+cdef Py_ssize_t _FORKED = -2  # for Executor.accepted
 
 
 @cython.final
@@ -62,7 +65,8 @@ cdef class Executor:
     cdef ExecutionContext execution
     cdef SlotTable slots
     cdef CallStream stream
-    cdef Py_ssize_t accepted     # number of arguments; -1 once closed, so that closing costs no test
+    # Number of arguments; -1 once closed, _FORKED in a forked child, so that neither costs a test.
+    cdef Py_ssize_t accepted
     cdef uint64_t calls
     cdef uint64_t past_captures  # by graphs that were switched off since
     cdef uint64_t past_replays
@@ -427,10 +431,28 @@ cdef class Executor:
         finally:
             self.release()
 
+    def after_fork(self):
+        """Make this usable in a forked child, which has no other threads; on CUDA refuse calls.
+
+        An executor of CUDA is kept for ever: nothing of CUDA can be destroyed in the child.
+        """
+        if self.stream.on_cuda:
+            if self.accepted != _FORKED:
+                self.accepted = _FORKED
+                Py_INCREF(self)
+        elif self.gate.is_abandoned:  # in the middle of a call
+            self.gate.is_abandoned = False
+            self.configuration = None
+            self.drop_graphs()
+            self.execution.drop()
+            self.forget()
+            self.inputs.records.clear()
+            self.inputs.temporaries.clear()
+
     @property
     def closed(self):
         """Whether `close` was called."""
-        return self.accepted < 0
+        return self.accepted == -1
 
     @property
     def context(self):
@@ -469,6 +491,12 @@ cdef class Executor:
 
     cdef int _refuse_count(self, Py_ssize_t count) except -1:
         name = self.execution.engine_name
+        if self.accepted == _FORKED:
+            raise ExecutionError(
+                f"engine {name!r} was loaded before this process was forked, and CUDA cannot be used "
+                "in a forked child. Start the process with the method 'spawn' or 'forkserver', and load the "
+                "engine there."
+            )
         if self.accepted < 0:
             raise ClosedError(f"engine {name!r} was closed; load it again to run it.")
         expected = ", ".join([str(tensor) for tensor in self.slots.inputs]) or "none"

@@ -25,7 +25,7 @@ from trt_rt.engine.handle import EngineHandle
 from trt_rt.engine.output_shapes import OutputShape, OutputShapes
 from trt_rt.engine.placement import current_device, resolve_device
 from trt_rt.engine.plan_hash import check_sha256
-from trt_rt.errors import PlanError
+from trt_rt.errors import ExecutionError, PlanError
 
 __all__ = ["Engine"]
 
@@ -51,6 +51,7 @@ class Engine:
         self._name = name
         self._backend = backend
         self._device = device
+        self._process = os.getpid()
         self._users = ContextUsers()
         self._data_dependent_outputs: tuple[str, ...] | None = None
         with current_device(device):
@@ -590,4 +591,10 @@ class Engine:
         return executor
 
     def _open_engine(self) -> Any:
+        if self._device.type == "cuda" and os.getpid() != self._process:
+            raise ExecutionError(
+                f"engine {self._name!r} was loaded before this process was forked, and CUDA cannot be used "
+                "in a forked child. Start the process with the method 'spawn' or 'forkserver', and load the "
+                "engine there."
+            )
         return self._handle.engine

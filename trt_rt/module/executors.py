@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -37,6 +38,14 @@ def _set_default_cuda_graphs(enabled: bool) -> None:
     with ExitStack() as refreshing:  # refreshes all of them, and raises what any has raised
         for executors in _live:
             refreshing.callback(executors.refresh)
+
+
+def _after_fork_in_child() -> None:
+    for executors in _live:
+        executors.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def default_cuda_graphs() -> bool:
@@ -194,6 +203,13 @@ class ModuleExecutors:
 
         self._state.update(changed)
         self.refresh()
+
+    def after_fork(self) -> None:
+        """Make the executors usable in a forked child; those of CUDA refuse calls there."""
+        for executor in self._made:
+            executor.after_fork()
+            if self.engine.device.type == "cpu":
+                self._configure(executor)
 
     def counts(self) -> dict[str, int]:
         """How often what has happened, in all executors together."""
