@@ -25,6 +25,10 @@ from trt_rt.reference.weights import WeightStore
 
 __all__ = ["InferredShapes", "infer_shapes"]
 
+_LARGEST_INFERRED = 2**63 - 1
+"""Bytes. Inference allocates nothing. A tensor that the machine cannot hold is refused where it is allocated:
+an output by the caller, with an out-of-memory error, and every other tensor when its layer runs."""
+
 _LARGEST_ON_HOST = 256 << 20
 """Bytes of a tensor that is computed from shape tensors."""
 
@@ -170,7 +174,7 @@ def _result(step: Step, operands: dict[int, Any]) -> Any:
             # The layer is about to run on real values, for every new set of shapes.
             dry_run(step, operands, _LARGEST_ON_HOST)
         result = step.call(operands, META)
-        check_tensors(result)
+        check_tensors(result, _LARGEST_INFERRED)
         return result
     except NotImplementedError:
         # PyTorch cannot infer the result of this operator without running it.
