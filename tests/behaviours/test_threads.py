@@ -156,6 +156,59 @@ def test_closing_meanwhile(make):
     assert engine.closed
 
 
+def test_closing_while_everything_changes(make):
+    """Threads call, switch modes and stream weights meanwhile: nothing but ClosedError comes out."""
+    case = make("streaming")
+    engine = case.engine()
+    module = trt_rt.TRTModule(engine)
+    working = threading.Barrier(_THREADS)
+    inputs = case.example(3)
+    expected = case.expected(*inputs)
+
+    def call() -> None:
+        case.assert_right(module(*inputs), expected)
+
+    def pre_allocate() -> None:
+        with trt_rt.enable_pre_allocated_outputs(module):
+            module(*inputs)
+
+    def resources() -> None:
+        with trt_rt.use_dynamically_allocated_resources(module):
+            module(*inputs)
+
+    def stream() -> None:
+        with trt_rt.weight_streaming(module) as streaming:
+            streaming.device_budget = 1
+            module(*inputs)
+
+    def without_contexts() -> None:
+        engine.run_without_contexts(lambda _: None)
+
+    def bind() -> None:
+        module.bind(*inputs)()
+
+    def new_module() -> None:
+        trt_rt.TRTModule(engine)(*inputs)
+
+    def until_closed(job: Callable[[], None]) -> Callable[[], None]:
+        def repeat() -> None:
+            with _own_stream(case), contextlib.suppress(trt_rt.ClosedError):
+                job()
+                working.wait(_SECONDS_UNTIL_DEADLOCK)
+                while True:
+                    job()
+
+        return repeat
+
+    def close() -> None:
+        working.wait(_SECONDS_UNTIL_DEADLOCK)
+        engine.close()
+
+    jobs = [call, pre_allocate, resources, stream, without_contexts, bind, new_module]
+    _run_at_once(close, *[until_closed(jobs[n % len(jobs)]) for n in range(_THREADS - 1)])
+    assert engine.closed
+
+
 def test_a_call_from_within_a_call(make):
     """A log handler that calls the module whose call is logging gets an error, not a deadlock."""
     case = make("fails")
