@@ -157,7 +157,7 @@ def test_a_name_is_looked_for_in_the_folder_of_the_variable(libraries: Path, bac
 
 REFUSED = {
     "none": "takes no plugins from",
-    "other": "is no plugin library",
+    "other": "is not a plugin library",
     "text": "does not load",
     # Called by TensorRT, which resolves symbols lazily, this one would end the process.
     "unresolved": "undefined symbol: of_another_library",
@@ -182,7 +182,7 @@ def test_a_plugin_of_the_same_name_is_refused(libraries: Path, backend: str) -> 
     load_plugins(f"{folder}/libone.so", backend=backend)
     print(refused(f"{folder}/libagain.so"))
     """
-    assert "is registered already" in run(code, libraries, backend)
+    assert "is already registered" in run(code, libraries, backend)
 
 
 def test_a_file_or_name_that_is_nowhere(libraries: Path, backend: str) -> None:

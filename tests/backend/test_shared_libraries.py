@@ -121,7 +121,7 @@ def test_a_variable_that_names_no_folder(tmp_path: Path) -> None:
     lines = run(code, TRT_RT_TENSORRT_LIBDIR=str(tmp_path / "no")).splitlines()
     rtx = next(line for line in lines if line.startswith("tensorrt_rtx"))
     if trt_rt.backends()["tensorrt_rtx"].installed:
-        assert f"TRT_RT_TENSORRT_LIBDIR names '{tmp_path / 'no'}', which is no folder" in rtx
+        assert f"TRT_RT_TENSORRT_LIBDIR names '{tmp_path / 'no'}', which is not a folder" in rtx
     assert next(line for line in lines if line.startswith("reference")).startswith("reference True")
 
 

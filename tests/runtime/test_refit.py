@@ -436,7 +436,7 @@ def test_an_engine_that_cannot_be_serialized_is_not_touched(
     module: TRTModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference.ICudaEngine, "serialize", lambda self: None)
-    with pytest.raises(BackendError, match="'net': reference made no plan"):
+    with pytest.raises(BackendError, match="'net': reference did not serialize it"):
         refit(module, network(1).state_dict())
     check(module, 0)
 

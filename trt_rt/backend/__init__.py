@@ -1,7 +1,7 @@
-"""The five TensorRTs that people have, behind one interface.
+"""Backends: the five kinds of TensorRT behind one interface.
 
-`load` gives a `Backend` by name, `choose_backend` the one for a plan, and `first` the first that serves some
-other purpose. `backends` says which of them this machine has, and what each can do here.
+`load` returns a `Backend` by name, `choose_backend` the one for a plan, and `first` the first one without an
+objection. `backends` returns the state of every backend on this machine.
 """
 
 from trt_rt.backend.adapter import Backend

@@ -1,6 +1,7 @@
-"""One backend: a module that honours TensorRT's Python API.
+"""The base class of all backends: a Python module with TensorRT's API.
 
-What is the same in every TensorRT is here; what differs is in the subclass of each, in a file of its own.
+This file has the code that is the same for every TensorRT. Each backend has a subclass with its differences,
+in a file of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from trt_rt.errors import BackendError, ExecutionError, PlanError
 
 __all__ = ["Backend"]
 
-# By TensorRT's name of the member, since the numbers differ between versions.
+# By the name of TensorRT's enum member, because its number differs between versions.
 _DTYPES = {
     "FLOAT": torch.float32,
     "HALF": torch.float16,
@@ -37,31 +38,31 @@ _DTYPES = {
 
 
 class Backend:
-    """A TensorRT, by whatever name it is installed.
+    """One TensorRT: its Python module, its log and its libraries.
 
     Parameters
     ----------
     name : str
-        For messages; one of `trt_rt.backend.NAMES`, or any for a module of one's own.
+        The name in messages: one of `trt_rt.backend.NAMES`, or any name for a user's own module.
     api : module
-        A module that honours TensorRT's Python API: ``Runtime``, ``ILogger``, the enums.
+        A module with TensorRT's Python API: ``Runtime``, ``ILogger``, the enums.
     runs_on_cpu : bool, optional
-        Whether its engines can run with no GPU.
+        Whether its engines can run without a GPU.
 
     Attributes
     ----------
     title : str
-        What people call it.
+        The backend's name in sentences.
     builds_without_gpu : bool
-        Whether its builder needs no GPU.
+        Whether its builder works without a GPU.
     modules : tuple of str
-        Names under which it is imported, the first that is installed counting.
+        The names of its Python module; the first one that is installed is imported.
     libraries : tuple of str
         Its shared libraries, without ``lib`` and ``.so``, in the order in which they are loaded.
     library_packages : tuple of str
-        Python packages that carry them.
+        Python packages that contain the libraries.
     how_to_install : str
-        A sentence.
+        A sentence for messages.
     """
 
     title: ClassVar[str] = "this module"
@@ -83,54 +84,56 @@ class Backend:
 
     @property
     def logger(self) -> Any:
-        """The ``ILogger`` for whatever of the backend is given one."""
+        """The ``ILogger`` of the backend's ``Runtime``, ``Builder`` and other objects."""
         return self.log.ilogger
 
     @property
     def version(self) -> str:
-        """Of the module."""
+        """The version of the Python module."""
         return str(self.api.__version__)
 
     @property
     def release(self) -> tuple[int, ...]:
-        """Major, minor and patch of what runs the engines: the library, else the module."""
+        """Major, minor and patch of the library, or of the module if there is no library."""
         if self.library is not None:
             return self.library.version
         return tuple(int(number) for number in re.findall(r"\d+", self.version)[:3])
 
     @property
     def has_builder(self) -> bool:
-        """Whether it can make plans, on a machine that fits."""
+        """Whether the backend has a builder. The builder may need a GPU."""
         return hasattr(self.api, "Builder") or hasattr(self.api, "build")
 
     def check_library(self) -> None:
-        """Make sure that the library is not older than the bindings, which would call what it lacks.
+        """Refuse a library that is older than the bindings, which would call functions that it lacks.
 
         Raises
         ------
         BackendError
-            If it is.
+            The library is older.
         """
         bindings = tuple(int(number) for number in re.findall(r"\d+", self.version)[:3])
         if self.library is not None and self.library.version < bindings:
             raise BackendError(
-                f"backend {self.name!r}: the bindings are of version {self.version}, and the library that "
-                f"they found is the older {_dotted(self.library.version)} ({self.library.path}). Install "
+                f"backend {self.name!r}: the bindings have version {self.version}, but the library that they "
+                f"found has the older version {_dotted(self.library.version)} ({self.library.path}). Install "
                 "both in the same version."
             )
 
     def plan_device(self, plan: memoryview) -> str | None:
-        """The kind of device that a plan was built for, ``cpu`` or ``cuda``; None if it does not matter."""
+        """Return the kind of device that a plan was built for, ``cpu`` or ``cuda``; None if any will do."""
         return None
 
     def require(self, device: torch.device) -> None:
-        """Make sure that engines can run on `device`.
+        """Refuse a device on which the backend's engines cannot run.
+
+        Call this before `runtime`: without a driver TensorRT returns an object whose first use ends the
+        process.
 
         Raises
         ------
         BackendError
-            If not. Found out before a Runtime is made, because with no driver TensorRT returns an object
-            whose first use ends the process.
+            Engines cannot run on `device`.
         """
         if device.type == "cpu" and self.runs_on_cpu:
             return
@@ -150,16 +153,16 @@ class Backend:
             raise BackendError(f"backend {self.name!r} cannot run engines on {device}: {unsupported}")
 
     def why_not_on(self, compute_capability: tuple[int, int]) -> str:
-        """Why engines do not run on GPUs of that compute capability, in a sentence; "" if they do."""
+        """Return a sentence that says why engines do not run on a compute capability; "" if they do."""
         return ""
 
     def runtime(self) -> Any:
-        """A new ``Runtime``, which lets no plan run code of its own in this process. Only after `require`.
+        """Return a new ``Runtime``, which refuses plans with host code. Call `require` first.
 
         Raises
         ------
         BackendError
-            If TensorRT makes none.
+            TensorRT made no ``Runtime``.
         """
         runtime = self.api.Runtime(self.logger)
         if runtime is None:
@@ -167,22 +170,22 @@ class Backend:
         return runtime
 
     def why_not_run(self, kind: PlanKind) -> str:
-        """Why plans of a kind and version do not run here, and what to do, in sentences; "" if they may.
+        """Return why a kind of plan does not run here and what to do, in sentences; "" if it may run.
 
         Parameters
         ----------
         kind : PlanKind
-            What the plan's first bytes say.
+            The kind and version, from the plan's first bytes.
         """
         return ""
 
     def deserialize(self, runtime: Any, plan: Any, name: str) -> Any:
-        """An ``ICudaEngine`` from a plan (any object with the buffer protocol).
+        """Return an ``ICudaEngine`` from a plan (any object with the buffer protocol).
 
         Raises
         ------
         PlanError
-            If the backend refuses the plan; with its own last message.
+            The backend refuses the plan. The error has the backend's last message.
         """
         try:
             engine = runtime.deserialize_cuda_engine(plan)
@@ -203,7 +206,7 @@ class Backend:
         return f"It says: {message}" if message else "It logged no reason."
 
     def _advise(self, plan: Any, *, host_code_allowed: bool) -> str:
-        """What the plan is, what it met here and what may help; TensorRT's own messages do not say."""
+        """Return sentences about the plan, this machine and possible remedies; TensorRT gives none."""
         kind = identify_plan(memoryview(plan).cast("B"))
         if not kind.backends or self.runs_on_cpu:
             return ""
@@ -212,8 +215,8 @@ class Backend:
             major, minor = torch.cuda.get_device_capability()
             here += f" and {torch.cuda.get_device_name()} (compute capability {major}.{minor})"
         advice = (
-            f" It is {kind.description}; here are {here}. Build it with this version for this GPU, or load "
-            "it where it was built."
+            f" The plan is {kind.description}; this machine has {here}. Build the plan with this version for "
+            "this GPU, or load it where it was built."
         )
         if not host_code_allowed and "tensorrt" in kind.backends:
             advice += (
@@ -223,26 +226,26 @@ class Backend:
         return advice
 
     def serialize(self, engine: Any, name: str) -> bytes:
-        """An engine's plan.
+        """Return an engine's plan.
 
         Raises
         ------
         BackendError
-            If TensorRT makes none.
+            TensorRT made no plan.
         """
         self.log.take_error()
         plan = engine.serialize()
         if plan is None:
-            raise BackendError(f"engine {name!r}: {self.name} made no plan of it. {self._says()}")
+            raise BackendError(f"engine {name!r}: {self.name} did not serialize it. {self._says()}")
         return bytes(plan)
 
     def require_runtime_settings(self) -> None:
-        """Raise unless this TensorRT has the settings of `RuntimeSettings`.
+        """Refuse a TensorRT without the settings of `RuntimeSettings`.
 
         Raises
         ------
         BackendError
-            It has none.
+            This TensorRT has no such settings.
         """
         if not has_runtime_settings(self.api):
             raise BackendError(
@@ -254,23 +257,23 @@ class Backend:
     def create_context(
         self, engine: Any, name: str, *, user_managed: bool = False, config: Any = None
     ) -> Any:
-        """A new ``IExecutionContext``.
+        """Return a new ``IExecutionContext``.
 
         Parameters
         ----------
         engine : ICudaEngine
-            Whose.
+            The engine of the context.
         name : str
-            For messages.
+            The engine's name in messages.
         user_managed : bool, optional
-            It runs in scratch memory of `set_device_memory` only.
+            Whether the context gets its scratch memory only from `set_device_memory`.
         config : IRuntimeConfig, optional
-            The settings that it runs with. Default: TensorRT's.
+            The settings that the context runs with. Default: TensorRT's own.
 
         Raises
         ------
         BackendError
-            If TensorRT makes none, mostly for lack of memory.
+            TensorRT made no context, usually for lack of memory.
         """
         if config is not None:
             if user_managed:
@@ -288,19 +291,19 @@ class Backend:
         return context
 
     def refitter(self, engine: Any, name: str) -> EngineRefitter:
-        """What gives an engine new weights.
+        """Return an object that gives an engine new weights.
 
         Parameters
         ----------
         engine : ICudaEngine
-            Whose weights change.
+            The engine that gets new weights.
         name : str
-            For messages.
+            The engine's name in messages.
 
         Raises
         ------
         BackendError
-            If the engine was not built to be refitted, or TensorRT makes none.
+            The engine was not built to be refitted, or TensorRT made no ``Refitter``.
         """
         if not engine.refittable:
             raise BackendError(
@@ -310,41 +313,41 @@ class Backend:
         self.log.take_error()
         try:
             refitter = self.api.Refitter(engine, self.logger)
-        except (AttributeError, TypeError):  # the bindings' way of saying that TensorRT gave none
+        except (AttributeError, TypeError):  # raised by the bindings if TensorRT makes none
             raise BackendError(
                 f"engine {name!r}: {self.name} {self.version} made no Refitter. {self._says()}"
             ) from None
         return EngineRefitter(self.api, refitter, _DTYPES, self.log.take_error)
 
     def set_weight_streaming_budget(self, engine: Any, budget: int, name: str) -> None:
-        """Let `budget` bytes of an engine's streamable weights stay on the device; it must have no contexts.
+        """Set how many bytes of streamable weights stay on the device. The engine must have no contexts.
 
         Raises
         ------
         ExecutionError
-            If TensorRT refuses.
+            TensorRT refuses the budget.
         """
         self.log.take_error()
         engine.weight_streaming_budget_v2 = budget
-        # The bindings drop what TensorRT returned.
+        # The bindings drop the return value of TensorRT's setter.
         in_force = engine.weight_streaming_budget_v2
         if in_force != budget:
             raise ExecutionError(
-                f"engine {name!r} keeps its weight streaming budget of {in_force} bytes; {budget} were asked "
-                f"for. {self._says()}"
+                f"engine {name!r}: TensorRT refuses a weight streaming budget of {budget} bytes and keeps "
+                f"{in_force} bytes. {self._says()}"
             )
 
     def device_memory_size(self, engine: Any) -> int:
-        """Bytes of scratch memory that a context needs, whatever its shapes."""
+        """Return the bytes of scratch memory that a context needs for the largest shapes."""
         return int(engine.device_memory_size_v2)
 
     def set_device_memory(self, context: Any, address: int, size: int) -> None:
-        """Let a context of the user-managed kind run in `size` bytes at `address`.
+        """Give a user-managed context `size` bytes of scratch memory at `address`.
 
         Raises
         ------
         ExecutionError
-            If TensorRT logs that it refuses; the call itself returns nothing.
+            TensorRT logs a refusal; its function returns nothing.
         """
         self.log.take_error()
         context.set_device_memory(address, size)
@@ -355,12 +358,12 @@ class Backend:
             )
 
     def io_tensors(self, engine: Any) -> tuple[IOTensor, ...]:
-        """The engine's I/O tensors, in its order.
+        """Return the engine's I/O tensors, in the engine's order.
 
         Raises
         ------
         PlanError
-            If one has a dtype or a memory layout that no PyTorch tensor has.
+            A tensor has a dtype or a memory layout that no PyTorch tensor has.
         """
         return tuple(self._io_tensor(engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
 
@@ -370,13 +373,14 @@ class Backend:
         member = engine.get_tensor_dtype(name).name
         if member not in _DTYPES:
             raise PlanError(
-                f"I/O tensor {name!r} is {member}, which PyTorch has no dtype for that DLPack can name."
+                f"I/O tensor {name!r} has TensorRT's dtype {member}, but PyTorch has no such dtype that "
+                "DLPack can describe. Build the engine with other input and output dtypes."
             )
         tensor_format = self.tensor_format(engine, name)
         if tensor_format not in ("LINEAR", "DLA_LINEAR"):
             raise PlanError(
-                f"I/O tensor {name!r} has TensorRT's memory layout {tensor_format}; PyTorch's tensors are "
-                "LINEAR. Build the engine with linear inputs and outputs."
+                f"I/O tensor {name!r} has TensorRT's memory layout {tensor_format}, but PyTorch's tensors "
+                "are LINEAR. Build the engine with linear inputs and outputs."
             )
         return IOTensor(
             name=name,
@@ -390,14 +394,14 @@ class Backend:
         )
 
     def tensor_format(self, engine: Any, name: str) -> str:
-        """An I/O tensor's memory layout, as TensorRT names it."""
+        """Return TensorRT's name of an I/O tensor's memory layout."""
         return str(engine.get_tensor_format(name).name)
 
     def _profiles(self, engine: Any, name: str, is_host: bool) -> tuple[ProfileRange, ...]:
         ranges = []
         for index in range(engine.num_optimization_profiles):
             if is_host:
-                # Its docstring calls the arguments (name, profile_index); they are the other way round.
+                # TensorRT's docstring gives the arguments in the wrong order: (name, profile_index).
                 limits = engine.get_tensor_profile_values(index, name)
             else:
                 limits = engine.get_tensor_profile_shape(name, index)
@@ -410,23 +414,23 @@ class Backend:
         return (lookup(name) or None) if lookup else None
 
     def inspect(self, engine: Any) -> str:
-        """TensorRT's engine inspector: layers, as JSON text.
+        """Return the layers of an engine as JSON text, from TensorRT's engine inspector.
 
         Raises
         ------
         BackendError
-            If the backend has none (the lean and dispatch runtimes).
+            The backend has no inspector (the lean and dispatch runtimes).
         """
         inspector = engine.create_engine_inspector()
         return str(inspector.get_engine_information(self.api.LayerInformationFormat.JSON))
 
     def plugin_registry(self) -> Any:
-        """The ``IPluginRegistry``.
+        """Return the ``IPluginRegistry``.
 
         Raises
         ------
         BackendError
-            If the backend has none.
+            The backend has no registry.
         """
         registry = getattr(self.api, "get_plugin_registry", lambda: None)()
         if registry is None:

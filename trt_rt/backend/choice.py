@@ -1,4 +1,4 @@
-"""Which backend to use: the first that serves, and the one for a plan, without touching a Runtime."""
+"""Chooses a backend, for a plan or for another purpose, without making a Runtime."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Choice", "choose_backend", "first"]
 
 @dataclass(frozen=True)
 class Choice:
-    """What `first` has found.
+    """The result of `first`.
 
     Attributes
     ----------
     name : str or None
-        The backend; None if none serves.
+        The chosen backend, or None if there is an objection to every backend.
     passed_over : dict of str to str
-        Why each backend before it does not serve, in the order of preference.
+        The objection to each backend before the chosen one, in the order of preference.
     missing : frozenset of str
-        Those of `passed_over` that could not even be asked: mostly, they are not installed.
+        The backends of `passed_over` that could not be loaded, usually because they are not installed.
     """
 
     name: str | None
@@ -33,13 +33,13 @@ class Choice:
 
 
 def first(why_not: Callable[[str], str], names: Iterable[str] = NAMES) -> Choice:
-    """Return the first backend to which there is no objection.
+    """Return the first backend without an objection.
 
     Parameters
     ----------
     why_not : callable
-        ``why_not(name)`` returns a sentence that says why a backend does not serve, or "" if it does. It may
-        raise BackendError, as `load` does, which counts as the backend being missing.
+        ``why_not(name)`` returns an objection to a backend as a sentence, or "". It may raise BackendError,
+        as `load` does; the backend then counts as missing.
     names : iterable of str, optional
         Backends in the order of preference. Default: all of them.
 
@@ -62,16 +62,16 @@ def first(why_not: Callable[[str], str], names: Iterable[str] = NAMES) -> Choice
 
 
 def choose_backend(plan: memoryview, backend: str | Backend, name: str) -> Backend:
-    """The backend for a plan.
+    """Return the backend for a plan.
 
     Parameters
     ----------
     plan : memoryview
-        All of it, as bytes.
+        The whole plan, as bytes.
     backend : str or Backend
-        A name, "auto", or a backend of one's own, which may have kinds of plans that trt_rt does not know.
+        A name, "auto", or the user's own backend, which may run kinds of plans that trt_rt does not know.
     name : str
-        The engine's, for messages.
+        The engine's name in messages.
 
     Returns
     -------
@@ -80,10 +80,9 @@ def choose_backend(plan: memoryview, backend: str | Backend, name: str) -> Backe
     Raises
     ------
     PlanError
-        If the plan is empty, truncated, of a kind that is not the backend's, or of a version that it does not
-        run.
+        The plan is empty or truncated, or the backend does not run its kind or version.
     BackendError
-        If the backend is missing; with "auto", if all that could run the plan are.
+        The backend is missing. With "auto": every backend that could run the plan is missing.
     """
     try:
         kind = identify_plan(plan)
@@ -128,6 +127,6 @@ def _best(kind: PlanKind, name: str) -> Backend:
     if unfit:
         raise PlanError(f"engine {name!r} is {kind.description}; {' '.join(unfit)}")
     raise BackendError(
-        f"engine {name!r} is {kind.description}, and none of its backends is here: "
+        f"engine {name!r} is {kind.description}, and no backend that runs it is installed: "
         f"{' '.join(choice.passed_over.values())}"
     )

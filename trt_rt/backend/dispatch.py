@@ -1,4 +1,4 @@
-"""TensorRT's dispatch runtime: loads the lean runtime that a version-compatible plan brings."""
+"""TensorRT's dispatch runtime, which loads the lean runtime inside a version-compatible plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["DispatchRuntime"]
 
 
 class DispatchRuntime(LeanRuntime):
-    """``tensorrt_dispatch``. It runs nothing unless host code is allowed: the plan brings its runtime."""
+    """The backend ``tensorrt_dispatch``. The plan has the runtime, so host code must be allowed."""
 
     title = "TensorRT's dispatch runtime"
     modules = ("tensorrt_dispatch_bindings", "tensorrt_dispatch")

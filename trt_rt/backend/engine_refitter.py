@@ -1,4 +1,4 @@
-"""TensorRT's ``Refitter`` in terms of PyTorch's tensors."""
+"""TensorRT's ``Refitter``, for weights that are PyTorch tensors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["EngineRefitter"]
 
 
 class EngineRefitter:
-    """Gives one engine new weights.
+    """New weights for one engine.
 
     Parameters
     ----------
     api : module
-        The backend's.
+        The backend's Python module.
     refitter : Refitter
-        TensorRT's own, of the engine.
+        TensorRT's refitter of the engine.
     dtypes : mapping
-        PyTorch's dtypes by the name of TensorRT's.
+        PyTorch's dtypes, by the names of TensorRT's dtypes.
     take_error : callable
         Returns TensorRT's last error message, or "", and forgets it.
     """
@@ -36,22 +36,22 @@ class EngineRefitter:
         self._refitter = refitter
         self._dtypes = dtypes
         self._take_error = take_error
-        self._set: list[torch.Tensor] = []  # TensorRT reads their memory when it refits
+        self._set: list[torch.Tensor] = []  # kept alive: TensorRT reads them in `refit`
 
     @property
     def names(self) -> list[str]:
-        """Of the weights that can be changed."""
+        """The names of the weights that can be changed."""
         return list(self._refitter.get_all_weights())
 
     def prototype(self, name: str) -> tuple[torch.dtype | None, int, str]:
-        """What a weight was built of.
+        """Return the dtype and size that a weight was built with.
 
         Returns
         -------
         dtype : torch.dtype or None
-            None if PyTorch has none for it.
+            PyTorch's dtype; None if PyTorch has no such dtype.
         count : int
-            Elements; TensorRT does not tell their shape.
+            The number of elements. TensorRT does not report the shape.
         type_name : str
             TensorRT's name of the dtype.
         """
@@ -60,7 +60,7 @@ class EngineRefitter:
         return self._dtypes.get(type_name), int(prototype.size), type_name
 
     def set(self, name: str, value: torch.Tensor) -> bool:
-        """Set a contiguous tensor, on the CPU or the engine's device, as a weight; False if it is refused."""
+        """Set a weight from a contiguous tensor on the CPU or the engine's device; False if it is refused."""
         api = self._api
         location = api.TensorLocation.DEVICE if value.is_cuda else api.TensorLocation.HOST
         member = self._refitter.get_weights_prototype(name).dtype
@@ -71,15 +71,15 @@ class EngineRefitter:
 
     @property
     def missing(self) -> list[str]:
-        """Names of weights that must be set too, because TensorRT has combined them with those that are."""
+        """The names of weights that must be set too, because TensorRT combined them with set weights."""
         return list(self._refitter.get_missing_weights())
 
     def refit(self) -> bool:
-        """Give the engine what was set; False if TensorRT could not, and then some may have changed."""
+        """Apply the weights that were set. False: TensorRT failed, and some weights may have changed."""
         self._take_error()
         return self._refitter.refit_cuda_engine() is True
 
     def last_error(self) -> str:
-        """TensorRT's last message, as the end of a sentence."""
+        """Return TensorRT's last error message as a sentence."""
         message = self._take_error()
         return f"TensorRT says: {message}" if message else "TensorRT logged no reason."

@@ -1,4 +1,4 @@
-"""Refuses packages that a free-threaded Python (PEP 703) cannot import."""
+"""A check for packages that a free-threaded Python (PEP 703) cannot import."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 def refuse_extensions_for_a_gil(modules: tuple[str, ...]) -> None:
     """Refuse packages whose compiled modules are for a Python with a GIL.
 
-    Importing them ends the process, and pip installs them: NVIDIA tags its wheels ``cp314-none``, which
-    fits cp314t too. What is compiled for free threading never calls ``_Py_Dealloc``; with a GIL Py_DECREF
-    does.
+    pip installs such packages into a free-threaded Python, because NVIDIA tags its wheels ``cp314-none``,
+    which fits cp314t too. Importing one ends the process. A module compiled for a GIL calls ``_Py_Dealloc``,
+    from Py_DECREF. A module compiled for free threading never does.
 
     Parameters
     ----------
     modules : tuple of str
-        Names of packages; those that are not installed are passed over.
+        Names of packages. Packages that are not installed are ignored.
 
     Raises
     ------
     BackendError
-        Naming the file. Never where there is a GIL.
+        A module is compiled for a GIL and this Python has none. The message names the file.
     """
     if not _IS_FREE_THREADED:
         return

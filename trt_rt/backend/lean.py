@@ -1,4 +1,4 @@
-"""TensorRT's lean runtime: runs version-compatible plans, builds nothing."""
+"""TensorRT's lean runtime, which runs version-compatible plans and builds nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["LeanRuntime"]
 
 
 class LeanRuntime(TensorRT):
-    """``tensorrt_lean``. Its bindings have no inspector and lack some of the types that they return."""
+    """The backend ``tensorrt_lean``. Its bindings lack the inspector and some types that they return."""
 
     title = "TensorRT's lean runtime"
     modules: ClassVar[tuple[str, ...]] = ("tensorrt_lean_bindings", "tensorrt_lean")
@@ -19,11 +19,11 @@ class LeanRuntime(TensorRT):
     how_to_install = "pip install 'trt_rt[lean]'."
 
     def tensor_format(self, engine: Any, name: str) -> str:
-        """LINEAR, or the description of another layout; the bindings lack the enum and cannot name it."""
+        """Return "LINEAR", or TensorRT's description of another layout; the bindings lack the enum."""
         description = str(engine.get_tensor_format_desc(name))
         words = description.lower().replace("-", " ")
         return "LINEAR" if words.startswith("row major") and "vectorized" not in words else description
 
     def inspect(self, engine: Any) -> NoReturn:
-        """Raise BackendError: there is no inspector."""
+        """Raise BackendError, because the lean runtime has no inspector."""
         raise BackendError(f"{self.name} {self.version} has no engine inspector.")

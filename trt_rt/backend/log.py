@@ -1,4 +1,4 @@
-"""TensorRT's log, handed to Python's logging."""
+"""TensorRT's log, forwarded to Python's logging."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["TensorRTLog"]
 
 logger = logging.getLogger("trt_rt.tensorrt")
-logger.addHandler(logging.NullHandler())  # a program that configures no logging sees nothing printed
+logger.addHandler(logging.NullHandler())  # prints nothing in programs that configure no logging
 
 _LEVELS = {
     "INTERNAL_ERROR": logging.CRITICAL,
@@ -24,18 +24,18 @@ _LEVELS = {
 
 
 class TensorRTLog:
-    """One backend's log: forwards to the logger ``trt_rt.tensorrt`` and remembers the last error.
+    """One backend's log, which forwards to the logger ``trt_rt.tensorrt`` and keeps the last error.
 
     Parameters
     ----------
     api : module
-        A module that honours TensorRT's Python API.
+        A module with TensorRT's Python API.
 
     Attributes
     ----------
     ilogger : ILogger
-        What the backend's ``Runtime`` and ``Builder`` are given. TensorRT keeps a raw pointer to it and
-        wants a single one per process, so it lives as long as the backend.
+        The logger for the backend's ``Runtime`` and ``Builder``. TensorRT keeps a raw pointer to it and
+        expects one logger per process, so it lives as long as the backend.
     """
 
     def __init__(self, api: ModuleType) -> None:
@@ -48,7 +48,7 @@ class TensorRTLog:
         logger.log(level, "%s", message)
 
     def take_error(self) -> str:
-        """The last error that TensorRT logged on this thread, or ""; forgotten once taken."""
+        """Return the last error that TensorRT logged on this thread, or "", and forget it."""
         return self._last_error.pop(threading.get_ident(), "")
 
 
@@ -57,7 +57,7 @@ def _make_ilogger(api: Any, log: Callable[[int, str], None]) -> Any:
 
     class Logger(api.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
-            # pybind11 wants its own initialiser called by name.
+            # pybind11 requires an explicit call of its initialiser.
             api.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:

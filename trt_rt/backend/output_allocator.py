@@ -1,4 +1,4 @@
-"""Outputs that TensorRT allocates, because their size is known during the run only."""
+"""Outputs that TensorRT allocates because their size is known only during the run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["output_allocator_class"]
 
 @cache
 def output_allocator_class(api: ModuleType) -> type:
-    """The output allocator over PyTorch's caching allocator, for one backend.
+    """Return one backend's class of output allocators over PyTorch's caching allocator.
 
     Parameters
     ----------
     api : module
-        A module that honours TensorRT's Python API.
+        A module with TensorRT's Python API.
 
     Returns
     -------
@@ -32,10 +32,10 @@ def output_allocator_class(api: ModuleType) -> type:
     base: Any = api.IOutputAllocator
 
     class OutputAllocator(base):  # type: ignore[misc]
-        """Gives TensorRT the memory of one output, and the caller the tensor.
+        """Memory for one output, which becomes the tensor that the caller gets.
 
-        TensorRT asks for bytes. What it gets is exactly that, from PyTorch's caching allocator on the
-        current stream, and becomes the tensor's storage: nothing is copied or cut to hand it over.
+        TensorRT asks for a number of bytes. It gets exactly these from PyTorch's caching allocator, on the
+        current stream. They become the tensor's storage, so nothing is copied or cut off.
         """
 
         def __init__(self, tensor: IOTensor, device: torch.device) -> None:
@@ -46,26 +46,26 @@ def output_allocator_class(api: ModuleType) -> type:
             self.start()
 
         def start(self) -> None:
-            """Forget the last run."""
+            """Forget the last run, before a new one."""
             self.error: BaseException | None = None
             self._buffer: torch.Tensor | None = None
             self._shape: tuple[int, ...] | None = None
 
         def take(self) -> torch.Tensor:
-            """The output of the run that ended; the caller owns it from now on."""
+            """Return the output of the last run, and leave it to the caller."""
             buffer, shape = self._buffer, self._shape
             self.start()
             if shape is None:
                 raise ExecutionError(
-                    f"TensorRT claims to have run, but gave no shape for output {self._name!r}."
+                    f"TensorRT reports a successful run, but gave no shape for output {self._name!r}."
                 )
             with plain_pytorch():
                 if 0 in shape:
                     return torch.empty(shape, dtype=self._dtype, device=self._device)
                 if buffer is None:
                     raise ExecutionError(
-                        f"TensorRT claims to have run, but asked for no memory for output {self._name!r} of "
-                        f"shape {list(shape)}."
+                        "TensorRT reports a successful run, but asked for no memory for output "
+                        f"{self._name!r} of shape {list(shape)}."
                     )
                 tensor = torch.empty(0, dtype=self._dtype, device=self._device)
                 return tensor.set_(  # type: ignore[call-overload, no-any-return]
@@ -73,11 +73,11 @@ def output_allocator_class(api: ModuleType) -> type:
                 )
 
         def reallocate_output(self, tensor_name: str, memory: int, size: int, alignment: int) -> int:
-            """TensorRT's request for `size` bytes; 0 refuses."""
+            """Return the address of `size` bytes, which TensorRT asks for; 0 is a refusal."""
             try:
                 with plain_pytorch():
                     self._buffer = torch.empty(max(size, 1), dtype=torch.uint8, device=self._device)
-            except BaseException as error:  # must not travel through TensorRT; the executor raises it
+            except BaseException as error:  # must not travel through TensorRT's C++; the executor raises it
                 self.error = error
                 return 0
             return self._buffer.data_ptr()
@@ -85,11 +85,11 @@ def output_allocator_class(api: ModuleType) -> type:
         def reallocate_output_async(
             self, tensor_name: str, memory: int, size: int, alignment: int, stream: int
         ) -> int:
-            """As `reallocate_output`. `stream` follows the caller's, for which PyTorch allocates."""
+            """Do the same as `reallocate_output`. `stream` follows the caller's stream, which PyTorch uses."""
             return self.reallocate_output(tensor_name, memory, size, alignment)
 
         def notify_shape(self, tensor_name: str, shape: Any) -> None:
-            """TensorRT's word on the output's dimensions."""
+            """Take the output's dimensions, which TensorRT reports."""
             self._shape = tuple(shape)
 
     return OutputAllocator

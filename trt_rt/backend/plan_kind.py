@@ -1,4 +1,4 @@
-"""What a plan's first bytes tell about it."""
+"""A plan's kind and version, from its first bytes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _REFERENCE_HEADER = struct.Struct("<8sI")
 
 @dataclass(frozen=True)
 class PlanKind:
-    """Which TensorRT a plan was built by.
+    """The kind and version of a plan.
 
     Attributes
     ----------
     backends : tuple of str
-        Backends that can run such a plan, the preferred first; empty for an unknown kind.
+        Backends that can run such a plan, the preferred one first; empty for an unknown kind.
     description : str
-        In words, for messages.
+        The kind in words, for messages.
     version : tuple of int
-        Of the builder, four numbers; empty where the first bytes do not tell. Of a reference plan, the
-        version of its format.
+        The builder's version as four numbers; empty if the first bytes do not tell it. For a reference plan,
+        the version of its format.
     """
 
     backends: tuple[str, ...]
@@ -40,7 +40,7 @@ class PlanKind:
 
     @property
     def version_text(self) -> str:
-        """The version with dots, or ""."""
+        """The version with dots, or "" if it is unknown."""
         return ".".join(str(number) for number in self.version)
 
 
@@ -50,24 +50,24 @@ def identify_plan(plan: bytes | memoryview) -> PlanKind:
     Parameters
     ----------
     plan : bytes or memoryview
-        All of it.
+        The whole plan.
 
     Returns
     -------
     PlanKind
-        With no backends if the first bytes are none that trt_rt knows.
+        A kind without backends if trt_rt does not know the first bytes.
 
     Raises
     ------
     PlanError
-        If the plan is empty or truncated.
+        The plan is empty or truncated.
 
     Notes
     -----
-    ``ftrt``, serialization version 0 and the place of the version (four bytes at offset 24) are what NVIDIA's
-    trtexec reads for ``--getPlanVersionOnly``. ``vtrt``, the same places, and the plan's length (eight
-    bytes at offset 16) were seen in plans of TensorRT-RTX 1.7.1; whether plans of TensorRT have a length
-    there is not known, so theirs is not looked at.
+    For ``--getPlanVersionOnly``, NVIDIA's trtexec reads ``ftrt``, serialization version 0, and the builder's
+    version in four bytes at offset 24. Plans of TensorRT-RTX 1.7.1 were seen to have ``vtrt``, the same
+    offsets, and the plan's length in eight bytes at offset 16. It is not known whether plans of TensorRT have
+    a length there, so trt_rt does not read it.
     """
     head = bytes(plan[:64])
     if not head:
@@ -79,7 +79,7 @@ def identify_plan(plan: bytes | memoryview) -> PlanKind:
         version, length = _read_header(head, "a TensorRT-RTX plan")
         if len(plan) < length:
             raise PlanError(
-                f"the plan is a TensorRT-RTX plan that says it has {length:,} bytes, and has {len(plan):,}: "
+                f"the plan is a TensorRT-RTX plan of {length:,} bytes, but has only {len(plan):,}: "
                 "it is truncated. Check that the file was written and copied completely."
             )
         return _kind(("tensorrt_rtx",), "a TensorRT-RTX plan", version)
@@ -90,7 +90,7 @@ def identify_plan(plan: bytes | memoryview) -> PlanKind:
 
 
 def _read_header(head: bytes, what: str) -> tuple[tuple[int, ...], int]:
-    """Version and length; the version is () where the header is of a layout that is not known."""
+    """Return version and length; the version is () if the header has an unknown layout."""
     if len(head) < _HEADER.size:
         raise PlanError(
             f"the plan begins like {what} and has only {len(head)} bytes: it is truncated. Check that the "

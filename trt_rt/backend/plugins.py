@@ -1,4 +1,4 @@
-"""Plugins: operators of one's own, in shared libraries."""
+"""Plugins: a user's own operators, in shared libraries."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from trt_rt.errors import BackendError
 __all__ = ["TENSORRT_PLUGINS", "Plugin", "load_plugins"]
 
 TENSORRT_PLUGINS = "nvinfer_plugin"
-"""Name of TensorRT's own plugins."""
+"""The name of the library of TensorRT's own plugins."""
 
 _ENTRY_POINTS = ("getCreators", "getPluginCreators")
-"""What TensorRT calls in a plugin library: since version 10, and before."""
+"""The functions that TensorRT calls in a plugin library: since version 10, and before."""
 
 _loaded: dict[tuple[str, str], tuple[Plugin, ...]] = {}
 _keep_open: list[ctypes.CDLL] = []
@@ -33,7 +33,7 @@ class Plugin(NamedTuple):
     Attributes
     ----------
     name, version, namespace : str
-        As its creator has them; a plan finds it again by all three.
+        The creator's values. A plan finds the plugin by all three.
     """
 
     name: str
@@ -44,9 +44,10 @@ class Plugin(NamedTuple):
 def load_plugins(
     path_or_name: str | os.PathLike[str], *, backend: str | Backend = "auto"
 ) -> tuple[Plugin, ...]:
-    """Make the plugins of a library known to a backend, for its builder and for plans that use them.
+    """Register the plugins of a library with a backend, for its builder and for plans that use them.
 
-    They stay for the life of the process. A library that was loaded already is not loaded again.
+    The plugins stay until the process ends. A library that is already loaded is not loaded again. Loading a
+    library runs its code, so load only files that you trust.
 
     Parameters
     ----------
@@ -55,20 +56,21 @@ def load_plugins(
         ``TRT_RT_TENSORRT_LIBDIR`` and then by the system's loader; or "nvinfer_plugin" for TensorRT's own
         plugins.
     backend : str or Backend, optional
-        Whose registry. Default: the first installed of `trt_rt.backends` that is not the reference backend.
+        The backend that gets the plugins. Default: the first installed backend of `trt_rt.backends`, except
+        the reference backend.
 
     Returns
     -------
     tuple of Plugin
-        Those that the library brought. With "nvinfer_plugin", all that are registered then.
+        The plugins of the library. With "nvinfer_plugin": all plugins that are registered afterwards.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        There is no such file.
     BackendError
-        If the backend is missing or has no plugins, the library does not load (it runs code as it does: load
-        only what you trust), it has no plugins, or one of the same name is there already.
+        The backend is missing or has no plugins. The library does not load or has no plugins. A plugin of the
+        same name is already registered.
     """
     chosen = _choose_backend(backend)
     registry = chosen.plugin_registry()
@@ -99,7 +101,7 @@ def _choose_backend(backend: str | Backend) -> Backend:
 
 
 def _why_not(name: str) -> str:
-    load(name)  # raises BackendError where it is missing
+    load(name)  # raises BackendError if the backend is missing
     return ""
 
 
@@ -116,7 +118,7 @@ def _initialize_own(backend: Backend, registry: Any) -> tuple[Plugin, ...]:
 
 
 def _find(library: str) -> str:
-    """An absolute path, or a file name for the system's loader."""
+    """Return an absolute path, or a file name for the system's loader."""
     path = Path(library)
     if path.is_file():
         return str(path.resolve())
@@ -132,15 +134,15 @@ def _load(path: str, backend: Backend, registry: Any) -> tuple[Plugin, ...]:
     has_entry_point = any(hasattr(opened, name) for name in _ENTRY_POINTS)
     if has_entry_point and registry.load_library(path) is None:
         raise BackendError(
-            f"{backend.name} takes no plugins from {path!r}: it has none, or one of the same name, version "
-            f"and namespace is registered already. {_reason(backend)}"
+            f"{backend.name} takes no plugins from {path!r}: the library has none, or a plugin of the same "
+            f"name, version and namespace is already registered. {_reason(backend)}"
         )
     new = tuple(plugin for plugin in _registered(registry) if plugin not in before)
     if not new:
         raise BackendError(
-            f"{path!r} is no plugin library for {backend.name}: it has no function {_ENTRY_POINTS[0]}, and "
-            "it registered nothing when it was loaded. A library that registers its plugins itself must be "
-            f"linked with the library of this backend ({_own_library(backend)})."
+            f"{path!r} is not a plugin library for {backend.name}: it has no function {_ENTRY_POINTS[0]}, "
+            "and loading it registered no plugin. A library that registers its plugins itself must be linked "
+            f"with the library of this backend ({_own_library(backend)})."
         )
     _keep_open.append(opened)
     return new
@@ -149,18 +151,19 @@ def _load(path: str, backend: Backend, registry: Any) -> tuple[Plugin, ...]:
 def _open(path: str, backend: Backend) -> ctypes.CDLL:
     """Load a library with every symbol resolved.
 
-    TensorRT resolves them lazily: one that is missing would end the process when it is first called, and
-    here it is an exception. A library that registers its plugins itself does so here. Never with RTLD_GLOBAL:
-    every plugin library exports the same names, and the next would call the functions of this one.
+    TensorRT resolves symbols lazily, so a missing symbol would end the process at its first call. Here it is
+    an exception. Loading also runs the code of a library that registers its plugins itself. The library is
+    not loaded with RTLD_GLOBAL: every plugin library exports the same names, so the next library would call
+    functions of this one.
     """
     try:
         return ctypes.CDLL(path, mode=os.RTLD_NOW | ctypes.RTLD_LOCAL)
     except OSError as error:
         raise BackendError(
             f"the plugin library {path!r} does not load: {error}. Check that it was built for this machine, "
-            f"that the libraries that it needs are found, and that it is linked with that of {backend.name} "
-            f"({_own_library(backend)}). A name is looked for in {LIBRARY_FOLDERS} and where the system's "
-            "loader looks."
+            "that the libraries it needs are found, and that it is linked with the library of "
+            f"{backend.name} ({_own_library(backend)}). trt_rt looks for a name in "
+            f"{LIBRARY_FOLDERS} and where the system's loader looks."
         ) from error
 
 

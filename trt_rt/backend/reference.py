@@ -1,4 +1,4 @@
-"""trt_rt's own backend: TensorRT's Python API executed by PyTorch."""
+"""The reference backend, which executes TensorRT's Python API with PyTorch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Reference"]
 
 
 class Reference(Backend):
-    """``reference``: needs nothing but PyTorch, and runs on the CPU too."""
+    """The backend ``reference``, which needs only PyTorch and runs on the CPU too."""
 
     title = "trt_rt's reference backend"
     modules = ("trt_rt.reference",)
@@ -21,7 +21,7 @@ class Reference(Backend):
         super().__init__(name, api, runs_on_cpu=True)
 
     def plan_device(self, plan: memoryview) -> str | None:
-        """What the plan says; None for one that cannot be read, of which loading it tells more."""
+        """Return the plan's device. None for an unreadable plan: loading it gives the reason."""
         try:
             return unpack_plan(plan)[0].device
         except PlanError:

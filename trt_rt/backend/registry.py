@@ -28,27 +28,27 @@ _ADAPTERS: dict[str, type[TensorRT | TensorRTRTX | Reference]] = {
 }
 
 NAMES = tuple(_ADAPTERS)
-"""All backends, in the order of preference."""
+"""The names of all backends, in the order of preference."""
 
 BUILDERS = ("tensorrt", "tensorrt_rtx", "reference")
-"""Backends that can build, in the order of preference; the lean and dispatch runtimes only run plans."""
+"""The backends that can build, in the order of preference. The lean and dispatch runtimes only run plans."""
 
 _loaded: dict[str, Backend] = {}
 _gate = Gate()
 
 
 def load(name: str) -> Backend:
-    """The backend of that name, imported on first use.
+    """Return the backend of a name, imported on first use.
 
     Parameters
     ----------
     name : {"tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx", "reference"}
-        As in `NAMES`.
+        One of `NAMES`.
 
     Raises
     ------
     BackendError
-        If there is no backend of that name, it is not installed, or its libraries do not load.
+        There is no backend of that name, it is not installed, or its libraries do not load.
     """
     if name not in NAMES:
         raise BackendError(f"there is no backend {name!r}; there are {', '.join(NAMES)}, and 'auto'.")
@@ -75,7 +75,7 @@ def _import(name: str) -> ModuleType:
             module = importlib.import_module(candidate)
         except BackendError as error:
             raise BackendError(f"backend {name!r}: {error}") from None
-        except Exception as error:  # the PyPI placeholder and broken installs raise anything
+        except Exception as error:  # PyPI's placeholder and broken installs raise any type
             problem = _explain_import_error(candidate, error)
             continue
         if hasattr(module, "Runtime"):

@@ -1,4 +1,4 @@
-"""TensorRT for RTX: builds anywhere, runs on RTX GPUs."""
+"""TensorRT for RTX, which builds anywhere and runs on RTX GPUs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["TensorRTRTX"]
 
 
 class TensorRTRTX(Backend):
-    """The backend ``tensorrt_rtx``; its bindings and its libraries are in two packages."""
+    """The backend ``tensorrt_rtx``. Its bindings and its libraries are in two packages."""
 
     title = "TensorRT-RTX"
     modules = ("tensorrt_rtx_bindings", "tensorrt_rtx")
@@ -18,7 +18,7 @@ class TensorRTRTX(Backend):
     how_to_install = "pip install 'trt_rt[rtx]'."
 
     def why_not_on(self, compute_capability: tuple[int, int]) -> str:
-        """Data-centre GPUs; on an H100 the library says so itself when it deserializes."""
+        """Object to data-centre GPUs. On an H100 the library itself refuses to deserialize."""
         if compute_capability not in ((9, 0), (10, 0)):
             return ""
         major, minor = compute_capability
@@ -28,7 +28,7 @@ class TensorRTRTX(Backend):
         )
 
     def why_not_run(self, kind: PlanKind) -> str:
-        """A plan of another release: NVIDIA documents that they are not compatible, in either direction."""
+        """Object to plans of another release, older or newer; NVIDIA documents that they are incompatible."""
         if not kind.version or kind.version[:3] == self.release:
             return ""
         release = ".".join(str(number) for number in self.release)

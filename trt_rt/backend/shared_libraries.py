@@ -1,11 +1,12 @@
-"""Where the shared libraries of a TensorRT are found, and how they are loaded.
+"""Finds and loads the shared libraries of a TensorRT.
 
-They are looked for in the folders of ``TRT_RT_TENSORRT_LIBDIR``, then in the Python packages that carry them,
-and else left to the system's loader (``LD_LIBRARY_PATH``, ``ldconfig``), when the bindings ask for them.
+trt_rt looks for them in the folders of ``TRT_RT_TENSORRT_LIBDIR``, then in the Python packages that contain
+them. It leaves the others to the system's loader (``LD_LIBRARY_PATH``, ``ldconfig``), when the bindings ask
+for them.
 
-The libraries of different TensorRTs define the same symbols, so none may be loaded with RTLD_GLOBAL: a second
-one in the process would bind to the first one's functions and crash. (Seen with TensorRT-RTX 1.7.1 loaded so
-before the bindings of TensorRT 10.16.1.)
+The libraries of different TensorRTs define the same symbols, so none may be loaded with RTLD_GLOBAL. A second
+library in the process would bind to functions of the first and crash. (Seen with the bindings of TensorRT
+10.16.1, after TensorRT-RTX 1.7.1 was loaded with RTLD_GLOBAL.)
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ __all__ = [
 ]
 
 LIBRARY_FOLDERS = "TRT_RT_TENSORRT_LIBDIR"
-"""Environment variable: folders to look into first, with ":" between them."""
+"""The environment variable with the folders to search first, separated by ":"."""
 
 _keep_open: dict[Path, ctypes.CDLL] = {}
 
 
 @dataclass(frozen=True)
 class LoadedLibrary:
-    """The library that a module of bindings got from the loader.
+    """The library that a module of bindings uses.
 
     Attributes
     ----------
     path : str
-        Its file.
+        The library's file.
     version : tuple of int
-        Major, minor and patch, as the library itself says.
+        Major, minor and patch, which the library itself reports.
     """
 
     path: str
@@ -59,17 +60,17 @@ def load_libraries(names: Sequence[str], packages: Sequence[str]) -> None:
     Parameters
     ----------
     names : sequence of str
-        Without ``lib`` and ``.so``; each needs those before it.
+        Names without ``lib`` and ``.so``. Each library may need the ones before it.
     packages : sequence of str
-        Python packages that may carry them. They are not imported here: an
-        import may load libraries in any order, and hide that one does not load.
+        Python packages that may contain the libraries. They are not imported here, because an import may load
+        libraries in any order and hide failures.
 
     Raises
     ------
     BackendError
-        If `TRT_RT_TENSORRT_LIBDIR` names no folder.
+        `TRT_RT_TENSORRT_LIBDIR` names something that is not a folder.
     OSError
-        If a library that was found does not load.
+        A library was found but does not load.
     """
     if not names:
         return
@@ -81,19 +82,19 @@ def load_libraries(names: Sequence[str], packages: Sequence[str]) -> None:
 
 
 def library_folders() -> list[Path]:
-    """The folders of `TRT_RT_TENSORRT_LIBDIR`.
+    """Return the folders of `TRT_RT_TENSORRT_LIBDIR`.
 
     Raises
     ------
     BackendError
-        If one is no folder.
+        It names something that is not a folder.
     """
     folders = [Path(folder) for folder in os.environ.get(LIBRARY_FOLDERS, "").split(os.pathsep) if folder]
     for folder in folders:
         if not folder.is_dir():
             raise BackendError(
-                f"{LIBRARY_FOLDERS} names {str(folder)!r}, which is no folder. Set it to the folder that has "
-                "the libraries of TensorRT, or unset it."
+                f"{LIBRARY_FOLDERS} names {str(folder)!r}, which is not a folder. Set it to the folder that "
+                "has the libraries of TensorRT, or unset it."
             )
     return folders
 
@@ -106,20 +107,20 @@ def _package_folders(packages: Sequence[str]) -> Iterator[Path]:
 
 
 def find_library(name: str, folders: Sequence[Path]) -> Path | None:
-    """The file of a library in the first folder that has it.
+    """Return the file of a library in the first folder that has it.
 
     Parameters
     ----------
     name : str
-        Without ``lib`` and ``.so``.
+        The name without ``lib`` and ``.so``.
     folders : sequence of Path
-        Where to look.
+        The folders to search.
 
     Returns
     -------
     Path or None
-        Links resolved. Of several versions in one folder that which bears the name that programs ask for
-        (``libX.so.10``), else the newest.
+        The file, with links resolved. If a folder has several versions: the newest with the kind of name that
+        programs ask for (``libX.so.10``), or else the newest of all.
     """
     for folder in folders:
         named = re.compile(rf"lib{re.escape(name)}\.so((?:\.\d+)*)")
@@ -135,12 +136,12 @@ def _version_numbers(suffix: str) -> tuple[int, ...]:
 
 
 def loaded_by(bindings: Any) -> LoadedLibrary | None:
-    """The library behind a module of bindings.
+    """Return the library that a module of bindings uses.
 
     Parameters
     ----------
     bindings : module
-        An imported one.
+        An imported module.
 
     Returns
     -------
@@ -150,7 +151,7 @@ def loaded_by(bindings: Any) -> LoadedLibrary | None:
     extension = sys.modules.get(getattr(bindings.ILogger, "__module__", ""))
     if extension is None or not str(getattr(extension, "__file__", "")).endswith(".so"):
         return None
-    # Looked up from the extension, a symbol is found where its own calls go, whatever else is loaded.
+    # A lookup from the extension finds the function that the extension itself calls.
     try:
         function = ctypes.CDLL(extension.__file__).getInferLibVersion
     except AttributeError:

@@ -1,4 +1,4 @@
-"""Which backends this machine has, and what each can do here."""
+"""The state of every backend on this machine."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ __all__ = ["BackendStatus", "backends"]
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """What one backend can do on this machine.
+    """The state of one backend on this machine.
 
     Attributes
     ----------
     name : str
-        As `Engine.from_bytes` takes it.
+        The name that `Engine.from_bytes` takes.
     installed : bool
-        Whether it imports.
+        Whether the backend can be imported.
     version : str or None
-        Of the installed one.
+        The installed version.
     can_build, can_run : bool
-        On this machine, as it is.
+        Whether the backend can build and run plans on this machine now.
     reason : str
-        If it cannot run, why not, in a sentence; if it runs but cannot build, why that. Else empty.
+        A sentence that says why the backend cannot run plans, or else why it cannot build them. Empty if it
+        can do both.
     library : str or None
-        The file of its shared library; None for the reference backend, and where it is not installed.
+        The file of the shared library. None for the reference backend, and for one that is not installed.
     """
 
     name: str
@@ -44,13 +45,17 @@ class BackendStatus:
 
 
 def backends() -> dict[str, BackendStatus]:
-    """Look at every backend.
+    """Return the state of every backend.
 
     Returns
     -------
     dict of str to BackendStatus
-        All five, in the order of preference. Imports those that are installed, but never makes a Runtime:
-        with no driver the first use of one ends the process.
+        The five backends in the order of preference.
+
+    Notes
+    -----
+    This imports the installed backends, but never makes a ``Runtime``. Without a driver the first use of a
+    ``Runtime`` ends the process.
     """
     return {name: _status(name) for name in NAMES}
 
@@ -64,7 +69,7 @@ def _status(name: str) -> BackendStatus:
     why_not_run = _why_not_run(backend)
     reason = why_not_run
     if not reason and not can_build:
-        reason = "It runs plans and builds none: build with 'tensorrt' on another machine."
+        reason = "It runs plans but cannot build them. Build with 'tensorrt' on another machine."
     library = backend.library.path if backend.library else None
     return BackendStatus(name, True, backend.version, can_build, not why_not_run, reason, library)
 

@@ -1,4 +1,4 @@
-"""The full TensorRT: builds and runs."""
+"""The full TensorRT, which builds and runs plans."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["TensorRT"]
 
 
 class TensorRT(Backend):
-    """``tensorrt``, from TensorRT 10."""
+    """The backend ``tensorrt``, since TensorRT 10."""
 
     title = "TensorRT"
     builds_without_gpu = False
     modules: ClassVar[tuple[str, ...]] = ("tensorrt", "tensorrt_bindings")
-    # Only the folders that TRT_RT_TENSORRT_LIBDIR names: the bindings load those of their own package.
+    # From the folders of TRT_RT_TENSORRT_LIBDIR only: the bindings load the libraries of their own package.
     libraries: ClassVar[tuple[str, ...]] = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
     how_to_install = (
         "Its packages come from NVIDIA's own index: pip install --extra-index-url https://pypi.nvidia.com "
@@ -24,7 +24,7 @@ class TensorRT(Backend):
     )
 
     def why_not_run(self, kind: PlanKind) -> str:
-        """A plan of a newer version; TensorRT's documentation: they "do not work with older runtimes"."""
+        """Object to plans of a newer version, which "do not work with older runtimes" (TensorRT's guide)."""
         if kind.version[:3] <= self.release:
             return ""
         release = ".".join(str(number) for number in self.release)
