@@ -85,7 +85,7 @@ def output_allocator_class(api: ModuleType) -> type:
         def reallocate_output_async(
             self, tensor_name: str, memory: int, size: int, alignment: int, stream: int
         ) -> int:
-            """Do the same as `reallocate_output`. `stream` follows the caller's stream, which PyTorch uses."""
+            """Do the same as `reallocate_output`. `stream` runs after the caller's stream, PyTorch's."""
             return self.reallocate_output(tensor_name, memory, size, alignment)
 
         def notify_shape(self, tensor_name: str, shape: Any) -> None:
