@@ -90,7 +90,7 @@ class TestKinds:
             Engine.from_bytes(TENSORRT_PLAN[:length])
 
     def test_a_length_that_no_file_has(self) -> None:
-        with pytest.raises(PlanError, match=r"18,446,744,073,709,551,615 bytes, and has 64"):
+        with pytest.raises(PlanError, match=r"18,446,744,073,709,551,615 bytes, but has only 64"):
             Engine.from_bytes(plan_of(b"vtrt", 1, 7, 1, 116, length=2**64 - 1))
 
 
@@ -189,7 +189,7 @@ class TestRefusals:
             "It says: I do not like it",
             "a TensorRT plan of version 10.3.0.26",
             "TensorRT's lean runtime 10.16.1",
-            "Build it with this version for this GPU",
+            "Build the plan with this version for this GPU",
             "engine_host_code_allowed=True",
         ):
             assert part in str(error.value)
@@ -250,7 +250,7 @@ class TestDifferences:
         backend = TensorRT("tensorrt", bindings("10.16.1.11"))
         backend.library = Library()
         with pytest.raises(
-            BackendError, match=r"10\.16\.1\.11.* older 10\.13\.3 \(/opt/libnvinfer\.so\.10\)"
+            BackendError, match=r"10\.16\.1\.11.* older version 10\.13\.3 \(/opt/libnvinfer\.so\.10\)"
         ):
             backend.check_library()
         backend.api.__version__ = "10.13.3.9"
