@@ -10,6 +10,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import trt_rt
@@ -53,13 +54,14 @@ class Calls:
             self._failing = None
         assert self._refused, f"{method} was not called, so nothing was tested"
 
-    def make(self, name: str, method: Any, arguments: tuple[Any, ...]) -> Any:
+    def make(self, name: str, method: Any, *arguments: Any) -> Any:
         """Note a call, and make or refuse it."""
         self.made.append((name, arguments))
         if name != self._failing:
             return method(*arguments)
         self._refused += 1
         if self._error is not None:
+            del method  # the traceback would keep it, and the context with it
             raise self._error
         return _REFUSALS.get(name, False)
 
@@ -71,13 +73,8 @@ class _RecordedContext:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._context, name)
-        if not callable(value):
-            return value
-
-        def method(*arguments: Any) -> Any:
-            return self._calls.make(name, value, arguments)
-
-        return method
+        # No closure: the traceback of an error would keep that, and the context with it.
+        return partial(self._calls.make, name, value) if callable(value) else value
 
 
 def recorded(backend: trt_rt.Backend) -> tuple[trt_rt.Backend, Calls]:

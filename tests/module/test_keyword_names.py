@@ -21,8 +21,11 @@ def module(*names: str) -> TRTModule:
 @pytest.mark.parametrize(
     "names", [("self", "args"), ("inputs", "self"), ("kwargs", "self"), ("module", "names")]
 )
-def test_any_name(names: tuple[str, str]) -> None:
+@pytest.mark.parametrize("hooked", [False, True], ids=["direct", "through hooks"])
+def test_any_name(names: tuple[str, str], hooked: bool) -> None:
     called = module(*names)
+    if hooked:
+        called.register_forward_hook(lambda *_: None)
     a, b = torch.randn(2), torch.randn(2)
     out = torch.empty(2)
     torch.testing.assert_close(called(**{names[0]: a, names[1]: b}), a - b)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 
 from tests.reference import plans
 from trt_rt import TRTModule
+
+ROUNDS = 2000
 
 
 @pytest.fixture
@@ -64,3 +67,40 @@ def test_a_forward_that_a_class_gets_later(x: torch.Tensor) -> None:
     Late.forward = lambda self, *inputs: "late"  # type: ignore[method-assign]
     other = Late(plans.affine())
     assert other(x) == "late"
+
+
+def _memory_of(rounds: int, module: TRTModule) -> int:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(rounds):
+            module.forward = print  # type: ignore[method-assign, assignment]
+            del module.forward
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+def test_replacing_forward_again_and_again_keeps_no_memory(module: TRTModule, x: torch.Tensor) -> None:
+    _memory_of(10, module)
+    assert _memory_of(ROUNDS, module) < ROUNDS, "less than a byte for each time"
+    torch.testing.assert_close(module(x), eager(x))
+
+
+def test_replacing_hooks_again_and_again_keeps_no_memory(module: TRTModule, x: torch.Tensor) -> None:
+    """Code of PyTorch's replaces the dicts of hooks as a whole."""
+
+    def replace(rounds: int) -> None:
+        for _ in range(rounds):
+            module._forward_hooks = type(module._forward_hooks)()
+
+    replace(10)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        replace(ROUNDS)
+        assert tracemalloc.get_traced_memory()[0] - before < ROUNDS
+    finally:
+        tracemalloc.stop()
+    module.register_forward_hook(lambda *_: "hooked")
+    assert module(x) == "hooked"

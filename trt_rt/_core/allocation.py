@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from trt_rt._core.dynamo import hide_from_dynamo
+
 __all__ = ["empty_function"]
 
 Empty = Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], torch.Tensor]
@@ -43,3 +45,6 @@ def empty_function(device: torch.device) -> Empty:
         return torch.empty_strided(sizes, strides, dtype=dtype, device=device)
 
     return empty
+
+
+hide_from_dynamo(globals())

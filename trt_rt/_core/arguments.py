@@ -14,11 +14,19 @@ from typing import Any, NoReturn
 import torch
 from torch.utils.dlpack import from_dlpack
 
+from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.errors import InputTypeError, InputValueError
 
-__all__ = ["as_plain_tensor", "choose_profile", "contiguous_copy", "describe", "refuse_kind"]
+__all__ = [
+    "as_plain_tensor",
+    "choose_profile",
+    "contiguous_copy",
+    "describe",
+    "refuse_kind",
+    "refuse_to_write",
+]
 
 _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
@@ -165,6 +173,32 @@ def refuse_kind(value: Any, target: IOTensor, device: torch.device) -> NoReturn:
     raise InputValueError(f"{_names(target)}: {describe(value)} has no memory that an engine could use.")
 
 
+def refuse_to_write(value: torch.Tensor, target: IOTensor) -> None:
+    """Raise for an output tensor that PyTorch's own operators would refuse to write into.
+
+    Raises
+    ------
+    InputValueError
+        If the tensor is a negative view; requires grad, in grad mode; or is an inference tensor, outside
+        inference mode.
+    """
+    if value.is_neg():
+        raise InputValueError(
+            f"{_names(target)}: out= is a view whose elements are still to be negated, so the result would "
+            "have the other sign. Pass a tensor that is not."
+        )
+    if value.requires_grad and torch.is_grad_enabled():
+        raise InputValueError(
+            f"{_names(target)}: out= requires grad, and an engine has no derivative. Pass out.detach(), or "
+            "call under torch.no_grad()."
+        )
+    if value.is_inference() and not torch.is_inference_mode_enabled():
+        raise InputValueError(
+            f"{_names(target)}: out= is an inference tensor, which can be written in inference mode only. "
+            "Pass a clone of it, or call under torch.inference_mode()."
+        )
+
+
 def choose_profile(
     inputs: Sequence[IOTensor],
     shapes: Sequence[tuple[int, ...]],
@@ -236,3 +270,6 @@ def _no_profile(ranges: Sequence[tuple[IOTensor, tuple[int, ...]]], count: int) 
             )
     got = ", ".join(f"{tensor.name!r} {list(sizes)}" for tensor, sizes in ranges)
     return f"no single one of the {count} optimization profiles admits these inputs together: {got}."
+
+
+hide_from_dynamo(globals())

@@ -41,6 +41,7 @@ cdef class BoundCall:
     cdef readonly tuple inputs   # kept alive, with `results`: their addresses are what is bound
     cdef object owners           # of the memory of `results`: ``set_`` on one lets go of it
     cdef tuple results           # one per output; None where TensorRT allocates
+    cdef tuple overwritten       # every tensor that a call writes into
     cdef readonly object outputs  # what a call returns; None if TensorRT allocates an output
     cdef uintptr_t* addresses    # inputs, then outputs
     cdef EngineGraph graph       # of this call, or None
@@ -150,6 +151,7 @@ cdef class BoundCalls:
         cdef Py_ssize_t index
         call.owners = result
         call.results = self._views(result, is_fresh)
+        call.overwritten = self._overwritten_by(call)
         if not self.inputs.record.is_data_dependent:
             call.outputs = call.results[0] if self.slots.output_count == 1 else call.results
         call.record = self.inputs.record
@@ -170,12 +172,22 @@ cdef class BoundCalls:
             for index, value in enumerate(values)
         ])
 
+    cdef tuple _overwritten_by(self, BoundCall call):
+        cdef Py_ssize_t output
+        tensors = [value for value in call.results if value is not None]
+        for output in range(self.slots.output_count):
+            if self.outputs.aliased[output] >= 0:
+                state = call.inputs[self.outputs.aliased[output]]
+                if state is not call.results[output]:
+                    tensors.append(state)
+        return tuple(tensors)
+
     cdef int refuse_copies(self, tuple args) except -1:
         """Refuse to bind an input that was copied when it was taken."""
         cdef Py_ssize_t index
         for index in range(self.slots.input_count):
             tensor = self.slots.inputs[index]
-            if self.slots.at[index].last_object == NULL and not tensor.is_shape_tensor:
+            if self.slots.at[index].is_copied and not tensor.is_shape_tensor:
                 raise InputValueError(
                     f"input {tensor} cannot be bound: {describe(args[index])} would have to be copied, and "
                     "the copy would not see what is written into the tensor later. Bind a contiguous "
@@ -193,7 +205,6 @@ cdef class BoundCalls:
             self.inputs.use_record(call.record)
         for index in range(self.slots.count):
             slot = &self.slots.at[index]
-            slot.last_object = NULL
             if not (index < self.slots.input_count and slot.is_shape_tensor):
                 slot.next_address = call.addresses[index]
             if slot.next_address not in (0, slot.address):

@@ -10,6 +10,7 @@ include "stream_order.pxi"
 include "call_stream.pxi"
 
 # What a call is compared with, and what its shapes lead to.
+include "tensor_state.pxi"
 include "io_slots.pxi"
 include "address_history.pxi"
 include "shape_record.pxi"

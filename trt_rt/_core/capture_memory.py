@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 import torch
 
+from trt_rt._core.dynamo import hide_from_dynamo
+
 __all__ = ["CaptureMemory"]
 
 # A pool is never destroyed before the process ends: PyTorch aborts the process if a pool is destroyed while
@@ -53,3 +55,6 @@ class CaptureMemory:
             pool = torch.cuda.MemPool()
         weakref.finalize(self, unused.append, pool).atexit = False
         return pool
+
+
+hide_from_dynamo(globals())

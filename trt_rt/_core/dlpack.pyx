@@ -6,6 +6,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 
 import torch
 
+from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.errors import BackendError, InputTypeError
 
 
@@ -160,5 +161,5 @@ def view_of(owner):
     torch.Tensor
         Same shape, dtype and device; an ordinary tensor, also when made under ``torch.inference_mode``.
     """
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), plain_pytorch():
         return tensor_from_address(owner.data_ptr(), owner.shape, owner.dtype, owner.device, owner)

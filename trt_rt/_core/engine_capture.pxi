@@ -15,6 +15,7 @@ from functools import partial
 import torch
 
 from trt_rt._core.garbage_collection import without_garbage_collection
+from trt_rt._core.plain_pytorch import plain_pytorch
 
 
 @cython.final
@@ -220,7 +221,8 @@ cdef class EngineCapture:
 
     cdef object _kept_values(self, EngineGraph graph, Py_ssize_t index):
         """Address of a copy of a shape tensor's values: those in the slot change with the next call."""
-        values = self.slots.values_tensor(index).clone()
+        with plain_pytorch():
+            values = self.slots.values_tensor(index).clone()
         graph.values.append(values)
         return values.data_ptr() or <uintptr_t> self.slots.at[index].values
 
@@ -231,9 +233,12 @@ cdef class EngineCapture:
             if index >= self.slots.input_count:
                 value = self.outputs.allocate_output(index - self.slots.input_count, &tensor)
             else:
-                value = torch.empty(
-                    record.input_shapes[index], dtype=self.slots.inputs[index].dtype, device=self.slots.device
-                )
+                with plain_pytorch():
+                    value = torch.empty(
+                        record.input_shapes[index],
+                        dtype=self.slots.inputs[index].dtype,
+                        device=self.slots.device,
+                    )
             record.set_static(index, value)
             if record.static_addresses[index] == 0:  # no elements, no memory
                 record.static_addresses[index] = self.slots.placeholder_address

@@ -8,7 +8,7 @@ from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport uint64_t, uintptr_t
 
 from trt_rt._core.critical cimport Gate, clear_frames, enter, leave
-from trt_rt._core.python_objects cimport items, list_size
+from trt_rt._core.python_objects cimport items, list_size, tuple_size
 from trt_rt._core.vectorcall cimport (
     PyVectorcall_NARGS,
     has_keywords,
@@ -67,6 +67,7 @@ cdef class Executor:
     cdef CallStream stream
     # Number of arguments; -1 once closed, _FORKED in a forked child, so that neither costs a test.
     cdef Py_ssize_t accepted
+    cdef uintptr_t thread        # on a CPU: the last caller's route
     cdef uint64_t calls
     cdef uint64_t past_captures  # by graphs that were switched off since
     cdef uint64_t past_replays
@@ -185,6 +186,7 @@ cdef class Executor:
                 self._refuse_count(len(args))
             self.bound_calls.forget()
             self.use_stream(self.stream.current())
+            self.slots.forget_copies()
             self.inputs.take(items(args), len(args))
             self.bound_calls.refuse_copies(args)
             self.outputs.buffers = None
@@ -205,12 +207,15 @@ cdef class Executor:
 
     cdef object run_bound(self, BoundCall call):
         """Make one call whose tensors are bound: only enqueue, or launch the call's own graph."""
+        cdef Py_ssize_t index
         cdef bint succeeded = False
         self.acquire()
         try:
             if self.accepted < 0:
                 self._refuse_count(0)
             self.calls += 1
+            for index in range(tuple_size(<PyObject*> call.overwritten)):
+                mark_overwritten(items(call.overwritten)[index])
             if self.stream.on_cuda:
                 self.use_stream(self.stream.current())
                 if self.stream.handle != call.stream and not self.stream.is_borrowed:
@@ -283,12 +288,21 @@ cdef class Executor:
     cdef inline int use_stream(self, uintptr_t stream) except -1:
         """Enqueue to the caller's current stream from here on."""
         if not self.stream.on_cuda:
+            if stream != self.thread and stream != 0:
+                self._change_thread(stream)
             return 0
         need_context()
         if stream != self.stream.handle or not self.stream.is_known:
             if self.stream.change(stream):
                 self._leave_stream()
         return self.stream.check_device()
+
+    cdef int _change_thread(self, uintptr_t thread) except -1:
+        """Leave to a thread the results that it was given, as a stream's are left to the stream."""
+        if self.thread != 0:
+            self._leave_stream()
+        self.thread = thread
+        return 0
 
     cdef int _leave_stream(self) except -1:
         """Let go of what was allocated for the old stream; see `CallStream.change`."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from trt_rt._core.critical import Gate, between
+from trt_rt._core.dynamo import hide_from_dynamo
 
 __all__ = ["without_garbage_collection"]
 
@@ -40,3 +41,6 @@ def _end(owner: object) -> None:
     if _captures == {owner} and _was_enabled:
         gc.enable()
     _captures.discard(owner)  # last: if an interrupt cuts this short, it is called again
+
+
+hide_from_dynamo(globals())

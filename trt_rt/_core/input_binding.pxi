@@ -29,6 +29,7 @@ from trt_rt._core.arguments import (
     describe,
     refuse_kind,
 )
+from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.errors import ExecutionError, InputValueError
 
 
@@ -54,9 +55,10 @@ cdef class InputBinding:
     cdef ShapeCache records
     cdef ShapeRecord record      # of the last call's shapes; the context's too, unless binding is deferred
     cdef bint shapes_changed     # since the last call
-    cdef bint addresses_changed  # since the last call, or the tensors are other objects
+    cdef bint addresses_changed  # since the last call
     cdef int forced_profile      # the one optimization profile that may be used, or -1
     cdef bint allocate_all
+    cdef bint has_state          # the engine writes into some input
     cdef list temporaries        # copies of arguments; PyTorch reuses their memory in stream order
     cdef int64_t* key
     cdef Py_ssize_t key_capacity
@@ -87,6 +89,8 @@ cdef class InputBinding:
         self.addresses_changed = self.shapes_changed
         for index in range(count):
             self._take_one(index, args[index])
+        if self.has_state:
+            self._check_state(args)
         if self.shapes_changed:
             self._find_record()
         if self.addresses_changed:
@@ -102,15 +106,14 @@ cdef class InputBinding:
             return self._take_carefully(index, value)
         if (
             <uintptr_t> tensor.data == slot.address
-            and is_last(slot, value)
-            and not slot.may_be_negative
             and is_bindable_as(&tensor, &slot.layout)
+            and not is_negative(value)
         ):
             return 0  # next_address is still the address
         return self._take_decoded(index, value, &tensor)
 
     cdef int _take_decoded(self, Py_ssize_t index, PyObject* value, const DLTensor* tensor) except -1:
-        """Take a tensor that is new here: another object, another address, or another shape."""
+        """Take a tensor at another address, or of another shape."""
         cdef IOSlot* slot = &self.slots.at[index]
         cdef uintptr_t address = <uintptr_t> tensor.data
         cdef bint is_empty = element_count(tensor) == 0
@@ -120,7 +123,7 @@ cdef class InputBinding:
             or (address == 0 and not is_empty)
         ):
             refuse_kind(<object> value, self.slots.inputs[index], self.slots.device)
-        if not is_contiguous(tensor) or self.slots.is_negative(value):
+        if not is_contiguous(tensor) or is_negative(value):
             return self._take_carefully(index, value)
         if slot.is_shape_tensor:
             return self._take_values(index, tensor)
@@ -131,10 +134,7 @@ cdef class InputBinding:
         if not same_shape(&slot.layout, tensor):
             copy_shape(&slot.layout, tensor)
             self.shapes_changed = True
-        slot.may_be_negative = element_count(tensor) == 1
         slot.next_address = address
-        if not is_last(slot, value):
-            self.slots.remember(index, value)
         self.addresses_changed = True
         return 0
 
@@ -166,8 +166,30 @@ cdef class InputBinding:
             )
         self.temporaries.append(plain)
         self._take_decoded(index, <PyObject*> plain, &tensor)
-        if plain is not <object> value:
-            slot.last_object = NULL  # the temporary is freed, and its address can be reused by a new tensor
+        slot.is_copied = plain is not <object> value
+        return 0
+
+    cdef int _check_state(self, PyObject** args) except -1:
+        """Refuse inputs that the engine must not write into, or that share memory with what it writes."""
+        cdef Py_ssize_t index, other
+        cdef IOSlot* slot
+        for index in range(self.slots.input_count):
+            slot = &self.slots.at[index]
+            if not slot.is_written:
+                continue
+            if is_inference(args[index]) and not torch.is_inference_mode_enabled():
+                raise InputValueError(
+                    f"input {self.slots.inputs[index]}: the engine writes into it, and an inference tensor "
+                    "can be written in inference mode only. Pass a clone of it, or call under "
+                    "torch.inference_mode()."
+                )
+            for other in range(self.slots.input_count):
+                if other != index and overlap(slot, &self.slots.at[other]):
+                    raise InputValueError(
+                        f"input {self.slots.inputs[index]}: the engine writes into it, and its memory "
+                        f"overlaps that of input {self.slots.inputs[other]}, which the engine may read "
+                        "afterwards. Pass memory of its own."
+                    )
         return 0
 
     cdef int _take_values(self, Py_ssize_t index, const DLTensor* tensor) except -1:
@@ -192,7 +214,8 @@ cdef class InputBinding:
         self.record = None
         record = self.records.find(self.key, length)
         if record is None:
-            record = self._derive(length)
+            with plain_pytorch():
+                record = self._derive(length)
             self.records.insert(record)
         elif not self.context.defers_binding:
             self.context.set_up(record)

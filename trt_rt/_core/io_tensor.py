@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from trt_rt._core.dynamo import hide_from_dynamo
+
 if TYPE_CHECKING:
     import torch
 
@@ -83,3 +85,6 @@ class IOTensor:
         dimensions = ", ".join("?" if size == -1 else str(size) for size in self.shape)
         place = " in host memory" if self.is_shape_tensor else ""
         return f"{self.name!r}: {self.dtype}[{dimensions}]{place}"
+
+
+hide_from_dynamo(globals())

@@ -16,6 +16,11 @@ from trt_rt._core.vectorcall cimport (
 )
 
 
+import sysconfig
+
+cdef bint IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
 cdef class ModuleCallBase:
     """First base of TRTModule, before nn.Module: its ``__call__`` replaces nn.Module's.
 
@@ -26,7 +31,7 @@ cdef class ModuleCallBase:
     cdef vectorcallfunc _vectorcall
     cdef ExecutorPool _pool
     cdef bint _is_direct         # whether nn.Module's own call would only call forward
-    cdef list _retired           # earlier hooks
+    cdef list _retired           # earlier hooks, in a Python without a GIL
     cdef tuple _hooks            # dicts that hold hooks, the module's own and those of all modules
 
     def __cinit__(self, *args, **kwargs):
@@ -40,6 +45,9 @@ cdef class ModuleCallBase:
             if not kwargs:
                 return self._run(items(args), PyTuple_GET_SIZE(args), None)
             return self.forward(*args, **kwargs)
+        if "self" in kwargs:  # nn.Module's own call would take this input for itself
+            out = {"out": kwargs.pop("out")} if "out" in kwargs else {}
+            return super().__call__(*self._arrange(args, kwargs), **out)
         return super().__call__(*args, **kwargs)
 
     cdef object _run(self, PyObject** args, Py_ssize_t count, object out):
@@ -58,7 +66,9 @@ cdef class ModuleCallBase:
         """Set what a call uses. `hooks` are dicts; `is_direct` False leaves every call to nn.Module."""
         if not all([isinstance(hook, dict) for hook in hooks]):
             raise TypeError("hooks must be dicts")
-        if self._hooks is not None and self._hooks is not hooks:
+        if self._hooks is not None and all([new is old for new, old in zip(hooks, self._hooks)]):
+            hooks = self._hooks
+        elif self._hooks is not None and IS_FREE_THREADED:
             self._retired.append(self._hooks)  # a call on another thread may be looking at them
         self._pool = pool
         self._is_direct = is_direct and pool is not None

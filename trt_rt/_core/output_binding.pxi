@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport uint64_t, uintptr_t
@@ -21,7 +21,7 @@ from trt_rt._core.tensor_layout cimport (
 import torch
 
 from trt_rt._core.allocation import empty_function
-from trt_rt._core.arguments import as_plain_tensor, describe, refuse_kind
+from trt_rt._core.arguments import as_plain_tensor, describe, refuse_kind, refuse_to_write
 from trt_rt.errors import ExecutionError, InputTypeError, InputValueError
 
 
@@ -74,6 +74,7 @@ cdef class OutputBinding:
             if source is not None:
                 self.has_aliases = True
                 slots.at[self.aliased[output]].is_written = True
+                inputs.has_state = True
 
     def __dealloc__(self):
         PyMem_Free(self.aliased)
@@ -126,7 +127,6 @@ cdef class OutputBinding:
             return None
         value = self.allocate_output(output, &tensor)
         slot.next_address = <uintptr_t> tensor.data if tensor.data != NULL else self.slots.placeholder_address
-        slot.last_object = NULL
         if is_copied:
             slot.address = slot.next_address  # so that another address makes no graph stale
         elif slot.next_address != slot.address:
@@ -177,6 +177,7 @@ cdef class OutputBinding:
         slot.next_address = self.slots.at[source].next_address
         if slot.next_address != slot.address:
             self.context.bind(self.slots.input_count + output)
+        mark_overwritten(args[source])
         return <object> args[source]
 
     cdef object bind_preallocated(self):
@@ -184,15 +185,12 @@ cdef class OutputBinding:
         cdef Py_ssize_t output
         cdef IOSlot* slot
         cdef OutputBuffers buffers = self.buffers
-        cdef DLTensor tensor
         for output in range(self.count):
             slot = &self.at[output]
-            if (
-                not read_tensor(self.slots.api, list_item(buffers.views, output), &tensor)
-                or <uintptr_t> tensor.data != buffers.addresses[output]
-                or not is_bindable_as(&tensor, &buffers.layouts[output])
-            ):
+            if not buffers.is_unaltered(output, self.slots.api):
                 buffers.renew_view(output)
+            else:
+                mark_overwritten(list_item(buffers.views, output))
             slot.next_address = buffers.addresses[output] or self.slots.placeholder_address
             if slot.next_address != slot.address:
                 self.context.bind(self.slots.input_count + output)
@@ -226,7 +224,7 @@ cdef class OutputBinding:
     cdef object bind_callers(self, PyObject** args, object out):
         """Bind the tensors that the caller passed as ``out=``."""
         cdef Py_ssize_t output
-        values = self._listed(out)
+        cdef tuple values = self._listed(out)
         if len(values) != self.count:
             raise InputValueError(
                 f"engine {self.context.engine_name!r} has {self.count} output(s), but out= holds "
@@ -238,7 +236,7 @@ cdef class OutputBinding:
                 "output whose size is known after the run only."
             )
         for output in range(self.count):
-            self._take_output(args, output, values[output])
+            self._take_output(output, values[output])
         for output in range(self.count):
             if self._overlaps(output):
                 raise InputValueError(
@@ -247,12 +245,17 @@ cdef class OutputBinding:
                     "own."
                 )
         for output in range(self.count):
+            mark_overwritten(items(values)[output])
+            if self.aliased[output] >= 0:
+                mark_overwritten(args[self.aliased[output]])
             if self.at[output].next_address != self.at[output].address:
                 self.context.bind(self.slots.input_count + output)
-        return out if isinstance(out, (torch.Tensor, tuple, list)) else values
+        return out if type(out) is list else values[0] if isinstance(out, torch.Tensor) else values
 
-    cdef object _listed(self, out):
-        if isinstance(out, torch.Tensor):
+    cdef tuple _listed(self, out):
+        if type(out) is tuple:
+            return out
+        if (<PyObject*> out).ob_type == self.slots.tensor_type or isinstance(out, torch.Tensor):
             return (out,)
         try:
             return tuple(out)
@@ -262,34 +265,26 @@ cdef class OutputBinding:
                 f"{describe(out)}."
             ) from None
 
-    cdef int _take_output(self, PyObject** args, Py_ssize_t output, object value) except -1:
+    cdef int _take_output(self, Py_ssize_t output, object value) except -1:
+        """Read and check a tensor that the engine is to write into."""
         cdef IOSlot* slot = &self.at[output]
         cdef TensorLayout* layout = &self.inputs.record.outputs[output]
-        cdef Py_ssize_t source
+        cdef Py_ssize_t source = self.aliased[output]
         cdef DLTensor tensor
-        target = self.slots.outputs[output]
-        if type(value) is not torch.Tensor:
-            if (
-                not isinstance(value, torch.Tensor)
-                or as_plain_tensor(value, target).data_ptr() != value.data_ptr()
-            ):
-                raise InputTypeError(f"output {target}: out= needs a torch.Tensor; got {describe(value)}.")
+        if (<PyObject*> value).ob_type != self.slots.tensor_type:
+            self._refuse_subclass(output, value)
         if not read_tensor(self.slots.api, <PyObject*> value, &tensor) or not same_kind(layout, &tensor):
-            refuse_kind(value, target, self.slots.device)
+            refuse_kind(value, self.slots.outputs[output], self.slots.device)
         if not same_shape(layout, &tensor):
             shape = [layout.shape[i] for i in range(layout.ndim)]
-            raise InputValueError(f"output {target} has shape {shape} here; out= is {describe(value)}.")
+            raise InputValueError(
+                f"output {self.slots.outputs[output]} has shape {shape} here; out= is {describe(value)}."
+            )
         slot.next_address = (
             <uintptr_t> tensor.data if layout_bytes(layout) else self.slots.placeholder_address
         )
-        if (
-            is_last(slot, <PyObject*> value)
-            and slot.next_address == slot.address
-            and is_contiguous(&tensor)
-        ):
-            return 0
-        source = self.aliased[output]
         if source >= 0 and slot.next_address != self.slots.at[source].next_address:
+            target = self.slots.outputs[output]
             raise InputValueError(
                 f"output {target} lies in the memory of input {target.aliased_input!r}; pass that tensor in "
                 "out=."
@@ -298,14 +293,28 @@ cdef class OutputBinding:
             not is_contiguous(&tensor)
             or slot.next_address == 0
             or (slot.next_address & (self.slots.alignment - 1) and not slot.is_shape_tensor)
-            or self.slots.is_negative(<PyObject*> value)
         ):
             raise InputValueError(
-                f"output {target}: out= must be contiguous and start at a multiple of "
+                f"output {self.slots.outputs[output]}: out= must be contiguous and start at a multiple of "
                 f"{self.slots.alignment} bytes; got {describe(value)} with strides {list(value.stride())} at "
                 f"address {value.data_ptr():#x}."
             )
-        self.slots.remember(self.slots.input_count + output, <PyObject*> value)
+        if (
+            is_negative(<PyObject*> value)
+            or requires_grad(<PyObject*> value)
+            or is_inference(<PyObject*> value)
+        ):
+            refuse_to_write(value, self.slots.outputs[output])
+        return 0
+
+    cdef int _refuse_subclass(self, Py_ssize_t output, object value) except -1:
+        """Refuse what is not over memory of its own; a Parameter is."""
+        target = self.slots.outputs[output]
+        if (
+            not isinstance(value, torch.Tensor)
+            or as_plain_tensor(value, target).data_ptr() != value.data_ptr()
+        ):
+            raise InputTypeError(f"output {target}: out= needs a torch.Tensor; got {describe(value)}.")
         return 0
 
     cdef bint _overlaps(self, Py_ssize_t output) noexcept:

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from trt_rt._core.dynamo import hide_from_dynamo
+
 __all__ = ["plain_pytorch"]
 
 
@@ -28,3 +30,6 @@ def _without_modes_and_transforms() -> Iterator[None]:
 
     with _disable_current_modes(), torch._C._DisableFuncTorch():
         yield
+
+
+hide_from_dynamo(globals())

@@ -27,11 +27,9 @@ cdef extern from *:
     """
     #ifndef TRT_RT_PYTHON_OBJECTS
     #define TRT_RT_PYTHON_OBJECTS
-    #define TRT_RT_REFERENT(reference) (((PyWeakReference *) (reference))->wr_object)
     static inline int trt_rt_raise_pending(void) { return -1; }
     #endif
     """
-    PyObject* referent "TRT_RT_REFERENT" (PyObject*) noexcept  # identity only; None's once it is gone
     int raise_pending "trt_rt_raise_pending" () except -1  # raise the exception that C code has set
 
 

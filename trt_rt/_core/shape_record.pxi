@@ -6,10 +6,13 @@ Python object. Capacities are small, so a scan is cheaper than a hash table.
 
 cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from cpython.object cimport PyObject
+from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
-from trt_rt._core.tensor_layout cimport TensorLayout
+from trt_rt._core.dlpack cimport DLExchangeAPI, DLTensor, read_tensor
+from trt_rt._core.python_objects cimport list_item
+from trt_rt._core.tensor_layout cimport TensorLayout, is_bindable_as
 
 from trt_rt._core.dlpack import view_of
 
@@ -26,6 +29,7 @@ cdef class OutputBuffers:
     cdef object result           # the view, or a tuple of them
     cdef uintptr_t* addresses    # 0 for an output without elements
     cdef TensorLayout* layouts   # of the views, as callers should find them
+    cdef int32_t* dtypes         # of the views: `dtype_number`, or -1
 
     def __cinit__(self, tuple buffers not None):
         cdef Py_ssize_t output
@@ -34,21 +38,46 @@ cdef class OutputBuffers:
         self.views = [None] * len(buffers)
         self.addresses = <uintptr_t*> PyMem_Calloc(max(len(buffers), 1), sizeof(uintptr_t))
         self.layouts = <TensorLayout*> PyMem_Calloc(max(len(buffers), 1), sizeof(TensorLayout))
-        if self.addresses == NULL or self.layouts == NULL:
+        self.dtypes = <int32_t*> PyMem_Calloc(max(len(buffers), 1), sizeof(int32_t))
+        if self.addresses == NULL or self.layouts == NULL or self.dtypes == NULL:
             raise MemoryError()
         for output in range(len(buffers)):
             self.addresses[output] = buffers[output].data_ptr()
+            self.dtypes[output] = dtype_number(<PyObject*> buffers[output])
             self.renew_view(output)
 
     def __dealloc__(self):
         PyMem_Free(self.addresses)
         PyMem_Free(self.layouts)
+        PyMem_Free(self.dtypes)
 
     cdef int set_layouts(self, const TensorLayout* layouts) except -1:
         memcpy(self.layouts, layouts, len(self.views) * sizeof(TensorLayout))
         return 0
 
+    cdef inline bint is_unaltered(self, Py_ssize_t output, const DLExchangeAPI* api) except -1:
+        """Whether the caller has left a view as it was: no other shape, memory, sign or gradient."""
+        cdef PyObject* view = list_item(self.views, output)
+        cdef DLTensor tensor
+        if self.dtypes[output] >= 0:
+            if not is_contiguous_tensor(
+                view, self.addresses[output], self.dtypes[output], &self.layouts[output]
+            ):
+                return False
+        elif (
+            not read_tensor(api, view, &tensor)
+            or <uintptr_t> tensor.data != self.addresses[output]
+            or not is_bindable_as(&tensor, &self.layouts[output])
+        ):
+            return False
+        return not is_negative(view) and not requires_grad(view)
+
     cdef int renew_view(self, Py_ssize_t output) except -1:
+        """Replace the view that the caller has, whose memory the next call overwrites."""
+        view = self.views[output]
+        # The caller can have put any tensor in its place, with swap_tensors.
+        if view is not None and not is_inference(<PyObject*> view):
+            mark_overwritten(<PyObject*> view)
         self.views[output] = view_of(self.buffers[output])
         self.result = self.views[0] if len(self.views) == 1 else tuple(self.views)
         return 0

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from trt_rt._core.dynamo import hide_from_dynamo
+
 __all__ = ["TensorRTLog"]
 
 logger = logging.getLogger("trt_rt.tensorrt")
@@ -66,3 +68,6 @@ def _make_ilogger(api: Any, log: Callable[[int, str], None]) -> Any:
                 log(severities.get(severity, logging.ERROR), message)
 
     return Logger()
+
+
+hide_from_dynamo(globals())

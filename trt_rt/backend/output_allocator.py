@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.errors import ExecutionError
@@ -92,4 +93,5 @@ def output_allocator_class(api: ModuleType) -> type:
             """Take the output's dimensions, which TensorRT reports."""
             self._shape = tuple(shape)
 
+    hide_from_dynamo(OutputAllocator)
     return OutputAllocator

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt.backend import RuntimeSettings
 from trt_rt.engine.handle import EngineHandle
 from trt_rt.engine.placement import current_device
@@ -130,3 +131,6 @@ class ContextFactory:
             workspace = shared_workspace(self._device, stream, size)
         self._handle.backend.set_device_memory(context, workspace.data_ptr(), workspace.numel())
         return workspace
+
+
+hide_from_dynamo(globals())

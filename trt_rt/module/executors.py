@@ -13,6 +13,7 @@ from weakref import ReferenceType, ref
 
 from trt_rt._core.call import Executor, ExecutorPool
 from trt_rt._core.critical import Cell, complete
+from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.live_objects import LiveObjects
 from trt_rt.engine import Engine
@@ -249,3 +250,6 @@ def _executors_of(this: ReferenceType[ModuleExecutors]) -> ModuleExecutors:
     if executors is None:
         raise ClosedError("the module of this executor is gone.")
     return executors
+
+
+hide_from_dynamo(globals())

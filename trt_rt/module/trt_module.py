@@ -11,6 +11,7 @@ import torch
 import torch.nn.modules.module as _torch_module
 
 from trt_rt._core.call import BoundCall, ModuleCallBase
+from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend, RuntimeSettings
 from trt_rt.engine import Engine
@@ -219,7 +220,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         return self.executor.bind(*args, out=out)
 
     def set_pre_allocated_outputs(self, enable: bool, *, buffers: int = 1) -> None:
-        """Reuse output memory: a result is then valid until the next call only.
+        """Reuse output memory: a result is then valid until the next call of the stream (CPU: thread).
 
         Parameters
         ----------
@@ -402,3 +403,6 @@ def _in_order(engine: Engine, mode: str, names: Sequence[str] | None) -> tuple[I
             f"once: {list(available)}."
         )
     return tuple(available[wanted] for wanted in names)
+
+
+hide_from_dynamo(globals())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from trt_rt._core.dlpack import tensor_from_address
+from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.errors import ExecutionError, InputValueError
 from trt_rt.reference.loaded_engine import LoadedEngine
 from trt_rt.reference.program import CPU
@@ -139,8 +140,9 @@ class Bindings:
             if allowed is None:
                 continue
             address = self.addresses.get(tensor.name, 0)
-            copy = tensor_from_address(address, tensor.shape, tensor.dtype, CPU).clone()
-            values = tuple(copy.reshape(-1).tolist())
+            with plain_pytorch():
+                copy = tensor_from_address(address, tensor.shape, tensor.dtype, CPU).clone()
+                values = tuple(copy.reshape(-1).tolist())
             if not allowed.admits(values):
                 raise ExecutionError(
                     f"values {list(values)} of shape tensor {tensor.name!r} are outside profile "
@@ -157,7 +159,8 @@ class Bindings:
         ExecutionError
             The shapes or values do not fit the network.
         """
-        values = tuple(tuple(tensor.reshape(-1).tolist()) for tensor in shape_tensors.values())
+        with plain_pytorch():
+            values = tuple(tuple(tensor.reshape(-1).tolist()) for tensor in shape_tensors.values())
         key = (shapes, values)
         known = self._known.get(key)
         if known is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt.errors import ExecutionError, InputValueError
 from trt_rt.reference.bindings import Bindings
 from trt_rt.reference.callbacks import IOutputAllocator, IProfiler
@@ -393,3 +394,6 @@ class IExecutionContext:
     def _failure(self, call: str, reason: str) -> bool:
         self._loaded.reporter.failure(f"IExecutionContext::{call}", reason)
         return False
+
+
+hide_from_dynamo(globals())

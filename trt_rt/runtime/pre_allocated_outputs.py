@@ -17,7 +17,7 @@ __all__ = ["enable_pre_allocated_outputs"]
 def enable_pre_allocated_outputs(
     module: torch.nn.Module | ExportedProgram, buffers: SupportsIndex = 1
 ) -> ModeManager[torch.nn.Module]:
-    """Reuse output memory: a result is then valid until the next call only.
+    """Reuse output memory: a result is then valid until the next call of the stream (CPU: thread).
 
     Parameters
     ----------
