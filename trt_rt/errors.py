@@ -1,4 +1,4 @@
-"""Exceptions that trt_rt raises; every one derives from :class:`TRTError`."""
+"""The exceptions of trt_rt. All of them derive from :class:`TRTError`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = [
 
 
 class TRTError(Exception):
-    """Base of every exception that trt_rt raises on purpose."""
+    """The base class of trt_rt's exceptions."""
 
 
 class BackendError(TRTError, RuntimeError):
-    """A backend is missing, cannot run on this machine, or lacks what was asked of it."""
+    """A backend is missing, cannot run on this machine, or lacks a requested feature."""
 
 
 class PlanError(TRTError, ValueError):
-    """A plan is truncated, corrupted, of another kind or version, or its backend refuses it."""
+    """A plan is truncated, corrupted, or of another kind or version, or its backend refuses it."""
 
 
 class CompileError(TRTError, RuntimeError):
@@ -34,8 +34,9 @@ class CompileError(TRTError, RuntimeError):
 class InputError(TRTError):
     """An argument of a call does not fit the engine.
 
-    Always raised as :class:`InputValueError` (also a ``ValueError``: a shape, a device, a count, an
-    alignment) or :class:`InputTypeError` (also a ``TypeError``: a dtype, or not a tensor at all).
+    trt_rt raises it only as one of two subclasses. :class:`InputValueError` is also a ``ValueError`` (a
+    shape, a device, a count, an alignment). :class:`InputTypeError` is also a ``TypeError`` (a dtype, or an
+    object that is not a tensor).
     """
 
 
@@ -44,11 +45,11 @@ class InputValueError(InputError, ValueError):
 
 
 class InputTypeError(InputError, TypeError):
-    """An argument is not a tensor, or its dtype is not the engine's."""
+    """An argument is not a tensor, or does not have the engine's dtype."""
 
 
 class ExecutionError(TRTError, RuntimeError):
-    """TensorRT or CUDA refused a call; the message ends with TensorRT's own last one."""
+    """TensorRT or CUDA refused a call. The message ends with TensorRT's last error message."""
 
 
 class ClosedError(TRTError, RuntimeError):

@@ -15,7 +15,7 @@ Empty = Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], torch.Tensor]
 
 
 def empty_function(device: torch.device) -> Empty:
-    """A function ``empty(sizes, strides, dtype)`` that allocates on `device`.
+    """Return a function ``empty(sizes, strides, dtype)`` that allocates on `device`.
 
     Parameters
     ----------
@@ -25,16 +25,16 @@ def empty_function(device: torch.device) -> Empty:
     Returns
     -------
     callable
-        On CUDA it allocates on the current device, from PyTorch's caching allocator, for the current
-        stream: call it with the engine's device current.
+        On CUDA it allocates on the current device, from PyTorch's caching allocator, for the current stream.
+        So the engine's device must be current when it is called.
 
     Notes
     -----
-    TorchInductor's generated code allocates with ``torch._C._dynamo.guards._empty_strided_*``, which skip
-    the dispatcher and give an ordinary tensor that the caching allocator owns, so ``record_stream``
-    works on it. (It does nothing on one from DLPack's allocator: torch/csrc/Module.cpp wraps that
-    memory in a deleter that the caching allocator does not know.) They are private, so where they are
-    missing the public function does the same, slower.
+    TorchInductor's generated code allocates with ``torch._C._dynamo.guards._empty_strided_*``. These bypass
+    the dispatcher and return an ordinary tensor of the caching allocator, so ``record_stream`` works on it.
+    It does nothing on a tensor from DLPack's allocator, because torch/csrc/Module.cpp wraps that memory in a
+    deleter that the caching allocator does not know. The functions are private. If they are missing, the
+    slower public function does the same.
     """
     guards: Any = getattr(torch._C._dynamo, "guards", None)
     fast: Empty | None = getattr(guards, f"_empty_strided_{device.type}", None)

@@ -1,7 +1,7 @@
-"""The careful route of an argument: everything that is not a plain, contiguous tensor of the right kind.
+"""The slow path of an argument that is not a plain, contiguous tensor of the right kind.
 
-Nothing here runs in the steady state. A function either returns a tensor that can be bound, or raises
-an `InputError` that names the I/O tensor, what came and what is allowed.
+Nothing in this file runs in the steady state. A function either returns a tensor that can be bound, or raises
+an `InputError` that names the I/O tensor, the argument and what is allowed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
 def describe(value: Any) -> str:
-    """A tensor's dtype, shape and device, or another object's type, in a few words."""
+    """Describe a tensor by dtype, shape and device, or another object by its type."""
     if not issubclass(type(value), torch.Tensor):
         return f"a {type(value).__name__}"
     try:
@@ -42,24 +42,24 @@ def describe(value: Any) -> str:
 
 
 def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
-    """The argument as a strided ``torch.Tensor`` over the same memory where that is possible.
+    """Return an argument as a strided ``torch.Tensor``, over the same memory if possible.
 
     Parameters
     ----------
     value : object
         A tensor, a subclass of it, or an object with ``__dlpack__`` (NumPy, CuPy, JAX).
     target : IOTensor
-        The I/O tensor it is meant for.
+        The I/O tensor that gets the argument.
 
     Returns
     -------
     torch.Tensor
-        Without conjugate or negative bit; negation is computed where it was pending.
+        A tensor without conjugate and negative bits. Pending conjugations and negations are computed.
 
     Raises
     ------
     InputTypeError
-        If it is not a tensor, or one that has no memory of its own (fake, batched, distributed, sparse).
+        The argument is not a tensor, or has no memory of its own (fake, batched, distributed, sparse).
     """
     is_tensor = issubclass(type(value), torch.Tensor)  # a mock's __class__ may say anything
     tensor = value if is_tensor else _from_other_library(value, target)
@@ -98,8 +98,8 @@ def _from_other_library(value: Any, target: IOTensor) -> torch.Tensor:
 
 
 def _from_numpy(array: Any) -> torch.Tensor:
-    # from_dlpack ends the process where a stride is negative, and refuses read-only arrays. Inputs
-    # from NumPy are only read, so a copy is as good.
+    # from_dlpack ends the process if a stride is negative, and refuses read-only arrays. A copy avoids both,
+    # and is correct because inputs from NumPy are only read.
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
     return torch.from_numpy(array)
@@ -206,7 +206,7 @@ def choose_profile(
     current: int,
     forced: int = -1,
 ) -> int:
-    """The optimization profile to run given shapes with: the current one if it admits them, else the first.
+    """Return the profile for given shapes: the current one if it admits them, else the first that does.
 
     Parameters
     ----------
@@ -215,16 +215,17 @@ def choose_profile(
     shapes : sequence of tuple of int
         The shape of each.
     values : sequence of tuple of int or None
-        The values of each shape tensor, None for the others.
+        The values of each shape tensor, and None for each other input.
     current : int
         The profile in use.
     forced : int, optional
-        The only profile that may be chosen; -1 for any.
+        The only profile that may be chosen, or -1 for any profile.
 
     Raises
     ------
     InputValueError
-        If no profile admits them; names the first tensor that none admits, and what each profile allows.
+        No profile admits the shapes. The message names the first tensor that no profile admits, and what each
+        profile allows.
     """
     for tensor, shape in zip(inputs, shapes, strict=True):
         _check_static_dimensions(tensor, shape)

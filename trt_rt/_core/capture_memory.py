@@ -1,8 +1,8 @@
-"""Scratch memory of runs that are captured in CUDA graphs.
+"""Memory for the intermediate results of runs that are captured in CUDA graphs.
 
-A graph keeps using the addresses of the intermediate results that it was captured with, so nobody else may
-get their memory while the context lives that was captured. PyTorch knows only of captures that its own
-``torch.cuda.graph`` began; for all others the memory comes from a pool that belongs to one context.
+A graph keeps using the addresses of the intermediate results that it was captured with. So nobody else may
+get their memory while the captured context lives. PyTorch ensures this only for captures that its own
+``torch.cuda.graph`` began. For all other captures the memory comes from a pool that belongs to one context.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from trt_rt._core.dynamo import hide_from_dynamo
 __all__ = ["CaptureMemory"]
 
 # A pool is never destroyed before the process ends: PyTorch aborts the process if a pool is destroyed while
-# any thread captures a graph or uses a pool. The next context that is captured takes it over instead.
+# any thread captures a graph or uses a pool. The next context that is captured takes over the pool.
 _unused: defaultdict[int, list[torch.cuda.MemPool]] = defaultdict(list)
 
 
 class CaptureMemory:
-    """The memory pool of one context, taken when it is first captured.
+    """The memory pool of one context, which is taken at the context's first capture.
 
     Parameters
     ----------
     device : torch.device
-        The context's device; on the CPU there is nothing to capture.
+        The context's device. There is no capture on a CPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -38,7 +38,7 @@ class CaptureMemory:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Take what PyTorch allocates on this thread from the pool, if the current stream is capturing."""
+        """Let PyTorch allocate from the pool on this thread, if the current stream is capturing."""
         if self._device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
             yield
             return

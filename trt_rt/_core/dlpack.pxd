@@ -1,7 +1,7 @@
-"""DLPack 1.x C structs and the reading of a tensor through PyTorch's C exchange API.
+"""The C structs of DLPack 1.x, and functions that read a tensor through PyTorch's C exchange API.
 
-The layout is fixed by the DLPack specification (dmlc/dlpack, include/dlpack/dlpack.h); what is declared
-here is the part that trt_rt uses. Nothing needs to be installed or linked for it.
+The DLPack specification fixes the layout (dmlc/dlpack, include/dlpack/dlpack.h). This file declares the part
+that trt_rt uses. It needs no installed header and no library.
 """
 
 from cpython.exc cimport PyErr_Clear
@@ -88,7 +88,8 @@ cdef extern from * nogil:
     ctypedef struct DLExchangeAPI "TrtRtDLExchangeAPI":
         DLExchangeHeader header
         int (*managed_tensor_to_py_object_no_sync)(DLManagedTensor*, void**) except -1
-        # Borrowed pointers, valid while the object lives and keeps its shape. -1 with a Python exception.
+        # Gives borrowed pointers, which are valid while the object lives and keeps its shape.
+        # Returns -1 with a Python exception on failure.
         int (*dltensor_from_py_object_no_sync)(void*, DLTensor*) noexcept
         int (*current_work_stream)(int32_t, int32_t, void**) except -1
 
@@ -98,18 +99,18 @@ cdef enum:
     DL_CUDA = 2
     DL_CUDA_HOST = 3
 
-# Most dimensions of an I/O tensor: TensorRT's Dims::MAX_DIMS.
+# The largest number of dimensions of an I/O tensor: TensorRT's Dims::MAX_DIMS.
 cdef enum:
     MAX_DIMS = 8
 
 
 cdef inline uint32_t pack_dtype(DLDataType dtype) noexcept nogil:
-    """The dtype as one integer, so that comparing dtypes is one comparison."""
+    """Return a dtype as one integer, so that two dtypes are compared at once."""
     return <uint32_t> dtype.code | (<uint32_t> dtype.bits << 8) | (<uint32_t> dtype.lanes << 16)
 
 
 cdef inline uint64_t pack_device(int32_t device_type, int32_t device_id) noexcept nogil:
-    """The device as one integer. Page-locked host memory is host memory, whatever its index."""
+    """Return a device as one integer. Page-locked host memory counts as host memory, with any index."""
     if device_type == DL_CPU or device_type == DL_CUDA_HOST:
         return <uint64_t> DL_CPU << 32
     return (<uint64_t> device_type << 32) | <uint32_t> device_id
@@ -124,14 +125,14 @@ cdef inline int64_t element_count(const DLTensor* tensor) noexcept nogil:
 
 
 cdef inline uintptr_t current_stream(const DLExchangeAPI* api, int32_t device_index) except? 1:
-    """The calling thread's current CUDA stream of a device."""
+    """Return the calling thread's current CUDA stream of a device."""
     cdef void* stream = NULL
     api.current_work_stream(DL_CUDA, device_index, &stream)
     return <uintptr_t> stream
 
 
 cdef inline bint read_tensor(const DLExchangeAPI* api, PyObject* value, DLTensor* tensor) noexcept:
-    """Describe a tensor; False, with no exception set, if PyTorch cannot describe `value`."""
+    """Describe a tensor. Returns False, with no exception set, if PyTorch cannot describe `value`."""
     if api.dltensor_from_py_object_no_sync(value, tensor) == 0:
         return True
     PyErr_Clear()
@@ -141,7 +142,7 @@ cdef inline bint read_tensor(const DLExchangeAPI* api, PyObject* value, DLTensor
 cdef inline bint read_plain_tensor(
     const DLExchangeAPI* api, PyTypeObject* tensor_type, PyObject* value, DLTensor* tensor
 ) noexcept:
-    """Describe a tensor whose type is exactly `tensor_type`; False for anything else."""
+    """Describe a tensor whose type is exactly `tensor_type`. Returns False for any other object."""
     return value.ob_type == tensor_type and read_tensor(api, value, tensor)
 
 

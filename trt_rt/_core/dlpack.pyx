@@ -1,4 +1,4 @@
-"""PyTorch's DLPack exchange API, and tensors over memory that trt_rt was handed as an address."""
+"""PyTorch's DLPack exchange API, and tensors over memory at a given address."""
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -27,7 +27,7 @@ cdef dict _CODES = {
 
 
 cdef DLExchangeAPI* torch_exchange_api() except NULL:
-    """The API table of torch.Tensor; it lives as long as the process."""
+    """Return the API table of torch.Tensor, which lives as long as the process."""
     global _api
     cdef DLExchangeHeader* header
     if _api != NULL:
@@ -35,23 +35,23 @@ cdef DLExchangeAPI* torch_exchange_api() except NULL:
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     if capsule is None:
         raise BackendError(
-            f"trt_rt reads tensors through DLPack's C exchange API, which PyTorch has since 2.10; "
-            f"this is PyTorch {torch.__version__}. Install torch>=2.10."
+            f"trt_rt reads tensors through DLPack's C exchange API, which PyTorch has since 2.10, but this "
+            f"is PyTorch {torch.__version__}. Install torch>=2.10."
         )
     header = <DLExchangeHeader*> PyCapsule_GetPointer(capsule, "dlpack_exchange_api")
     while header != NULL and header.version.major != 1:
         header = header.prev_api
     if header == NULL or (<DLExchangeAPI*> header).dltensor_from_py_object_no_sync == NULL:
         raise BackendError(
-            f"PyTorch {torch.__version__} offers no DLPack exchange API of version 1 with borrowed tensors, "
-            f"the one trt_rt knows. Install a torch release between 2.10 and the newest that trt_rt names."
+            f"PyTorch {torch.__version__} has no DLPack exchange API of version 1 with borrowed tensors, "
+            f"which trt_rt needs. Install another torch release from 2.10 on."
         )
     _api = <DLExchangeAPI*> header
     return _api
 
 
 cdef uint32_t dtype_code(object dtype) except? 0:
-    """`pack_dtype` of a torch dtype."""
+    """Return a torch dtype as `pack_dtype` does."""
     cdef DLDataType packed
     if dtype not in _CODES:
         raise InputTypeError(f"TensorRT has no I/O tensors of {dtype}; it has {[str(d) for d in _CODES]}.")
@@ -74,32 +74,33 @@ cdef void _release(DLManagedTensor* managed) noexcept with gil:
 
 
 def tensor_from_address(address, shape, dtype, device, owner=None):
-    """A tensor over memory that someone else owns.
+    """Return a tensor over memory that it does not own.
 
     Parameters
     ----------
     address : int
-        First byte, in the device's address space. 0 only for a tensor without elements.
+        The first byte, in the device's address space. 0 is allowed only for a tensor without elements.
     shape : sequence of int
-        At most 8 dimensions; the layout is contiguous.
+        At most 8 dimensions. The layout is contiguous.
     dtype : torch.dtype
-        One of those that TensorRT has.
+        A dtype that TensorRT has.
     device : torch.device
         ``cpu``, or ``cuda`` with an index.
     owner : object, optional
-        Kept alive as long as the tensor's storage.
+        An object that is kept alive as long as the tensor's storage.
 
     Returns
     -------
     torch.Tensor
-        Not resizable, so that nobody can free the memory through it. ``record_stream`` does nothing on it.
+        The tensor cannot be resized, so nobody can free the memory through it. ``record_stream`` does nothing
+        on it.
 
     Raises
     ------
     InputTypeError
-        If TensorRT has no such dtype.
+        TensorRT has no such dtype.
     ValueError
-        If there are more than 8 dimensions, a negative one, or a null address for a tensor with elements.
+        There are more than 8 dimensions, a negative one, or a null address for a tensor with elements.
     """
     cdef DLExchangeAPI* api = torch_exchange_api()
     cdef Py_ssize_t ndim = len(shape)
@@ -149,17 +150,18 @@ def tensor_from_address(address, shape, dtype, device, owner=None):
 
 
 def view_of(owner):
-    """A tensor over another's memory through which that memory cannot be freed, moved or resized.
+    """Return a view of a tensor, through which its memory cannot be freed, moved or resized.
 
     Parameters
     ----------
     owner : torch.Tensor
-        Contiguous. Kept alive, and from now on used by nobody else.
+        A contiguous tensor. The view keeps it alive. Nobody else may use it from now on.
 
     Returns
     -------
     torch.Tensor
-        Same shape, dtype and device; an ordinary tensor, also when made under ``torch.inference_mode``.
+        A tensor of the same shape, dtype and device. It is an ordinary tensor even if it is made under
+        ``torch.inference_mode``.
     """
     with torch.inference_mode(False), plain_pytorch():
         return tensor_from_address(owner.data_ptr(), owner.shape, owner.dtype, owner.device, owner)

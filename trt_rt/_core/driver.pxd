@@ -7,5 +7,5 @@ cdef int raise_failure(cydriver.CUresult result, const char* call) except -1
 
 
 cdef inline int check(cydriver.CUresult result, const char* call) except -1:
-    """Raise for anything but success, naming the call."""
+    """Raise an error that names the call, unless the result is success."""
     return 0 if result == cydriver.CUDA_SUCCESS else raise_failure(result, call)

@@ -1,6 +1,6 @@
-"""What the CUDA driver says: its errors, its devices, the current stream.
+"""The CUDA driver's errors, its devices, and the current stream.
 
-Importing this needs no driver. Without one, the first call raises.
+This module can be imported without a driver. Then the first call raises.
 """
 
 from cuda.bindings cimport cydriver
@@ -25,13 +25,13 @@ cdef int raise_failure(cydriver.CUresult result, const char* call) except -1:
 
 
 def device_count():
-    """Return how many GPUs the CUDA driver shows, and if there are none, why.
+    """Return the number of GPUs that the CUDA driver shows, and the reason if there are none.
 
     Returns
     -------
     tuple of (int, str)
-        The number of devices, and if it is 0 the reason in a sentence, else an empty string. Never
-        raises: a missing driver is an answer.
+        The number of devices and an empty string, or 0 and the reason as the end of a sentence. The function
+        never raises: a missing driver is a reason.
     """
     cdef int count = 0
     cdef cydriver.CUresult result

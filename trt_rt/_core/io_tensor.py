@@ -1,4 +1,4 @@
-"""What an engine says about one of its I/O tensors."""
+"""An engine's description of its I/O tensors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["IOTensor", "ProfileRange"]
 
 @dataclass(frozen=True)
 class ProfileRange:
-    """What one optimization profile allows for one input.
+    """The range that one optimization profile allows for one input.
 
     Attributes
     ----------
     min, opt, max : tuple of int
-        Dimensions; for a shape tensor, its values.
+        Dimensions, or the values of a shape tensor.
     """
 
     min: tuple[int, ...]
@@ -28,7 +28,7 @@ class ProfileRange:
     max: tuple[int, ...]
 
     def admits(self, sizes: tuple[int, ...]) -> bool:
-        """Whether `sizes` has as many entries as the range, each within it."""
+        """Return whether `sizes` has as many entries as the range and each is within it."""
         return len(sizes) == len(self.min) and all(
             low <= size <= high for low, size, high in zip(self.min, sizes, self.max, strict=True)
         )
@@ -44,22 +44,22 @@ class IOTensor:
     Attributes
     ----------
     name : str
-        As in the engine; any characters.
+        The tensor's name in the engine, which may contain any character.
     mode : {"input", "output"}
-        Direction.
+        The direction.
     dtype : torch.dtype
-        Element type.
+        The element type.
     shape : tuple of int
-        -1 for a dimension that is known at run time only.
+        The dimensions; -1 for a dimension that is known only at run time.
     location : {"device", "host"}
-        "host" for a shape tensor, whose values the engine reads (or writes) in host memory.
+        "host" for a shape tensor, whose values the engine reads or writes in host memory.
     format : str
-        TensorRT's name of the memory layout; "LINEAR" is contiguous, row-major.
+        TensorRT's name of the memory layout. "LINEAR" is contiguous and row-major.
     profiles : tuple of ProfileRange
-        For an input, one a profile: allowed shapes, or for a shape tensor allowed values. Empty for an
-        output, and for an input that no profile restricts.
+        For an input, one range for each profile: allowed shapes, or allowed values of a shape tensor. Empty
+        for an output, and for an input that no profile restricts.
     aliased_input : str or None
-        For an output that lies in the memory of an input: that input's name.
+        The name of the input whose memory this output uses; None for other outputs and for inputs.
     """
 
     name: str
@@ -73,12 +73,12 @@ class IOTensor:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether a dimension is known at run time only."""
+        """Whether a dimension is known only at run time."""
         return -1 in self.shape
 
     @property
     def is_shape_tensor(self) -> bool:
-        """Whether the values lie in host memory."""
+        """Whether the tensor's values are in host memory."""
         return self.location == "host"
 
     def __str__(self) -> str:

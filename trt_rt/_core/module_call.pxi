@@ -1,4 +1,7 @@
-"""A TRTModule's call: straight to its stream's executor, unless something asks for nn.Module's own."""
+"""A TRTModule's call, which goes directly to the executor of the caller's stream.
+
+Hooks, a replaced ``forward`` and the like lead to nn.Module's own call instead.
+"""
 
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.tuple cimport PyTuple_GET_SIZE
@@ -22,16 +25,16 @@ cdef bint IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 cdef class ModuleCallBase:
-    """First base of TRTModule, before nn.Module: its ``__call__`` replaces nn.Module's.
+    """The first base class of TRTModule, whose ``__call__`` replaces that of nn.Module.
 
-    nn.Module's call costs more than all the rest of a call here, mostly in looking for hooks. The dicts
-    that hold hooks are known in advance, so that looking is reading a few sizes.
+    nn.Module's call costs more than the whole rest of a call, mostly because it looks for hooks. The dicts
+    that hold hooks are known in advance, so reading their sizes is enough.
     """
 
     cdef vectorcallfunc _vectorcall
     cdef ExecutorPool _pool
     cdef bint _is_direct         # whether nn.Module's own call would only call forward
-    cdef list _retired           # earlier hooks, in a Python without a GIL
+    cdef list _retired           # earlier tuples of hooks, for calls that still read them; only without a GIL
     cdef tuple _hooks            # dicts that hold hooks, the module's own and those of all modules
 
     def __cinit__(self, *args, **kwargs):
@@ -63,20 +66,20 @@ cdef class ModuleCallBase:
         return False
 
     def _connect(self, ExecutorPool pool, bint is_direct, tuple hooks not None):
-        """Set what a call uses. `hooks` are dicts; `is_direct` False leaves every call to nn.Module."""
+        """Set the pool and the dicts of hooks. With `is_direct` False, nn.Module makes every call."""
         if not all([isinstance(hook, dict) for hook in hooks]):
             raise TypeError("hooks must be dicts")
         if self._hooks is not None and all([new is old for new, old in zip(hooks, self._hooks)]):
             hooks = self._hooks
         elif self._hooks is not None and IS_FREE_THREADED:
-            self._retired.append(self._hooks)  # a call on another thread may be looking at them
+            self._retired.append(self._hooks)  # a call on another thread may be reading them
         self._pool = pool
         self._is_direct = is_direct and pool is not None
         self._hooks = hooks
 
     @property
     def executor(self):
-        """The `Executor` of the calling stream: the call without nn.Module around it."""
+        """The `Executor` of the caller's stream, which makes the call without nn.Module."""
         return None if self._pool is None else self._pool.select(self._pool.callers_route())
 
 

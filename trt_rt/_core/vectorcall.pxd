@@ -1,7 +1,8 @@
-"""Calls that need no argument tuple (PEP 590): Cython gives an extension type ``tp_call`` only.
+"""Calls of extension types without an argument tuple (PEP 590).
 
-A type has a member of type `vectorcallfunc`, which ``__cinit__`` sets, and its module calls `use_vectorcall`
-with the member's offset. ``tp_call`` stays for whoever has a tuple; both must do the same.
+Cython gives an extension type only ``tp_call``, which takes a tuple. To get vectorcall, a type declares a
+member of type `vectorcallfunc`, which ``__cinit__`` sets, and its module calls `use_vectorcall` with the
+member's offset. ``tp_call`` stays for callers that have a tuple. Both must do the same.
 """
 
 from cpython.object cimport PyObject, PyTypeObject
@@ -34,12 +35,12 @@ cdef inline bint has_keywords(PyObject* names) noexcept:
 
 
 cdef inline tuple positional(PyObject** args, Py_ssize_t count):
-    """The positional arguments as a tuple, for the ways that need one."""
+    """Return the positional arguments as a tuple."""
     return tuple([<object> args[index] for index in range(count)])
 
 
 cdef inline dict keywords(PyObject** args, Py_ssize_t count, PyObject* names):
-    """The keyword arguments, which follow the `count` positional ones."""
+    """Return the keyword arguments, which follow the `count` positional ones, as a dict."""
     if names == NULL:
         return {}
     return {name: <object> args[count + index] for index, name in enumerate(<tuple> names)}
