@@ -261,10 +261,13 @@ def test_inputs_that_require_grad_and_inference_mode(device: str) -> None:
             x = batch(device).requires_grad_(requires_grad)
             result = run(x)
             assert not result.requires_grad
-            torch.testing.assert_close(result, eager_affine(x.detach()) * 2)
+            torch.testing.assert_close(result, eager(x.detach()) * 2)
+        x = batch(device)
         with torch.inference_mode():
-            inside = run(batch(device))
-        inside += run(batch(device))
+            inside = run(x)
+            assert inside.is_inference()  # as results of PyTorch's operators are
+            torch.testing.assert_close(inside, eager(x) * 2)
+        torch.testing.assert_close(run(x) + inside, eager(x) * 4)
         assert captures(run) == 1
 
 

@@ -35,5 +35,8 @@ include "executor_pool.pxi"
 include "module_call.pxi"
 
 # Whole programs.
-include "argument_kinds.pxi"
 include "stream_copies.pxi"
+include "stream_sequence.pxi"
+include "program_graph.pxi"
+include "program_state.pxi"
+include "program_call.pxi"

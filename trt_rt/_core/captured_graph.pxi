@@ -9,7 +9,6 @@ from cpython.object cimport PyObject
 from cuda.bindings cimport cydriver
 from libc.stdint cimport uint64_t, uintptr_t
 
-from trt_rt._core.dlpack cimport current_stream, torch_exchange_api
 from trt_rt._core.driver cimport check
 from trt_rt._core.python_objects cimport returns_true
 
@@ -190,26 +189,3 @@ cdef class CapturedGraph:
         if copies is not None and copies.kernel == NULL:
             copies.copy(stream, self.executable != NULL)
         return 0
-
-
-def launch_graph(uintptr_t executable, int device_index):
-    """Launch an executable CUDA graph in the order of the calling thread's current stream.
-
-    Parameters
-    ----------
-    executable : int
-        A ``CUgraphExec``. It must stay until the launch is done.
-    device_index : int
-        CUDA ordinal of its device, which must be current.
-
-    Raises
-    ------
-    ExecutionError
-        If CUDA refuses.
-    """
-    cdef uintptr_t stream = current_stream(torch_exchange_api(), device_index)
-    need_context()
-    check(
-        cydriver.cuGraphLaunch(<cydriver.CUgraphExec> executable, <cydriver.CUstream> stream),
-        b"cuGraphLaunch",
-    )

@@ -83,6 +83,10 @@ cdef class Gate:
     cdef int leave_slowly(self) except -1
 
 
+cdef class Cell:
+    cdef object _value
+
+
 cdef int clear_frames() except -1
 
 

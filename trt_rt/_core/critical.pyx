@@ -351,8 +351,6 @@ cdef class Cell:
         To begin with.
     """
 
-    cdef object _value
-
     __class_getitem__ = classmethod(types.GenericAlias)
 
     def __init__(self, value):

@@ -165,3 +165,8 @@ def view_of(owner):
     """
     with torch.inference_mode(False), plain_pytorch():
         return tensor_from_address(owner.data_ptr(), owner.shape, owner.dtype, owner.device, owner)
+
+
+def can_view(dtype):
+    """Whether `view_of` takes tensors of a dtype: one of those that TensorRT has."""
+    return dtype in _CODES

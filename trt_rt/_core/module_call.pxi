@@ -7,7 +7,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport uintptr_t
 
-from trt_rt._core.python_objects cimport dict_size, items, tuple_size
+from trt_rt._core.python_objects cimport any_items, items
 from trt_rt._core.vectorcall cimport (
     PyVectorcall_NARGS,
     has_keywords,
@@ -57,13 +57,8 @@ cdef class ModuleCallBase:
         cdef uintptr_t route = self._pool.callers_route()
         return self._pool.select(route).run(route, args, count, out)
 
-    cdef bint _has_hooks(self) noexcept:
-        cdef PyObject* hooks = <PyObject*> self._hooks
-        cdef Py_ssize_t index
-        for index in range(tuple_size(hooks)):
-            if dict_size(items(<tuple> hooks)[index]) != 0:
-                return True
-        return False
+    cdef inline bint _has_hooks(self) noexcept:
+        return any_items(<PyObject*> self._hooks)
 
     def _connect(self, ExecutorPool pool, bint is_direct, tuple hooks not None):
         """Set the pool and the dicts of hooks. With `is_direct` False, nn.Module makes every call."""

@@ -43,3 +43,12 @@ cdef inline bint returns_true(PyObject* function, PyObject** stack, size_t count
     cdef PyObject* result = vectorcall(function, stack + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
     Py_DECREF(<object> result)
     return result == Py_True
+
+
+cdef inline bint any_items(PyObject* tables) noexcept:
+    """Whether any of a tuple of dicts has items."""
+    cdef Py_ssize_t index
+    for index in range(tuple_size(tables)):
+        if dict_size(items(<tuple> tables)[index]) != 0:
+            return True
+    return False

@@ -34,6 +34,7 @@ cdef class TensorCopies:
     cdef CopyList* lists
     cdef unsigned int* blocks    # per list
     cdef cydriver.CUgraphNode* nodes  # per list; NULL outside a graph
+    cdef bint* is_off            # per list: the node is disabled, because it copies nothing
     cdef cydriver.CUfunction kernel  # NULL: copied beside the graph
 
     def __cinit__(self, Py_ssize_t capacity, bint is_outward):
@@ -43,7 +44,14 @@ cdef class TensorCopies:
         self.lists = <CopyList*> PyMem_Calloc(max(lists, 1), sizeof(CopyList))
         self.blocks = <unsigned int*> PyMem_Calloc(max(lists, 1), sizeof(unsigned int))
         self.nodes = <cydriver.CUgraphNode*> PyMem_Calloc(max(lists, 1), sizeof(cydriver.CUgraphNode))
-        if self.callers == NULL or self.lists == NULL or self.blocks == NULL or self.nodes == NULL:
+        self.is_off = <bint*> PyMem_Calloc(max(lists, 1), sizeof(bint))
+        if (
+            self.callers == NULL
+            or self.lists == NULL
+            or self.blocks == NULL
+            or self.nodes == NULL
+            or self.is_off == NULL
+        ):
             raise MemoryError()
 
     def __dealloc__(self):
@@ -51,6 +59,7 @@ cdef class TensorCopies:
         PyMem_Free(self.lists)
         PyMem_Free(self.blocks)
         PyMem_Free(self.nodes)
+        PyMem_Free(self.is_off)
 
     cdef int add(self, const uintptr_t* callers_address, uintptr_t static_address, uint64_t size) except -1:
         """Copy `size` bytes between a static tensor and the one whose address `callers_address` points to."""
@@ -114,6 +123,8 @@ cdef class TensorCopies:
         cdef TensorCopy* copy
         for position in range(self.count):
             copy = self._of(position)
+            if copy.source == copy.target:
+                continue
             if on_cuda:
                 check(
                     cydriver.cuMemcpyAsync(
@@ -183,13 +194,34 @@ cdef class TensorCopies:
         cdef Py_ssize_t index
         cdef cydriver.CUDA_KERNEL_NODE_PARAMS node
         cdef void* parameters[1]
+        cdef bint has_work
         for index in range(self._list_count()):
-            self._describe_node(&node, index, parameters)
-            check(
-                cydriver.cuGraphExecKernelNodeSetParams(executable, self.nodes[index], &node),
-                b"cuGraphExecKernelNodeSetParams",
-            )
+            has_work = self._has_work(index)
+            if has_work:
+                self._describe_node(&node, index, parameters)
+                check(
+                    cydriver.cuGraphExecKernelNodeSetParams(executable, self.nodes[index], &node),
+                    b"cuGraphExecKernelNodeSetParams",
+                )
+            if self.is_off[index] == has_work:
+                check(
+                    cydriver.cuGraphNodeSetEnabled(executable, self.nodes[index], has_work),
+                    b"cuGraphNodeSetEnabled",
+                )
+                self.is_off[index] = not has_work
         return 0
+
+    cdef bint _has_work(self, Py_ssize_t index) noexcept:
+        """Whether a node copies anything: a caller may pass the static tensors themselves."""
+        cdef Py_ssize_t position
+        cdef const TensorCopy* copy
+        for position in range(
+            index * COPIES_PER_LAUNCH, min(self.count, (index + 1) * COPIES_PER_LAUNCH)
+        ):
+            copy = self._of(position)
+            if copy.source != copy.target:
+                return True
+        return False
 
     cdef Py_ssize_t _list_count(self) noexcept:
         return (self.count + COPIES_PER_LAUNCH - 1) // COPIES_PER_LAUNCH

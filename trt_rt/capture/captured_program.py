@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from trt_rt._core.call import Executor
+from trt_rt._core.call import Executor, ProgramGraph, StreamSequence
+from trt_rt._core.capture_memory import CaptureMemory
 from trt_rt._core.critical import Gate
 from trt_rt.capture.outputs import ProgramOutputs
 from trt_rt.capture.static_inputs import StaticInputs
-from trt_rt.capture.stream_sequence import StreamSequence
 from trt_rt.engine.context_users import ContextUsers
 
 __all__ = ["CapturedProgram"]
@@ -23,8 +23,10 @@ class CapturedProgram:
     On the CPU the program is run again on the same static inputs, so that all that surrounds graphs (keys,
     static tensors, eviction, mutators) runs and is tested there; nothing is gained by it.
 
+    Calls with plain tensors are served by `graph` alone, without any of this. All other calls come here.
+
     Owns the execution contexts that were captured: an engine that is closed, or wants to be without contexts,
-    closes or pauses this in place of their executors.
+    closes or drops this in place of their executors.
 
     Parameters
     ----------
@@ -32,8 +34,12 @@ class CapturedProgram:
         What it reads.
     outputs : ProgramOutputs
         What it writes.
+    graph : ProgramGraph
+        What was captured.
     repeat : callable
-        Enqueues the run on the current stream; returns outputs that are not the static ones, or None.
+        Enqueues the run on the current stream. Returns whether its results are in the static outputs.
+    take_other_results : callable or None
+        Returns the results of a run for which `repeat` returned False.
     sequence : StreamSequence
         Of the program's calls.
     """
@@ -44,15 +50,24 @@ class CapturedProgram:
         self,
         inputs: StaticInputs,
         outputs: ProgramOutputs,
-        repeat: Callable[[], Any],
+        graph: ProgramGraph,
+        repeat: Callable[[], bool],
+        take_other_results: Callable[[], Any] | None,
         sequence: StreamSequence,
     ) -> None:
         self._executors = []
         self.inputs = inputs
         self.outputs = outputs
-        self._repeat: Callable[[], Any] | None = repeat
+        self.graph = graph
+        self._repeat: Callable[[], bool] | None = repeat
+        self._take_other_results = take_other_results
         self._sequence = sequence
-        self.gate = Gate()
+        self.memory: CaptureMemory | None = None  # of intermediate results, as long as the graph exists
+
+    @property
+    def gate(self) -> Gate:
+        """Keeps calls out while contexts are dropped."""
+        return self.graph.gate
 
     def __del__(self) -> None:
         # CUDA frees a graph that is in flight when it is done, but the contexts' memory goes at once.
@@ -92,15 +107,19 @@ class CapturedProgram:
             return False, None
         self.inputs.refuse_shared_memory(leaves)
         self.inputs.fill(leaves)
-        result = self._repeat()
-        if result is not None:
-            self.outputs.take(result)
+        is_as_recorded = self._repeat()
         self.inputs.write_back(leaves)
+        if not is_as_recorded and self._take_other_results is not None:
+            return True, self._take_other_results()
         return True, self.hand_over(buffers)
 
     def hand_over(self, buffers: int) -> Any:
         """The outputs of the last run, as the caller is to get them."""
-        return self.outputs.pre_allocated(buffers) if buffers else self.outputs.fresh()
+        if not buffers:
+            return self.outputs.fresh()
+        if self.graph.serves_plain_calls and buffers == 1:
+            return self.graph.static_result()
+        return self.outputs.pre_allocated(buffers)
 
     def drop(self) -> None:
         """Wait for the last run, and let go of all that was captured. Idempotent."""
@@ -111,6 +130,7 @@ class CapturedProgram:
         if self._repeat is None:
             return
         self._sequence.wait()
+        self.graph.drop()
         self._repeat = None
         self._executors = []
 

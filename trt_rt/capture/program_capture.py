@@ -12,17 +12,17 @@ from typing import Any, NoReturn
 import torch
 from torch.utils import _pytree as pytree
 
-from trt_rt._core.call import Executor
+from trt_rt._core.call import Executor, ProgramGraph, StreamSequence
+from trt_rt._core.capture_memory import CaptureMemory
 from trt_rt._core.critical import Gate, run_holding
 from trt_rt._core.garbage_collection import without_garbage_collection
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.engine_calls import EngineCalls, current_executors, take_executors
+from trt_rt.capture.host_run import HostRun
 from trt_rt.capture.outputs import ProgramOutputs
 from trt_rt.capture.random_numbers import SeesRandomNumbers
 from trt_rt.capture.static_inputs import StaticInputs
 from trt_rt.capture.stream import CaptureStream
-from trt_rt.capture.stream_graph import StreamGraph
-from trt_rt.capture.stream_sequence import StreamSequence
 from trt_rt.errors import ExecutionError, TRTError
 from trt_rt.module import TRTModule
 
@@ -62,7 +62,13 @@ class ProgramCapture:
         self._streams = [CaptureStream(device)] if device.type == "cuda" else []
 
     def run(
-        self, leaves: Sequence[Any], structure: Any, positions: Sequence[int], buffers: int
+        self,
+        leaves: Sequence[Any],
+        structure: Any,
+        positions: Sequence[int],
+        buffers: int,
+        *,
+        is_plain: bool,
     ) -> tuple[CapturedProgram | None, Any]:
         """Run the program once with a call's arguments, and record it.
 
@@ -75,6 +81,8 @@ class ProgramCapture:
             As for `StaticInputs`.
         buffers : int
             As for `CapturedProgram.run`.
+        is_plain : bool
+            The arguments are positional tensors, and nothing else.
 
         Returns
         -------
@@ -91,7 +99,7 @@ class ProgramCapture:
             Whatever the program raises.
         """
         if not self._streams:
-            return self._record_on_cpu(leaves, structure, positions, buffers)
+            return self._record_on_cpu(leaves, structure, positions, buffers, is_plain)
         current = torch.cuda.current_stream(self._device)
         stream = self._streams[0].stream
         stream.wait_stream(current)
@@ -100,7 +108,7 @@ class ProgramCapture:
                 with SeesRandomNumbers() as random_numbers:
                     inputs, calls, result = self._run_on_static(leaves, structure, positions)
                 inputs.write_back(leaves)
-                captured = self._capture(inputs, calls, uses_random_numbers=random_numbers.seen)
+                captured = self._capture(inputs, calls, buffers, is_plain, random_numbers.seen)
         finally:
             current.wait_stream(stream)  # whose memory the caller may free now
         outputs = ProgramOutputs(result) if captured is None else captured.outputs
@@ -108,16 +116,28 @@ class ProgramCapture:
         for tensor in pytree.tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and tensor.is_cuda:
                 tensor.record_stream(current)
-        return captured, outputs.pre_allocated(buffers) if buffers and captured else outputs.fresh()
+        return captured, outputs.fresh() if captured is None else captured.hand_over(buffers)
 
     def _record_on_cpu(
-        self, leaves: Sequence[Any], structure: Any, positions: Sequence[int], buffers: int
+        self,
+        leaves: Sequence[Any],
+        structure: Any,
+        positions: Sequence[int],
+        buffers: int,
+        is_plain: bool,
     ) -> tuple[CapturedProgram, Any]:
         inputs, _, result = self._run_on_static(leaves, structure, positions)
         inputs.write_back(leaves)
         args, kwargs = inputs.arguments
         outputs = ProgramOutputs(pytree.tree_map_only(torch.Tensor, torch.clone, result))
-        captured = CapturedProgram(inputs, outputs, lambda: self._program(*args, **kwargs), self._sequence)
+        run = HostRun(partial(self._program, *args, **kwargs), outputs)
+        graph = ProgramGraph(self._sequence, run.repeat, run.take_other_results)
+        if is_plain and not inputs.are_written:
+            graph.copy_arguments(args)
+            graph.copy_results(outputs.tensors, outputs.assemble, buffers)
+        captured = CapturedProgram(
+            inputs, outputs, graph, graph.replay, run.take_other_results, self._sequence
+        )
         return captured, captured.hand_over(buffers)
 
     def _run_on_static(
@@ -135,7 +155,12 @@ class ProgramCapture:
         return inputs, calls, result
 
     def _capture(
-        self, inputs: StaticInputs, calls: EngineCalls, *, uses_random_numbers: bool
+        self,
+        inputs: StaticInputs,
+        calls: EngineCalls,
+        buffers: int,
+        is_plain: bool,
+        uses_random_numbers: bool,
     ) -> CapturedProgram | None:
         routes = calls.routes
         if any(module.executors.uses_cuda_graphs for module, _ in routes):
@@ -146,10 +171,9 @@ class ProgramCapture:
         failure = captured = None
         try:
             if uses_random_numbers:
-                repeat, result = self._capture_with_random_numbers(inputs, calls)
+                captured = self._capture_with_random_numbers(inputs, calls)
             else:
-                repeat, result = self._capture_stream(inputs, calls)
-            captured = CapturedProgram(inputs, ProgramOutputs(result), repeat, self._sequence)
+                captured = self._capture_stream(inputs, calls, buffers, is_plain)
         except Exception as error:
             failure = error
         # Whatever has happened, no other call may use the contexts of before.
@@ -182,18 +206,50 @@ class ProgramCapture:
                 captured.own(executor, module.engine.context_users)
         return True
 
-    def _capture_stream(self, inputs: StaticInputs, calls: EngineCalls) -> tuple[Callable[[], None], Any]:
-        graph = StreamGraph(self._device)
+    def _capture_stream(
+        self, inputs: StaticInputs, calls: EngineCalls, buffers: int, is_plain: bool
+    ) -> CapturedProgram:
+        graph = ProgramGraph(self._sequence, None, None)
         args, kwargs = inputs.arguments
+        copies_arguments = is_plain and not inputs.are_written
+        if copies_arguments:
+            graph.copy_arguments(args)
+        capture = partial(
+            self._capture_in_stream,
+            graph,
+            partial(self._program, *args, **kwargs),
+            buffers if copies_arguments else None,
+        )
         with calls.followed():
-            result = without_garbage_collection(
-                partial(graph.capture, partial(self._program, *args, **kwargs))
-            )
-        return graph.launch, result
+            outputs, memory = without_garbage_collection(capture)
+        captured = CapturedProgram(inputs, outputs, graph, graph.replay, None, self._sequence)
+        captured.memory = memory
+        return captured
 
-    def _capture_with_random_numbers(
-        self, inputs: StaticInputs, calls: EngineCalls
-    ) -> tuple[Callable[[], None], Any]:
+    def _capture_in_stream(
+        self, graph: ProgramGraph, program: Callable[[], Any], buffers: int | None
+    ) -> tuple[ProgramOutputs, CaptureMemory]:
+        """Capture what the program enqueues on the current stream.
+
+        PyTorch's own capture, ``torch.cuda.CUDAGraph``, makes its random number generator belong to the
+        capture: meanwhile every random operation of another thread raises "Offset increment outside graph
+        capture". A program that uses no random numbers can do without.
+        """
+        memory = CaptureMemory(self._device)
+        stream = torch.cuda.current_stream(self._device).cuda_stream
+        graph.begin(stream)
+        try:
+            with memory.in_use():
+                outputs = ProgramOutputs(program())
+            if buffers is not None:
+                graph.copy_results(outputs.tensors, outputs.assemble, buffers)
+        except BaseException:
+            graph.abandon(stream)
+            raise
+        graph.end(stream)
+        return outputs, memory
+
+    def _capture_with_random_numbers(self, inputs: StaticInputs, calls: EngineCalls) -> CapturedProgram:
         """With PyTorch's own graph, which gives each replay random numbers of its own."""
         graph = torch.cuda.CUDAGraph()
         pool = torch.cuda.graph_pool_handle()
@@ -201,7 +257,13 @@ class ProgramCapture:
         with calls.followed():
             capture = partial(self._capture_in, graph, pool, partial(self._program, *args, **kwargs))
             result = _capturing.run(without_garbage_collection, capture)
-        return graph.replay, result
+
+        def repeat() -> bool:
+            graph.replay()
+            return True
+
+        unused = ProgramGraph(self._sequence, None, None)
+        return CapturedProgram(inputs, ProgramOutputs(result), unused, repeat, None, self._sequence)
 
     def _capture_in(self, graph: torch.cuda.CUDAGraph, pool: Any, program: Callable[[], Any]) -> Any:
         # Thread-local: what other threads do meanwhile, allocating above all, must not break this.

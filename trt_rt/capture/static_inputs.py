@@ -63,6 +63,11 @@ class StaticInputs:
                 targets.append(target)
         copy_together(targets, sources)
 
+    @property
+    def are_written(self) -> bool:
+        """Whether the program writes into an argument."""
+        return bool(self._written)
+
     def watch(self) -> None:
         """Begin to notice which static inputs PyTorch writes into."""
         self._versions = [tensor._version for tensor in self._tensors]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from trt_rt._core.call import ArgumentKinds
+from trt_rt._core.call import ProgramCallBase, ProgramReplays, ProgramState, StreamSequence
 from trt_rt._core.critical import Gate, between, complete
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.inputs import ProgramInputs, flatten
 from trt_rt.capture.program_capture import ProgramCapture
-from trt_rt.capture.stream_sequence import StreamSequence
 from trt_rt.module import TRTModule
+from trt_rt.module.hooks import hooks_of
 
 __all__ = ["WholeGraph"]
 
@@ -25,7 +23,7 @@ _SWITCH_GRAD_OFF = partial(torch._C._set_grad_enabled, False)
 _SWITCH_GRAD_ON = partial(torch._C._set_grad_enabled, True)
 
 
-class WholeGraph(torch.nn.Module):
+class WholeGraph(ProgramCallBase, torch.nn.Module):
     """Calls a program through graphs of all of it; `enable_cudagraphs` makes it.
 
     On a CPU, where there are no CUDA graphs, the program itself is run on the same static tensors, so that
@@ -39,6 +37,9 @@ class WholeGraph(torch.nn.Module):
         Its engines, all on one device.
     max_graphs : int
         How many graphs are kept; the one used least recently is dropped.
+    frozen : bool, optional
+        The program's parameters and buffers are never replaced nor given other memory, so that calls need
+        not look at them. Values may change in place.
 
     Attributes
     ----------
@@ -57,7 +58,14 @@ class WholeGraph(torch.nn.Module):
     never require grad.
     """
 
-    def __init__(self, program: torch.nn.Module, modules: Sequence[TRTModule], max_graphs: int) -> None:
+    def __init__(
+        self,
+        program: torch.nn.Module,
+        modules: Sequence[TRTModule],
+        max_graphs: int,
+        *,
+        frozen: bool = False,
+    ) -> None:
         super().__init__()
         self.program = program
         self._engines = tuple(modules)
@@ -66,12 +74,17 @@ class WholeGraph(torch.nn.Module):
         self._inputs = ProgramInputs(self._device)
         self._sequence = StreamSequence(self._device)
         self._capture = ProgramCapture(self._run_program, self._engines, self._device, self._sequence)
-        self._graphs: dict[Hashable, _Graph] = {}
-        self._last: _Graph | None = None
+        self._graphs: dict[Hashable, CapturedProgram] = {}
         self._gate = Gate("a program that is run as one CUDA graph was called from within its own call.")
         self._closed = False
-        self._state = _BakedState(program, self._engines)
-        self._counts = {"calls": 0, "captures": 0, "replays": 0}
+        self._captures = 0
+        self._ring_size = 0  # sets of pre-allocated outputs: as many as every engine has
+        self._state = ProgramState(
+            [] if frozen else _tables(program), [module.executors.mode_cell for module in self._engines]
+        )
+        # Serves calls with plain tensors in C; all other calls come to `forward`.
+        self._replays = ProgramReplays(self._gate, self._sequence, self._state)
+        self._connect(self._replays, hooks_of(self))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program on the caller's current stream.
@@ -117,69 +130,53 @@ class WholeGraph(torch.nn.Module):
             complete(self._sequence.end)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        changed = self._state.look()
-        if changed is not None:
+        if not self._state.is_same():
             self._drop_all()
-            self._state.found = changed  # only now: an interrupt must not keep graphs of another state
-        autocast = _autocast(self._device.type)
-        buffers = self._state.found.buffers
-        graph = None if kwargs else self._find(args, autocast)
-        if graph is not None:
-            was_run, result = self._replay(graph, args, buffers)
-            if was_run:
-                return result
+            self._state.look()  # only now: an interrupt must not keep graphs of another state
+            self._ring_size = min(module.executors.modes.pre_allocated_outputs for module in self._engines)
         leaves, structure = flatten((args, kwargs))
-        key = (self._inputs.key(leaves, structure), autocast)
-        graph = self._graphs.get(key)
-        if graph is not None:
-            was_run, result = self._replay(graph, leaves, buffers)
-            if was_run:
-                return result
-        self._counts["calls"] += 1
-        positions = [index for index, leaf in enumerate(leaves) if self._inputs.is_static(leaf)]
-        captured, result = self._capture.run(leaves, structure, positions, buffers)
+        key = (self._inputs.key(leaves, structure), _autocast(self._device.type))
+        captured = self._graphs.get(key)
         if captured is not None:
-            # All of the key, if every argument is a tensor that the graph reads from memory.
-            is_plain = not kwargs and len(positions) == len(args)
-            self._keep(_Graph(key, captured, ArgumentKinds(args) if is_plain else None, autocast))
+            was_run, result = captured.run(leaves, self._ring_size)
+            if was_run:
+                self._replays.calls += 1
+                self._replays.replays += 1
+                captured.graph.last_used = self._replays.calls
+                return result
+            self._forget(key)
+        self._replays.calls += 1
+        positions = [index for index, leaf in enumerate(leaves) if self._inputs.is_static(leaf)]
+        # An autocast dtype is part of the key, and the core does not look at it.
+        is_plain = (
+            not kwargs
+            and key[1] is None
+            and len(positions) == len(args)
+            and all(isinstance(value, torch.Tensor) for value in args)
+        )
+        captured, result = self._capture.run(leaves, structure, positions, self._ring_size, is_plain=is_plain)
+        if captured is not None:
+            self._keep(key, captured)
         return result
 
-    def _find(self, args: tuple[Any, ...], autocast: torch.dtype | None) -> _Graph | None:
-        """The graph of a call whose arguments are plain tensors, with no look at anything else.
-
-        The one of the last call first: most calls are like it.
-        """
-        last = self._last
-        if last is not None and last.serves(args, autocast):
-            return last
-        for graph in self._graphs.values():
-            if graph is not last and graph.serves(args, autocast):
-                return graph
-        return None
-
-    def _replay(self, graph: _Graph, leaves: Sequence[Any], buffers: int) -> tuple[bool, Any]:
-        was_run, result = graph.captured.run(leaves, buffers)
-        if was_run:
-            self._counts["calls"] += 1
-            self._counts["replays"] += 1
-            self._mark_used(graph)
-        else:
-            del self._graphs[graph.key]
-        return was_run, result
-
-    def _keep(self, graph: _Graph) -> None:
+    def _keep(self, key: Hashable, captured: CapturedProgram) -> None:
         while len(self._graphs) >= self._max_graphs:
-            oldest = min(self._graphs.values(), key=operator.attrgetter("last_used"))
-            del self._graphs[oldest.key]
-            oldest.captured.drop()
-        self._graphs[graph.key] = graph
-        self._mark_used(graph)
-        self._counts["captures"] += 1
+            oldest = min(self._graphs, key=lambda each: self._graphs[each].graph.last_used)
+            self._forget(oldest).drop()
+        captured.graph.last_used = self._replays.calls
+        self._graphs[key] = captured
+        self._captures += 1
+        self._offer()
 
-    def _mark_used(self, graph: _Graph) -> None:
-        graph.last_used = self._counts["calls"]
-        if self._last is not graph:
-            self._last = graph
+    def _forget(self, key: Hashable) -> CapturedProgram:
+        captured = self._graphs.pop(key)
+        self._offer()
+        return captured
+
+    def _offer(self) -> None:
+        """Let the core serve calls with the graphs that there are."""
+        graphs = [captured.graph for captured in self._graphs.values()]
+        self._replays.graphs = [graph for graph in graphs if graph.serves_plain_calls]
 
     def _run_program(self, *args: Any, **kwargs: Any) -> Any:
         dtype = _autocast(self._device.type)
@@ -195,12 +192,19 @@ class WholeGraph(torch.nn.Module):
 
         Write new data into these and call with them: nothing is copied.
         """
-        last = self._last
-        return None if last is None else last.captured.inputs.arguments[0]
+        if not self._graphs:
+            return None
+        last = max(self._graphs.values(), key=lambda captured: captured.graph.last_used)
+        return last.inputs.arguments[0]
 
     def stats(self) -> dict[str, int]:
         """How often what has happened: ``calls``, ``captures``, ``replays``; and ``graphs`` that are kept."""
-        return {**self._counts, "graphs": len(self._graphs)}
+        return {
+            "calls": self._replays.calls,
+            "captures": self._captures,
+            "replays": self._replays.replays,
+            "graphs": len(self._graphs),
+        }
 
     def close(self) -> None:
         """Let go of all graphs when their work is done: now, or when the call that runs has ended.
@@ -211,11 +215,12 @@ class WholeGraph(torch.nn.Module):
         self._gate.defer(self._drop_all)
 
     def _drop_all(self) -> None:
-        self._last = None
+        self._replays.graphs = []
         while self._graphs:
-            self._graphs.popitem()[1].captured.drop()
+            self._graphs.popitem()[1].drop()
 
 
+<<<<<<< HEAD
 @dataclass(eq=False)
 class _Graph:
     """A captured program, and the calls that it serves."""
@@ -268,6 +273,12 @@ class _Found(NamedTuple):
     objects: list[Any]
     addresses: list[int]
     buffers: int  # sets of pre-allocated outputs: as many as every engine has
+=======
+def _tables(program: torch.nn.Module) -> list[dict[str, torch.Tensor | None]]:
+    """Parameters and buffers by name, of each module. Submodules that are replaced later are not noticed."""
+    tables = [table for module in program.modules() for table in (module._parameters, module._buffers)]
+    return [table for table in tables if table]
+>>>>>>> 6a3ca02 (Serve calls of a program's graph in C: arguments compared, copied by nodes of the graph, state checked)
 
 
 def _autocast(device_type: str) -> torch.dtype | None:

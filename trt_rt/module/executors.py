@@ -114,6 +114,11 @@ class ModuleExecutors:
         return self._state.value.modes
 
     @property
+    def mode_cell(self) -> Cell[Any]:
+        """Holds another object whenever the modes have changed."""
+        return self._state
+
+    @property
     def uses_cuda_graphs(self) -> bool:
         """Whether calls replay CUDA graphs: by the module's own setting, or the process's default."""
         own = self.modes.cuda_graphs

@@ -8,7 +8,6 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-import torch.nn.modules.module as _torch_module
 
 from trt_rt._core.call import BoundCall, ModuleCallBase
 from trt_rt._core.dynamo import hide_from_dynamo
@@ -18,20 +17,13 @@ from trt_rt.engine import Engine
 from trt_rt.errors import InputValueError
 from trt_rt.module.counts import checked_count
 from trt_rt.module.executors import ModuleExecutors
+from trt_rt.module.hooks import INSTANCE_HOOKS, hooks_of
 from trt_rt.module.modes import Modes
 
 __all__ = ["PythonTorchTensorRTModule", "TRTModule"]
 
 Outputs = torch.Tensor | tuple[torch.Tensor, ...]
 
-# Where nn.Module keeps hooks: those of one module, and those of all modules.
-_INSTANCE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = (
-    "_global_forward_hooks",
-    "_global_forward_pre_hooks",
-    "_global_backward_hooks",
-    "_global_backward_pre_hooks",
-)
 # Made anew by the constructor of a copy; all else in a module's dict is copied with it.
 _SET_BY_CONSTRUCTOR = frozenset(
     {
@@ -50,7 +42,7 @@ _SET_BY_CONSTRUCTOR = frozenset(
     }
 )
 # Setting any of these on an instance changes what a call does.
-_CALL_ATTRIBUTES = frozenset({*_INSTANCE_HOOKS, "forward", "_compiled_call_impl", "__class__"})
+_CALL_ATTRIBUTES = frozenset({*INSTANCE_HOOKS, "forward", "_compiled_call_impl", "__class__"})
 
 
 class TRTModule(ModuleCallBase, torch.nn.Module):
@@ -142,9 +134,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
 
     def _connect_call(self) -> None:
         is_plain = type(self).forward is TRTModule.forward and "forward" not in vars(self)
-        hooks = [vars(self)[hook] for hook in _INSTANCE_HOOKS]
-        hooks += [vars(_torch_module)[hook] for hook in _GLOBAL_HOOKS]
-        self._connect(self._executors.pool, is_plain and self._compiled_call_impl is None, tuple(hooks))
+        self._connect(self._executors.pool, is_plain and self._compiled_call_impl is None, hooks_of(self))
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

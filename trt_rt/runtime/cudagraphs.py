@@ -70,7 +70,11 @@ def get_whole_cudagraphs_mode() -> bool:
 
 
 def enable_cudagraphs(
-    module: torch.nn.Module | ExportedProgram, *, whole_graph: bool | None = None, max_graphs: int = 32
+    module: torch.nn.Module | ExportedProgram,
+    *,
+    whole_graph: bool | None = None,
+    max_graphs: int = 32,
+    frozen: bool | None = None,
 ) -> EnableCudagraphs:
     """Run a module through CUDA graphs, which are launched with no call to TensorRT.
 
@@ -85,6 +89,10 @@ def enable_cudagraphs(
         where it has none that can be read, seen in its first call.
     max_graphs : int, optional
         Graphs that are kept for each engine and stream, or for the program.
+    frozen : bool, optional
+        True: no parameter or buffer of the program is replaced or given other memory while graphs are on, so
+        that the calls of one graph of the whole program need not look at them. Values may change in place.
+        Default: what the program says of itself in an attribute ``is_frozen``, else False.
 
     Returns
     -------
@@ -107,18 +115,23 @@ def enable_cudagraphs(
     which raises ExecutionError. On leaving, also by an exception, all graphs are dropped and the earlier
     settings are back.
     """
-    return EnableCudagraphs(module, whole_graph, max_graphs)
+    return EnableCudagraphs(module, whole_graph, max_graphs, frozen)
 
 
 class EnableCudagraphs(Scope[torch.nn.Module]):
     """Runs a module through CUDA graphs while a ``with`` block runs; `enable_cudagraphs` makes it."""
 
     def __init__(
-        self, module: torch.nn.Module | ExportedProgram, whole_graph: bool | None, max_graphs: int
+        self,
+        module: torch.nn.Module | ExportedProgram,
+        whole_graph: bool | None,
+        max_graphs: int,
+        frozen: bool | None,
     ) -> None:
         self._given = module
         self._whole_graph = whole_graph
         self._max_graphs = max_graphs
+        self._frozen = frozen
 
     def _new_entry(self) -> _Graphs:
         if self.is_entered:
@@ -136,7 +149,8 @@ class EnableCudagraphs(Scope[torch.nn.Module]):
         whole_graph = _whole_by_default or None if self._whole_graph is None else self._whole_graph
         if whole_graph:
             _refuse_several_devices(engines)
-        return _Graphs(module, engines, max_graphs, _wanted_kind(module, engines, whole_graph))
+        frozen = getattr(module, "is_frozen", False) is True if self._frozen is None else self._frozen
+        return _Graphs(module, engines, max_graphs, _wanted_kind(module, engines, whole_graph), frozen)
 
 
 def _wanted_kind(
@@ -173,12 +187,18 @@ class _Graphs:
     """One time that `EnableCudagraphs` is entered."""
 
     def __init__(
-        self, module: torch.nn.Module, engines: Sequence[TRTModule], max_graphs: int, kind: ProgramKind
+        self,
+        module: torch.nn.Module,
+        engines: Sequence[TRTModule],
+        max_graphs: int,
+        kind: ProgramKind,
+        frozen: bool,
     ) -> None:
         self._module = module
         self._engines = engines
         self._max_graphs = max_graphs
         self._kind = kind
+        self._frozen = frozen
         self._to_end: list[Callable[[], None]] = []
         self._is_over = False
 
@@ -212,7 +232,7 @@ class _Graphs:
     def _callable(self, kind: ProgramKind) -> torch.nn.Module:
         if kind is ProgramKind.ENGINES:
             return self._module
-        whole = WholeGraph(self._module, self._engines, self._max_graphs)
+        whole = WholeGraph(self._module, self._engines, self._max_graphs, frozen=self._frozen)
         self._to_end.append(whole.close)
         return whole
 
