@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -539,3 +540,206 @@ def test_a_program_that_leaves_its_graphs_in_its_own_call() -> None:
         for _ in range(2):
             torch.testing.assert_close(run(x), eager_affine(x) * 2)
         assert run.stats()["graphs"] == 0
+
+
+def test_values_that_the_program_reads(device: str) -> None:
+    """On a CPU the program's Python code runs at every call; a GPU cannot capture reading a value."""
+    program = Program(device, lambda y: (y * 2, float(y.sum())))
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        if device == "cuda":
+            with pytest.raises(ExecutionError, match="cannot be captured"):
+                run(batch(device))
+            return
+        for _ in range(3):
+            x = batch(device)
+            result, total = run(x)
+            torch.testing.assert_close(result, eager(x) * 2)
+            assert total == pytest.approx(float(eager(x).sum()))
+
+
+def test_shapes_that_depend_on_values(device: str) -> None:
+    if device == "cuda":
+        pytest.skip("a GPU cannot capture a program that reads values")
+    with enable_cudagraphs(Program(device, lambda y: y[y > 1]), whole_graph=True) as run:
+        for _ in range(4):
+            x = batch(device)
+            torch.testing.assert_close(run(x), eager(x)[eager(x) > 1])
+
+
+# ---- what a program writes into its arguments
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_engines_that_write_into_an_argument(device: str, nested: bool) -> None:
+    def body(y: torch.Tensor, out: Any) -> torch.Tensor:
+        program.engine(y, out=out[0] if nested else out)
+        return y + 1
+
+    program = Program(device, body)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        for _ in range(3):
+            x, out = batch(device), torch.zeros(3, 7, device=device)
+            torch.testing.assert_close(run(x, [out] if nested else out), eager(x) + 1)
+            torch.testing.assert_close(out, eager(eager(x)))
+
+
+def test_a_program_that_replaces_an_item_of_a_list_is_refused(device: str) -> None:
+    def body(y: torch.Tensor, state: list[torch.Tensor]) -> torch.Tensor:
+        state[0] = state[0] + 1
+        return y + state[0]
+
+    with enable_cudagraphs(Program(device, body), whole_graph=True) as run:
+        with pytest.raises(ExecutionError, match=r"replaces items of a list or dict"):
+            run(batch(device), [torch.zeros(3, 7, device=device)])
+
+
+# ---- calls that are served without Python
+
+
+def served(run: torch.nn.Module, *args: torch.Tensor) -> Any:
+    """The result of a call that must not reach Python code of the wrapper."""
+    assert isinstance(run, WholeGraph)
+    before = run.stats()["replays"]
+    run.forward = None  # type: ignore[assignment]  # nn.Module's call would fail
+    try:
+        result = run(*args)
+    finally:
+        del run.forward
+    assert run.stats()["replays"] == before + 1
+    return result
+
+
+@pytest.mark.parametrize("buffers", [0, 1, 3])
+@pytest.mark.parametrize("outputs", ["one", "tuple", "dict", "single", "none"])
+def test_plain_calls_are_served_without_python(device: str, buffers: int, outputs: str) -> None:
+    shapes = {
+        "one": lambda y, z: y + z,
+        "tuple": lambda y, z: (y + z, y - z),
+        "dict": lambda y, z: {"sum": y + z, "other": [y - z, 3]},
+        "single": lambda y, z: (y + z,),
+        "none": lambda y, z: None,
+    }
+    program = Program(device, shapes[outputs])
+    with (
+        enable_pre_allocated_outputs(program, buffers=max(buffers, 1)) if buffers else nullcontext(),
+        enable_cudagraphs(program, whole_graph=True) as run,
+    ):
+        run(batch(device), batch(device))
+        held = []
+        for _ in range(7):
+            x, z = batch(device), batch(device)
+            result = served(run, x, z)
+            expected = shapes[outputs](eager(x), z)
+            torch.testing.assert_close(result, expected)
+            held.append((result, expected))
+            for earlier, was in held[-buffers:] if buffers else held:
+                torch.testing.assert_close(earlier, was)
+        assert captures(run) == 1
+
+
+def test_several_kinds_of_plain_calls(device: str) -> None:
+    with enable_cudagraphs(Program(device), whole_graph=True) as run:
+        for size in (3, 5, 4):
+            run(batch(device, size))
+        for size in (5, 3, 4, 4, 3):
+            x = batch(device, size)
+            torch.testing.assert_close(served(run, x), eager(x) * 2)
+        assert captures(run) == 3
+
+
+def test_dense_tensors_in_another_order_are_served_without_python(device: str) -> None:
+    with enable_cudagraphs(Program(device, lambda y, z: y + z), whole_graph=True) as run:
+        for number in range(3):
+            x, z = batch(device), torch.randn(7, 3, device=device).t()
+            result = served(run, x, z) if number else run(x, z)
+            torch.testing.assert_close(result, eager(x) + z)
+        assert captures(run) == 1
+
+
+def test_many_plain_arguments(device: str) -> None:
+    """More than one node of a graph copies at once."""
+    with enable_cudagraphs(Program(device, lambda y, *rest: (y, *(z + 1 for z in rest))), whole_graph=True) as run:
+        for number in range(3):
+            x, *rest = (batch(device) for _ in range(20))
+            result = served(run, x, *rest) if number else run(x, *rest)
+            torch.testing.assert_close(result, (eager(x), *(z + 1 for z in rest)))
+
+
+def test_static_and_other_arguments_in_turn(device: str) -> None:
+    with enable_cudagraphs(Program(device, lambda y, z: y + z), whole_graph=True) as run:
+        run(batch(device), batch(device))
+        x, z = run.graph_inputs
+        for _ in range(2):
+            for tensor in (x, z):
+                tensor.normal_()
+            torch.testing.assert_close(served(run, x, z), eager(x) + z)
+            other = batch(device)
+            torch.testing.assert_close(served(run, other, z), eager(other) + z)
+            torch.testing.assert_close(served(run, x, z), eager(other) + z)
+
+
+# ---- parameters
+
+
+class Scaled(torch.nn.Module):
+    """An engine, and a parameter that its result is multiplied by."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.engine = affine(device)
+        self.scale = torch.nn.Parameter(torch.full((7,), 2.0, device=device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.engine(x) * self.scale
+
+
+def new_data(program: Scaled) -> None:
+    program.scale.data = torch.full_like(program.scale, 3.0)
+
+
+def new_parameter(program: Scaled) -> None:
+    program.scale = torch.nn.Parameter(torch.full_like(program.scale, 3.0))
+
+
+def in_place(program: Scaled) -> None:
+    with torch.no_grad():
+        program.scale.fill_(3.0)
+
+
+@pytest.mark.parametrize("change", [new_data, new_parameter, in_place])
+def test_parameters_that_change(device: str, change: Any) -> None:
+    program = Scaled(device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        for _ in range(2):
+            x = batch(device)
+            torch.testing.assert_close(run(x), (eager(x) * 2))
+        change(program)
+        for _ in range(2):
+            x = batch(device)
+            torch.testing.assert_close(run(x), (eager(x) * 3))
+
+
+@pytest.mark.parametrize("declared", ["argument", "attribute"])
+def test_frozen_programs_may_change_in_place(device: str, declared: str) -> None:
+    program = Scaled(device)
+    if declared == "attribute":
+        program.is_frozen = True
+    frozen = True if declared == "argument" else None
+    with enable_cudagraphs(program, whole_graph=True, frozen=frozen) as run:
+        x = batch(device)
+        run(x)
+        in_place(program)
+        torch.testing.assert_close(served(run, x), eager(x) * 3)
+
+
+def test_modes_that_change(device: str) -> None:
+    program = Program(device)
+    x = batch(device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        run(x)
+        first = served(run, x)
+        with enable_pre_allocated_outputs(program):
+            run(x)
+            assert served(run, x) is served(run, x)
+        torch.testing.assert_close(run(x), first)
+        assert served(run, x) is not served(run, x)

@@ -36,7 +36,7 @@ class EngineCalls:
     Attributes
     ----------
     written : set of int
-        `memory_of` the inputs that engines have written into in the last run.
+        `memory_of` the arguments that engines have written into in the last run.
     """
 
     def __init__(self, modules: Sequence[TRTModule], streams: list[CaptureStream]) -> None:
@@ -81,12 +81,13 @@ class EngineCalls:
             self._streams[0].stream.wait_stream(self._streams[turn].stream)
 
     def _note_writes(self, module: TRTModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Remember the memory of inputs that the engine writes into."""
+        """Remember the memory of the arguments that the engine writes into, inputs and ``out=``."""
         names = {output.aliased_input for output in module.engine.outputs}
         inputs = {**dict(zip(module.input_binding_names, args, strict=False)), **kwargs}
-        for name, value in inputs.items():
-            if name in names and isinstance(value, torch.Tensor):
-                self.written.add(memory_of(value))
+        out = kwargs.get("out")
+        written = [value for name, value in inputs.items() if name in names]
+        written += out if isinstance(out, (list, tuple)) else [out]
+        self.written |= {memory_of(value) for value in written if isinstance(value, torch.Tensor)}
 
     @property
     def routes(self) -> list[tuple[TRTModule, torch.cuda.Stream]]:

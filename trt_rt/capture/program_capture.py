@@ -150,6 +150,7 @@ class ProgramCapture:
         args, kwargs = inputs.arguments
         with calls.followed():
             result = self._program(*args, **kwargs)
+        inputs.refuse_replaced((args, kwargs))
         inputs.note_writes(calls.written)
         inputs.refuse_shared_memory(leaves)
         return inputs, calls, result

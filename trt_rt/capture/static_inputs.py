@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from trt_rt._core.call import copy_plain
-from trt_rt.errors import InputValueError
+from trt_rt.errors import ExecutionError, InputValueError
 
 __all__ = ["StaticInputs", "copy_together", "memory_of"]
 
@@ -52,6 +53,28 @@ class StaticInputs:
         """Positional and keyword arguments with static tensors in place of the callers'."""
         args, kwargs = pytree.tree_unflatten(self._leaves, self._structure)
         return args, kwargs
+
+    def refuse_replaced(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        """Refuse a program that has put other objects into its list or dict arguments.
+
+        A replay runs none of the program's Python code, so later callers would not find them.
+
+        Parameters
+        ----------
+        arguments : tuple of (tuple, dict)
+            `arguments`, after the program ran with them.
+
+        Raises
+        ------
+        ExecutionError
+        """
+        leaves, structure = pytree.tree_flatten(arguments)
+        if structure != self._structure or any(map(operator.is_not, leaves, self._leaves)):
+            raise ExecutionError(
+                "a program that is run as one CUDA graph replaces items of a list or dict that is its "
+                "argument, and a graph cannot do that for later calls. Write into the tensors in place, "
+                "return the new ones, or use whole_graph=False."
+            )
 
     def fill(self, leaves: Sequence[Any]) -> None:
         """Copy a call's tensors to the static ones, those that are the static ones excepted."""
