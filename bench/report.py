@@ -134,6 +134,31 @@ def difference_table(timings: dict[str, Timing], *, on_gpu: bool) -> str:
                 timings["module_prealloc_4x4"].over(timings["module_prealloc_1x1"]),
                 2.0,
             ),
+            (
+                "one graph of a program, static inputs, pre-allocated, over `cuGraphLaunch`",
+                timings["program_graph_static_prealloc"].over(launch),
+                0.6,
+            ),
+            (
+                "one graph of a program, pre-allocated, over `cuGraphLaunch`",
+                timings["program_graph_prealloc"].over(launch),
+                1.0,
+            ),
+            (
+                f"one graph of a program, fresh, over `cuGraphLaunch` + `{cheapest}`",
+                timings["program_graph_fresh"].over(launch + timings[cheapest]),
+                1.0,
+            ),
+            (
+                "one graph of a program, 1,000 parameters more",
+                timings["program_graph_1000_parameters"].over(timings["program_graph_prealloc"]),
+                10.0,
+            ),
+            (
+                "one graph of a program, 1,000 parameters more, frozen",
+                timings["program_graph_1000_frozen"].over(timings["program_graph_prealloc"]),
+                None,
+            ),
         ]
     lines = [
         "### What is added, 1 input and 1 output",

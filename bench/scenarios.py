@@ -17,7 +17,16 @@ from hand_written import HandWrittenLoop
 from prepared_call import PreparedCall
 
 import trt_rt
+from trt_rt._core.call import (
+    ProgramCallBase,
+    ProgramGraph,
+    ProgramReplays,
+    ProgramState,
+    StreamSequence,
+)
+from trt_rt._core.critical import Gate
 from trt_rt.backend import Backend
+from trt_rt.module.hooks import hooks_of
 
 SHAPE = (4, 16)
 EIGHT_SHAPES = tuple((size, 16) for size in range(4, 12))
@@ -228,18 +237,63 @@ class Program(torch.nn.Module):
 _entered: list[Any] = []  # a context manager that is collected is left
 
 
-def program_graph(pre_allocated: bool, static_inputs: bool) -> Callable[[torch.device], PreparedCall]:
+class LargeProgram(Program):
+    """The same with a thousand parameters, which it does not use."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(1, 1, device=device) for _ in range(500)])
+
+
+def program_graph(
+    pre_allocated: bool,
+    static_inputs: bool = False,
+    kind: Callable[[torch.device], Program] = Program,
+    frozen: bool = False,
+) -> Callable[[torch.device], PreparedCall]:
     """One graph of all of a program."""
 
     def make(device: torch.device) -> PreparedCall:
-        program = Program(device)
+        program = kind(device)
         for module in (program.first, program.second):
             module.set_pre_allocated_outputs(pre_allocated)
         inputs = tensors(device, 1)
-        _entered.append(trt_rt.enable_cudagraphs(program, whole_graph=True))
+        _entered.append(trt_rt.enable_cudagraphs(program, whole_graph=True, frozen=frozen))
         run = _entered[-1].__enter__()
         run(*inputs)
         return PreparedCall(run, run.graph_inputs if static_inputs else inputs)
+
+    return make
+
+
+class ReplayedProgram(ProgramCallBase, torch.nn.Module):
+    """The steady path of a program's call, over a graph whose launch is the null engine's enqueue.
+
+    On a CPU a replay runs the program itself. Its instructions would hide those of the call.
+    """
+
+    def __init__(self, device: torch.device, inputs: int, buffers: int, parameters: int) -> None:
+        super().__init__()
+        module = null_module(device, 1, 1)
+        layers = torch.nn.ModuleList([torch.nn.Linear(1, 1) for _ in range(parameters // 2)])
+        tables = [layer._parameters for layer in layers]
+        self._keep = (module, layers)
+        sequence = StreamSequence(device)
+        state = ProgramState(tables, [module.executors.mode_cell])
+        state.look()
+        replays = ProgramReplays(Gate(), sequence, state)
+        graph = ProgramGraph(sequence, null_context(device, 1, 1).execute_async_v3, None)
+        graph.copy_arguments(tensors(device, inputs))
+        graph.copy_results(tensors(device, inputs), None, buffers)
+        replays.graphs = [graph]
+        self._connect(replays, hooks_of(self))
+
+
+def replayed_program(
+    inputs: int, buffers: int = 1, parameters: int = 0
+) -> Callable[[torch.device], PreparedCall]:
+    def make(device: torch.device) -> PreparedCall:
+        return PreparedCall(ReplayedProgram(device, inputs, buffers, parameters), tensors(device, inputs))
 
     return make
 
@@ -340,9 +394,20 @@ def all_scenarios() -> list[Scenario]:
             for name, make in (
                 ("program", program_call),
                 ("torch_replay", torch_replay),
-                ("program_graph_fresh", program_graph(False, False)),
-                ("program_graph_prealloc", program_graph(True, False)),
-                ("program_graph_static_prealloc", program_graph(True, True)),
+                ("program_graph_fresh", program_graph(False)),
+                ("program_graph_prealloc", program_graph(True)),
+                ("program_graph_static_prealloc", program_graph(True, static_inputs=True)),
+                ("program_graph_1000_parameters", program_graph(True, kind=LargeProgram)),
+                ("program_graph_1000_frozen", program_graph(True, kind=LargeProgram, frozen=True)),
+            )
+        ),
+        *(
+            Scenario(name, "one graph of a program, without the launch", make, devices=("cpu",))
+            for name, make in (
+                ("program_replay_prealloc_1x1", replayed_program(1)),
+                ("program_replay_prealloc_4x4", replayed_program(4)),
+                ("program_replay_fresh_1x1", replayed_program(1, buffers=0)),
+                ("program_replay_1000_parameters", replayed_program(1, parameters=1000)),
             )
         ),
         Scenario("executor_prealloc_2x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 2, 1)),

@@ -658,7 +658,9 @@ def test_dense_tensors_in_another_order_are_served_without_python(device: str) -
 
 def test_many_plain_arguments(device: str) -> None:
     """More than one node of a graph copies at once."""
-    with enable_cudagraphs(Program(device, lambda y, *rest: (y, *(z + 1 for z in rest))), whole_graph=True) as run:
+    with enable_cudagraphs(
+        Program(device, lambda y, *rest: (y, *(z + 1 for z in rest))), whole_graph=True
+    ) as run:
         for number in range(3):
             x, *rest = (batch(device) for _ in range(20))
             result = served(run, x, *rest) if number else run(x, *rest)
