@@ -262,13 +262,13 @@ def test_inputs_that_require_grad_and_inference_mode(device: str) -> None:
             x = batch(device).requires_grad_(requires_grad)
             result = run(x)
             assert not result.requires_grad
-            torch.testing.assert_close(result, eager(x.detach()) * 2)
+            torch.testing.assert_close(result, eager_affine(x.detach()) * 2)
         x = batch(device)
         with torch.inference_mode():
             inside = run(x)
             assert inside.is_inference()  # as results of PyTorch's operators are
-            torch.testing.assert_close(inside, eager(x) * 2)
-        torch.testing.assert_close(run(x) + inside, eager(x) * 4)
+            torch.testing.assert_close(inside, eager_affine(x) * 2)
+        torch.testing.assert_close(run(x) + inside, eager_affine(x) * 4)
         assert captures(run) == 1
 
 
@@ -553,8 +553,8 @@ def test_values_that_the_program_reads(device: str) -> None:
         for _ in range(3):
             x = batch(device)
             result, total = run(x)
-            torch.testing.assert_close(result, eager(x) * 2)
-            assert total == pytest.approx(float(eager(x).sum()))
+            torch.testing.assert_close(result, eager_affine(x) * 2)
+            assert total == pytest.approx(float(eager_affine(x).sum()))
 
 
 def test_shapes_that_depend_on_values(device: str) -> None:
@@ -563,7 +563,7 @@ def test_shapes_that_depend_on_values(device: str) -> None:
     with enable_cudagraphs(Program(device, lambda y: y[y > 1]), whole_graph=True) as run:
         for _ in range(4):
             x = batch(device)
-            torch.testing.assert_close(run(x), eager(x)[eager(x) > 1])
+            torch.testing.assert_close(run(x), eager_affine(x)[eager_affine(x) > 1])
 
 
 # ---- what a program writes into its arguments
@@ -579,8 +579,8 @@ def test_engines_that_write_into_an_argument(device: str, nested: bool) -> None:
     with enable_cudagraphs(program, whole_graph=True) as run:
         for _ in range(3):
             x, out = batch(device), torch.zeros(3, 7, device=device)
-            torch.testing.assert_close(run(x, [out] if nested else out), eager(x) + 1)
-            torch.testing.assert_close(out, eager(eager(x)))
+            torch.testing.assert_close(run(x, [out] if nested else out), eager_affine(x) + 1)
+            torch.testing.assert_close(out, eager_affine(eager_affine(x)))
 
 
 def test_a_program_that_replaces_an_item_of_a_list_is_refused(device: str) -> None:
@@ -629,7 +629,7 @@ def test_plain_calls_are_served_without_python(device: str, buffers: int, output
         for _ in range(7):
             x, z = batch(device), batch(device)
             result = served(run, x, z)
-            expected = shapes[outputs](eager(x), z)
+            expected = shapes[outputs](eager_affine(x), z)
             torch.testing.assert_close(result, expected)
             held.append((result, expected))
             for earlier, was in held[-buffers:] if buffers else held:
@@ -643,7 +643,7 @@ def test_several_kinds_of_plain_calls(device: str) -> None:
             run(batch(device, size))
         for size in (5, 3, 4, 4, 3):
             x = batch(device, size)
-            torch.testing.assert_close(served(run, x), eager(x) * 2)
+            torch.testing.assert_close(served(run, x), eager_affine(x) * 2)
         assert captures(run) == 3
 
 
@@ -652,7 +652,7 @@ def test_dense_tensors_in_another_order_are_served_without_python(device: str) -
         for number in range(3):
             x, z = batch(device), torch.randn(7, 3, device=device).t()
             result = served(run, x, z) if number else run(x, z)
-            torch.testing.assert_close(result, eager(x) + z)
+            torch.testing.assert_close(result, eager_affine(x) + z)
         assert captures(run) == 1
 
 
@@ -664,7 +664,7 @@ def test_many_plain_arguments(device: str) -> None:
         for number in range(3):
             x, *rest = (batch(device) for _ in range(20))
             result = served(run, x, *rest) if number else run(x, *rest)
-            torch.testing.assert_close(result, (eager(x), *(z + 1 for z in rest)))
+            torch.testing.assert_close(result, (eager_affine(x), *(z + 1 for z in rest)))
 
 
 def test_static_and_other_arguments_in_turn(device: str) -> None:
@@ -674,10 +674,10 @@ def test_static_and_other_arguments_in_turn(device: str) -> None:
         for _ in range(2):
             for tensor in (x, z):
                 tensor.normal_()
-            torch.testing.assert_close(served(run, x, z), eager(x) + z)
+            torch.testing.assert_close(served(run, x, z), eager_affine(x) + z)
             other = batch(device)
-            torch.testing.assert_close(served(run, other, z), eager(other) + z)
-            torch.testing.assert_close(served(run, x, z), eager(other) + z)
+            torch.testing.assert_close(served(run, other, z), eager_affine(other) + z)
+            torch.testing.assert_close(served(run, x, z), eager_affine(other) + z)
 
 
 # ---- parameters
@@ -714,11 +714,11 @@ def test_parameters_that_change(device: str, change: Any) -> None:
     with enable_cudagraphs(program, whole_graph=True) as run:
         for _ in range(2):
             x = batch(device)
-            torch.testing.assert_close(run(x), (eager(x) * 2))
+            torch.testing.assert_close(run(x), (eager_affine(x) * 2))
         change(program)
         for _ in range(2):
             x = batch(device)
-            torch.testing.assert_close(run(x), (eager(x) * 3))
+            torch.testing.assert_close(run(x), (eager_affine(x) * 3))
 
 
 @pytest.mark.parametrize("declared", ["argument", "attribute"])
@@ -731,7 +731,7 @@ def test_frozen_programs_may_change_in_place(device: str, declared: str) -> None
         x = batch(device)
         run(x)
         in_place(program)
-        torch.testing.assert_close(served(run, x), eager(x) * 3)
+        torch.testing.assert_close(served(run, x), eager_affine(x) * 3)
 
 
 def test_modes_that_change(device: str) -> None:

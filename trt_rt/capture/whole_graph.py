@@ -220,65 +220,10 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
             self._graphs.popitem()[1].drop()
 
 
-<<<<<<< HEAD
-@dataclass(eq=False)
-class _Graph:
-    """A captured program, and the calls that it serves."""
-
-    key: Hashable
-    captured: CapturedProgram
-    kinds: ArgumentKinds | None
-    autocast: torch.dtype | None
-    last_used: int = 0
-
-    def serves(self, args: tuple[Any, ...], autocast: torch.dtype | None) -> bool:
-        return self.kinds is not None and self.autocast is autocast and self.kinds.fit(args)
-
-
-class _BakedState:
-    """What graphs have baked in besides a call's arguments: engines' modes, where parameters and buffers lie.
-
-    Parameters
-    ----------
-    program : torch.nn.Module
-        Parameters and buffers that are replaced or moved are noticed; submodules that are replaced are not.
-    modules : sequence of TRTModule
-        Its engines.
-    """
-
-    def __init__(self, program: torch.nn.Module, modules: Sequence[TRTModule]) -> None:
-        self._tables = [
-            table for module in program.modules() for table in (module._parameters, module._buffers) if table
-        ]
-        self._executors = [module.executors for module in modules]
-        self.found = self._look()
-
-    def look(self) -> _Found | None:
-        """Return what is there now if it differs from `found`."""
-        now, before = self._look(), self.found
-        if now.addresses == before.addresses and all(map(operator.is_, now.objects, before.objects)):
-            return None
-        return now
-
-    def _look(self) -> _Found:
-        tensors = [tensor for table in self._tables for tensor in table.values() if tensor is not None]
-        modes = [executors.modes for executors in self._executors]
-        buffers = min(each.pre_allocated_outputs for each in modes)
-        return _Found([*tensors, *modes], [tensor.data_ptr() for tensor in tensors], buffers)
-
-
-class _Found(NamedTuple):
-    """A state. It holds the objects, so that no other object gets the address of one that is compared."""
-
-    objects: list[Any]
-    addresses: list[int]
-    buffers: int  # sets of pre-allocated outputs: as many as every engine has
-=======
 def _tables(program: torch.nn.Module) -> list[dict[str, torch.Tensor | None]]:
     """Parameters and buffers by name, of each module. Submodules that are replaced later are not noticed."""
     tables = [table for module in program.modules() for table in (module._parameters, module._buffers)]
     return [table for table in tables if table]
->>>>>>> 6a3ca02 (Serve calls of a program's graph in C: arguments compared, copied by nodes of the graph, state checked)
 
 
 def _autocast(device_type: str) -> torch.dtype | None:
