@@ -1,51 +1,70 @@
-"""Memory for the intermediate results of runs that are captured in CUDA graphs.
+"""Scratch memory of runs that are captured in CUDA graphs.
 
-A graph keeps using the addresses of the intermediate results that it was captured with. So nobody else may
-get their memory while the captured context lives. PyTorch ensures this only for captures that its own
-``torch.cuda.graph`` began. For all other captures the memory comes from a pool that belongs to one context.
+A graph keeps using the addresses of the intermediate results that it was captured with, so nobody else may
+get their memory while the context lives that was captured. PyTorch knows only of captures that its own
+``torch.cuda.graph`` began; for all others the memory comes from a pool that belongs to one context.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import torch
 
+from trt_rt._core.critical import between
 from trt_rt._core.dynamo import hide_from_dynamo
 
 __all__ = ["CaptureMemory"]
 
 # A pool is never destroyed before the process ends: PyTorch aborts the process if a pool is destroyed while
-# any thread captures a graph or uses a pool. The next context that is captured takes over the pool.
+# any thread captures a graph or uses a pool. The next context that is captured takes it over instead.
 _unused: defaultdict[int, list[torch.cuda.MemPool]] = defaultdict(list)
 
 
+Result = TypeVar("Result")
+
+
 class CaptureMemory:
-    """The memory pool of one context, which is taken at the context's first capture.
+    """The memory pool of one context, taken when it is first captured.
 
     Parameters
     ----------
     device : torch.device
-        The context's device. There is no capture on a CPU.
+        The context's device; on the CPU there is nothing to capture.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool: torch.cuda.MemPool | None = None
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Let PyTorch allocate from the pool on this thread, if the current stream is capturing."""
+    def allocating(self, function: Callable[[], Result]) -> Result:
+        """Call a function; what PyTorch allocates for it comes from the pool if the current stream captures.
+
+        Parameters
+        ----------
+        function : callable
+            Without arguments. Allocations of other threads are not affected.
+
+        Returns
+        -------
+        object
+            What the function returns.
+        """
         if self._device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
-            yield
-            return
+            return function()
         if self._pool is None:
             self._pool = self._take()
-        with torch.cuda.use_mem_pool(self._pool):
-            yield
+        # As torch.cuda.use_mem_pool, which an interrupt could leave half-way: each step is one call of C code.
+        index, pool = self._device.index, self._pool.id
+        release = partial(torch._C._cuda_releasePool, index, pool)
+        begin = partial(torch._C._cuda_beginAllocateCurrentThreadToPool, index, pool)
+        end = partial(torch._C._cuda_endAllocateToPool, index, pool)
+        routed = partial(between, _nothing, function, end)
+        return between(begin, routed, release)
 
     def _take(self) -> torch.cuda.MemPool:
         unused = _unused[self._device.index]
@@ -55,6 +74,10 @@ class CaptureMemory:
             pool = torch.cuda.MemPool()
         weakref.finalize(self, unused.append, pool).atexit = False
         return pool
+
+
+def _nothing() -> None:
+    pass
 
 
 hide_from_dynamo(globals())

@@ -88,7 +88,7 @@ cdef class ProgramGraph:
     cdef object allocate
     cdef bint is_dropped
     cdef bint takes_plain_tensors  # arguments are copied by the graph
-    cdef bint gives_results      # results are, too
+    cdef readonly bint gives_results  # results are, too
     cdef tuple statics           # static tensors in place of positional arguments
     cdef ProgramInput* inputs
     cdef Py_ssize_t input_count
@@ -216,30 +216,38 @@ cdef class ProgramGraph:
             and _is_dense(tensor)
         )
 
-    def begin(self, uintptr_t stream):
-        """Capture the copies of arguments, and then what is enqueued on `stream`, a stream of PyTorch's.
+    def capture(self, uintptr_t stream, function):
+        """Capture the copies of arguments, what a function enqueues, and the copies of results.
+
+        Here and not in Python, where an interrupt could leave the stream capturing.
+
+        Parameters
+        ----------
+        stream : int
+            A stream of PyTorch's, which is current.
+        function : callable
+            Without arguments. It may call `copy_results`.
+
+        Returns
+        -------
+        object
+            What the function returns.
 
         Raises
         ------
         ExecutionError
             If CUDA refuses.
         """
+        cdef cydriver.CUstream handle = <cydriver.CUstream> stream
         need_context()
-        self.captured.begin(<cydriver.CUstream> stream)
-
-    def end(self, uintptr_t stream):
-        """End the capture with the copies of results.
-
-        Raises
-        ------
-        ExecutionError
-            If CUDA refuses.
-        """
-        self.captured.end(<cydriver.CUstream> stream)
-
-    def abandon(self, uintptr_t stream):
-        """End a capture that has failed."""
-        self.captured.abandon(<cydriver.CUstream> stream)
+        self.captured.begin(handle)
+        try:
+            result = function()
+        except:
+            self.captured.abandon(handle)
+            raise
+        self.captured.end(handle)
+        return result
 
     def replay(self):
         """Repeat the run on the current stream. Nothing is copied: the caller has filled the static tensors.
@@ -258,11 +266,22 @@ cdef class ProgramGraph:
             self.targets[index] = self.static_results[index]
         return self.captured.launch(self.sequence.current())
 
-    def static_result(self):
-        """Return the static results as callers get them, or None if callers get copies."""
-        if not self.gives_results or self.ring_size != 1:
-            return None
-        result = self._result_of(<OutputBuffers> self.ring[0])
+    def hand_over(self):
+        """Return the results of the last run as a caller gets them, after a run that copied nothing.
+
+        Only if `gives_results`.
+        """
+        cdef OutputBuffers buffers = None
+        cdef object result = None
+        if self.ring_size == 0:
+            result = self._new_results()
+        else:
+            buffers = self._next_buffers()
+            result = self._result_of(buffers)
+        if self.captured.to_callers is not None:
+            self.captured.to_callers.take_addresses()
+            self.captured.to_callers.copy(self.sequence.current(), self.sequence.on_cuda)
+            self.captured.to_callers.forget_addresses()  # the graph's node was not given them
         return result if self.assemble is None else self.assemble(result)
 
     def drop(self):
@@ -304,8 +323,6 @@ cdef class ProgramGraph:
         cdef object result = None
         if self.ring_size == 0:
             result = self._new_results()
-        elif self.ring_size == 1:
-            buffers = <OutputBuffers> self.ring[0]
         else:
             buffers = self._next_buffers()
         if not self.captured.launch(stream):
@@ -345,8 +362,13 @@ cdef class ProgramGraph:
         self.targets[index] = <uintptr_t> tensor.data
         return value
 
-    cdef OutputBuffers _next_buffers(self):
-        """Let the results go to the next set of the ring."""
+    cdef inline OutputBuffers _next_buffers(self):
+        """The next set of the ring, where the results go. The only one holds the static results themselves."""
+        if self.ring_size == 1:
+            return <OutputBuffers> list_item(self.ring, 0)
+        return self._turn_ring()
+
+    cdef OutputBuffers _turn_ring(self):
         cdef OutputBuffers buffers
         cdef Py_ssize_t index
         if self.turn == len(self.ring):

@@ -105,10 +105,10 @@ cdef class TensorCopies:
             succeeded = True
         finally:
             if not succeeded:
-                self._forget_addresses()
+                self.forget_addresses()
         return 0
 
-    cdef void _forget_addresses(self) noexcept:
+    cdef void forget_addresses(self) noexcept:
         """Note that no node is known to have the addresses that were taken."""
         cdef Py_ssize_t position
         for position in range(self.count):

@@ -115,11 +115,9 @@ class CapturedProgram:
 
     def hand_over(self, buffers: int) -> Any:
         """The outputs of the last run, as the caller is to get them."""
-        if not buffers:
-            return self.outputs.fresh()
-        if self.graph.serves_plain_calls and buffers == 1:
-            return self.graph.static_result()
-        return self.outputs.pre_allocated(buffers)
+        if self.graph.gives_results:
+            return self.graph.hand_over()
+        return self.outputs.pre_allocated(buffers) if buffers else self.outputs.fresh()
 
     def drop(self) -> None:
         """Wait for the last run, and let go of all that was captured. Idempotent."""

@@ -237,18 +237,14 @@ class ProgramCapture:
         capture". A program that uses no random numbers can do without.
         """
         memory = CaptureMemory(self._device)
-        stream = torch.cuda.current_stream(self._device).cuda_stream
-        graph.begin(stream)
-        try:
-            with memory.in_use():
-                outputs = ProgramOutputs(program())
+
+        def run() -> ProgramOutputs:
+            outputs = ProgramOutputs(memory.allocating(program))
             if buffers is not None:
                 graph.copy_results(outputs.tensors, outputs.assemble, buffers)
-        except BaseException:
-            graph.abandon(stream)
-            raise
-        graph.end(stream)
-        return outputs, memory
+            return outputs
+
+        return graph.capture(torch.cuda.current_stream(self._device).cuda_stream, run), memory
 
     def _capture_with_random_numbers(self, inputs: StaticInputs, calls: EngineCalls) -> CapturedProgram:
         """With PyTorch's own graph, which gives each replay random numbers of its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -136,16 +137,18 @@ class Enqueue:
     def _compute(
         self, inputs: list[torch.Tensor], timer: LayerTimer | None, unknown: frozenset[int]
     ) -> list[torch.Tensor]:
+        return self._capture_memory.allocating(partial(self._compute_all, inputs, timer, unknown))
+
+    def _compute_all(
+        self, inputs: list[torch.Tensor], timer: LayerTimer | None, unknown: frozenset[int]
+    ) -> list[torch.Tensor]:
         engine = self._engine
-        with self._capture_memory.in_use():
-            outputs = execute(engine.program, inputs, engine.weights, engine.device, timer, unknown)
-            if not engine.has_aliases:
-                return outputs
-            # An aliased output overwrites its input, and another output may be a view of that input.
-            memory = {tensor.untyped_storage().data_ptr() for tensor in inputs}
-            return [
-                value.clone() if value.untyped_storage().data_ptr() in memory else value for value in outputs
-            ]
+        outputs = execute(engine.program, inputs, engine.weights, engine.device, timer, unknown)
+        if not engine.has_aliases:
+            return outputs
+        # An aliased output overwrites its input, and another output may be a view of that input.
+        memory = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+        return [value.clone() if value.untyped_storage().data_ptr() in memory else value for value in outputs]
 
     def _write(self, tensor: OutputTensor, value: torch.Tensor, stream: int) -> None:
         allocator = self._bindings.allocators.get(tensor.name)
