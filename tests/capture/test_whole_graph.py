@@ -588,9 +588,11 @@ def test_a_program_that_replaces_an_item_of_a_list_is_refused(device: str) -> No
         state[0] = state[0] + 1
         return y + state[0]
 
-    with enable_cudagraphs(Program(device, body), whole_graph=True) as run:
-        with pytest.raises(ExecutionError, match=r"replaces items of a list or dict"):
-            run(batch(device), [torch.zeros(3, 7, device=device)])
+    with (
+        enable_cudagraphs(Program(device, body), whole_graph=True) as run,
+        pytest.raises(ExecutionError, match=r"replaces items of a list or dict"),
+    ):
+        run(batch(device), [torch.zeros(3, 7, device=device)])
 
 
 # ---- calls that are served without Python

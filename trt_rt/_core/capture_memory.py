@@ -58,7 +58,7 @@ class CaptureMemory:
             return function()
         if self._pool is None:
             self._pool = self._take()
-        # As torch.cuda.use_mem_pool, which an interrupt could leave half-way: each step is one call of C code.
+        # Like torch.cuda.use_mem_pool, but each step is one call of C code, which no interrupt cuts short.
         index, pool = self._device.index, self._pool.id
         release = partial(torch._C._cuda_releasePool, index, pool)
         begin = partial(torch._C._cuda_beginAllocateCurrentThreadToPool, index, pool)

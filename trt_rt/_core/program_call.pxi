@@ -1,4 +1,4 @@
-"""The call of a program that is run as one CUDA graph: straight to the graph, or to Python where that must decide."""
+"""The call of a program that is run as one CUDA graph: served by a graph, or left to Python."""
 
 cimport cython
 from cpython.object cimport PyObject, PyTypeObject
@@ -180,7 +180,9 @@ cdef object _call_program(object this, PyObject** args, size_t flags, PyObject* 
     )
 
 
-use_vectorcall(<PyTypeObject*> ProgramCallBase, <Py_ssize_t> &(<ProgramCallBase> <PyObject*> NULL)._vectorcall)
+use_vectorcall(
+    <PyTypeObject*> ProgramCallBase, <Py_ssize_t> &(<ProgramCallBase> <PyObject*> NULL)._vectorcall
+)
 
 
 cdef inline bint _calls_true(PyObject* function) except -1:

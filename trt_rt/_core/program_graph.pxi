@@ -363,7 +363,7 @@ cdef class ProgramGraph:
         return value
 
     cdef inline OutputBuffers _next_buffers(self):
-        """The next set of the ring, where the results go. The only one holds the static results themselves."""
+        """The next set of the ring, where the results go; a single set is the static results."""
         if self.ring_size == 1:
             return <OutputBuffers> list_item(self.ring, 0)
         return self._turn_ring()

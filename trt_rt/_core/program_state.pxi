@@ -14,7 +14,7 @@ import torch
 cdef extern from "Python.h":
     bint PyDict_Next(PyObject*, Py_ssize_t*, PyObject**, PyObject**) noexcept
 
-# PyTorch's own comparison of many addresses, which takes a few nanoseconds for each. Only builds for CUDA have it.
+# PyTorch's own comparison of many addresses. Only builds for CUDA have it.
 cdef object _same_addresses = getattr(torch._C, "_tensors_data_ptrs_at_indices_equal", None)
 
 

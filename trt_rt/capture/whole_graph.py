@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -222,7 +222,9 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
 
 def _tables(program: torch.nn.Module) -> list[dict[str, torch.Tensor | None]]:
     """Parameters and buffers by name, of each module. Submodules that are replaced later are not noticed."""
-    tables = [table for module in program.modules() for table in (module._parameters, module._buffers)]
+    tables: list[dict[str, torch.Tensor | None]] = []
+    for module in program.modules():
+        tables += [cast("dict[str, torch.Tensor | None]", module._parameters), module._buffers]
     return [table for table in tables if table]
 
 

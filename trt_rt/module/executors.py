@@ -234,8 +234,15 @@ class ModuleExecutors:
         if executor is not None:
             counts = Counter(executor.counts)
             self._made.discard(executor)
-            self._taken.update(lambda taken: taken + counts)
+            self._taken.update(lambda taken: _sum(taken, counts))
         return executor
+
+
+def _sum(first: Counter[str], second: Counter[str]) -> Counter[str]:
+    """Add counts. Unlike ``first + second`` this keeps names whose count is 0."""
+    total = Counter(first)
+    total.update(second)
+    return total
 
 
 def _changed(changes: Mapping[str, Any], layers: Layers) -> Layers:

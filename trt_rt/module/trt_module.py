@@ -232,7 +232,10 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         Outputs that TensorRT allocates, and those that lie in an input's memory, are not affected.
         """
         count = checked_count("buffers", buffers, "sets of outputs") if enable else 0
-        self._executors.change(pre_allocated_outputs=count)
+        # Off first, so that results which callers hold keep their memory even if the mode was on already.
+        self._executors.change(pre_allocated_outputs=0)
+        if count:
+            self._executors.change(pre_allocated_outputs=count)
 
     @property
     def executors(self) -> ModuleExecutors:
