@@ -20,7 +20,7 @@ from trt_rt._core.dlpack cimport (
     read_tensor,
     torch_exchange_api,
 )
-from trt_rt._core.python_objects cimport items, list_item, raise_pending, returns_true, try_vectorcall
+from trt_rt._core.python_objects cimport items, list_item, raise_pending, try_vectorcall
 from trt_rt._core.tensor_layout cimport (
     TensorLayout,
     copy_shape,
@@ -84,7 +84,6 @@ cdef class ProgramGraph:
     cdef CapturedGraph captured
     cdef object take_other_results
     cdef PyTypeObject* tensor_type
-    cdef object is_negative      # torch.Tensor.is_neg
     cdef object allocate
     cdef bint is_dropped
     cdef bint takes_plain_tensors  # arguments are copied by the graph
@@ -110,7 +109,6 @@ cdef class ProgramGraph:
         self.captured.copy_kernel = sequence.copy_kernel
         self.take_other_results = take_other_results
         self.tensor_type = <PyTypeObject*> torch.Tensor
-        self.is_negative = torch.Tensor.is_neg
         self.ring = []
 
     def __dealloc__(self):
@@ -212,7 +210,7 @@ cdef class ProgramGraph:
             and tensor.dtype.lanes == 1
             and can_view(value.dtype)
             and <uintptr_t> tensor.data % COPY_ALIGNMENT == 0
-            and not self.is_negative(value)
+            and not is_negative(<PyObject*> value)
             and _is_dense(tensor)
         )
 
@@ -300,7 +298,6 @@ cdef class ProgramGraph:
 
     cdef inline bint _fits_one(self, ProgramInput* expected, PyObject* value) except -1:
         cdef DLTensor tensor
-        cdef PyObject* stack[2]
         if (
             not read_plain_tensor(self.sequence.api, self.tensor_type, value, &tensor)
             or not same_kind(&expected.layout, &tensor)
@@ -314,8 +311,7 @@ cdef class ProgramGraph:
             return True  # nothing is copied
         if expected.address == 0:
             return layout_bytes(&expected.layout) == 0  # its storage was freed
-        stack[1] = value
-        return not returns_true(<PyObject*> self.is_negative, stack, 1)
+        return not is_negative(value)
 
     cdef inline object run(self, uintptr_t stream):
         """Serve the call whose arguments `fits` has noted."""
@@ -388,15 +384,11 @@ cdef class ProgramGraph:
     cdef inline object _result_of(self, OutputBuffers buffers):
         """The views of a set. One that the caller has altered in place is made anew."""
         cdef Py_ssize_t index
-        cdef DLTensor tensor
         for index in range(self.result_count):
-            if (
-                not read_tensor(self.sequence.api, list_item(buffers.views, index), &tensor)
-                or <uintptr_t> tensor.data != buffers.addresses[index]
-                or not is_bindable_as(&tensor, &buffers.layouts[index])
-                or (<object> list_item(buffers.views, index)).requires_grad
-            ):
+            if not buffers.is_unaltered(index, self.sequence.api):
                 buffers.renew_view(index)
+            else:
+                mark_overwritten(list_item(buffers.views, index))
         if self.assemble is None:
             return buffers.result
         return buffers.views

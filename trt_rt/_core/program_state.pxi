@@ -1,22 +1,15 @@
 """What graphs of a program have baked in besides the arguments of a call."""
 
 cimport cython
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.stdint cimport uintptr_t
 
 from trt_rt._core.critical cimport Cell
-from trt_rt._core.dlpack cimport DLExchangeAPI, DLTensor, read_tensor, torch_exchange_api
 from trt_rt._core.python_objects cimport dict_size, list_item, list_size
-
-import torch
 
 cdef extern from "Python.h":
     bint PyDict_Next(PyObject*, Py_ssize_t*, PyObject**, PyObject**) noexcept
-
-# PyTorch's own comparison of many addresses. Only builds for CUDA have it.
-cdef object _same_addresses = getattr(torch._C, "_tensors_data_ptrs_at_indices_equal", None)
-
 
 @cython.final
 cdef class ProgramState:
@@ -36,23 +29,29 @@ cdef class ProgramState:
     cdef list seen_modes         # the values of `modes`
     cdef list seen_sizes         # of `tables`
     cdef list seen_tensors       # values of all tables, None included
-    cdef list present            # those that are tensors
-    cdef list addresses          # of `present`
-    cdef list indices
+    cdef uintptr_t* addresses    # of `seen_tensors`; 0 for None
 
     def __cinit__(self, list tables not None, list modes not None):
         self.tables = tables
         self.modes = modes
 
+    def __dealloc__(self):
+        PyMem_Free(self.addresses)
+
     def look(self):
         """Read the state, and remember it as that of the graphs. Call it when there are none."""
+        cdef Py_ssize_t index
+        cdef void* addresses
         # Held, so that no other object can come to lie at the address of one that is compared.
         self.seen_modes = [cell.value for cell in self.modes]
         self.seen_sizes = [len(table) for table in self.tables]
         self.seen_tensors = [tensor for table in self.tables for tensor in table.values()]
-        self.present = [tensor for tensor in self.seen_tensors if tensor is not None]
-        self.addresses = [tensor.data_ptr() for tensor in self.present]
-        self.indices = list(range(len(self.present)))
+        addresses = PyMem_Realloc(self.addresses, max(len(self.seen_tensors), 1) * sizeof(uintptr_t))
+        if addresses == NULL:
+            raise MemoryError()
+        self.addresses = <uintptr_t*> addresses
+        for index, tensor in enumerate(self.seen_tensors):
+            self.addresses[index] = 0 if tensor is None else tensor.data_ptr()
 
     def is_same(self):
         """Whether nothing has changed since `look`."""
@@ -88,15 +87,10 @@ cdef class ProgramState:
     cdef bint _has_same_addresses(self) except -1:
         """Whether no tensor has been given other memory (``tensor.data = other``)."""
         cdef Py_ssize_t index
-        cdef DLTensor tensor
-        cdef DLExchangeAPI* api
-        if _same_addresses is not None:
-            return _same_addresses(self.present, self.addresses, self.indices)
-        api = torch_exchange_api()
-        for index in range(list_size(self.present)):
+        for index in range(list_size(self.seen_tensors)):
             if (
-                not read_tensor(api, list_item(self.present, index), &tensor)
-                or <uintptr_t> tensor.data != <uintptr_t> self.addresses[index]
+                list_item(self.seen_tensors, index) != <PyObject*> None
+                and not has_address(list_item(self.seen_tensors, index), self.addresses[index])
             ):
                 return False
         return True

@@ -105,6 +105,17 @@ cdef inline int32_t dtype_number(PyObject* tensor) noexcept:
     return number
 
 
+cdef inline bint has_address(PyObject* tensor, uintptr_t address) except -1:
+    """Whether a tensor's data lies at an address."""
+    cdef void* impl
+    cdef void* data = NULL
+    if _impl_offset != 0:
+        impl = _impl_of(tensor)
+        _get_data(&impl, &data)
+        return <uintptr_t> data == address
+    return <uintptr_t> (<object> tensor).data_ptr() == address
+
+
 cdef inline bint is_contiguous_tensor(
     PyObject* tensor, uintptr_t address, int32_t dtype, const TensorLayout* layout
 ) noexcept:
