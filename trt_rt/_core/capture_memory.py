@@ -1,8 +1,8 @@
-"""Scratch memory of runs that are captured in CUDA graphs.
+"""Memory for the intermediate results of runs that are captured in CUDA graphs.
 
-A graph keeps using the addresses of the intermediate results that it was captured with, so nobody else may
-get their memory while the context lives that was captured. PyTorch knows only of captures that its own
-``torch.cuda.graph`` began; for all others the memory comes from a pool that belongs to one context.
+A graph keeps using the addresses of the intermediate results that it was captured with. So nobody else may
+get their memory while the captured context lives. PyTorch ensures this only for captures that its own
+``torch.cuda.graph`` began. For all other captures the memory comes from a pool that belongs to one context.
 """
 
 from __future__ import annotations

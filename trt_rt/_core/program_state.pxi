@@ -11,6 +11,7 @@ from trt_rt._core.python_objects cimport dict_size, list_item, list_size
 cdef extern from "Python.h":
     bint PyDict_Next(PyObject*, Py_ssize_t*, PyObject**, PyObject**) noexcept
 
+
 @cython.final
 cdef class ProgramState:
     """The modes of a program's engines, and the places of its parameters and buffers.
