@@ -1,4 +1,4 @@
-"""Switches CUDA graphs: for a module while a context lasts, and for the process."""
+"""The controls of CUDA graphs: for a module inside a context, and for the process."""
 
 from __future__ import annotations
 
@@ -32,40 +32,48 @@ _whole_by_default = False
 
 
 def set_cudagraphs_mode(mode: bool) -> None:
-    """Switch CUDA graphs, one for each engine, for modules that have no setting of their own, now and later.
+    """Switch CUDA graphs, one for each engine, for all modules without a setting of their own.
 
     Parameters
     ----------
     mode : bool
-        Whether calls replay graphs. `enable_cudagraphs` overrides it for its module.
+        Whether calls replay graphs, also of modules that are made later. `enable_cudagraphs` overrides the
+        mode for its module.
 
     Notes
     -----
-    Refused is here what a call finds: with graphs on, a call of an engine that has outputs whose size depends
-    on data, or whose weights are streamed, raises ExecutionError.
+    This function refuses no engine. While the mode is on, a call raises ExecutionError if the size of one of
+    its engine's outputs depends on data, or if the engine's weights are streamed.
+
+    Examples
+    --------
+    >>> set_cudagraphs_mode(True)
+    >>> get_cudagraphs_mode()
+    True
+    >>> set_cudagraphs_mode(False)
     """
     set_default_cuda_graphs(mode)
 
 
 def get_cudagraphs_mode() -> bool:
-    """Whether modules with no setting of their own replay CUDA graphs, one for each engine."""
+    """Return whether modules without a setting of their own replay CUDA graphs, one for each engine."""
     return default_cuda_graphs()
 
 
 def set_whole_cudagraphs_mode(mode: bool) -> None:
-    """Let `enable_cudagraphs` capture programs as a whole, unless it is told otherwise.
+    """Let `enable_cudagraphs` capture one graph of the whole program by default.
 
     Parameters
     ----------
     mode : bool
-        False, the default: `enable_cudagraphs` looks at the program.
+        True: it captures one graph of the whole program. False, the default: it looks at the program.
     """
     global _whole_by_default
     _whole_by_default = mode
 
 
 def get_whole_cudagraphs_mode() -> bool:
-    """What `set_whole_cudagraphs_mode` has set."""
+    """Return the mode that `set_whole_cudagraphs_mode` has set."""
     return _whole_by_default
 
 
@@ -76,50 +84,57 @@ def enable_cudagraphs(
     max_graphs: int = 32,
     frozen: bool | None = None,
 ) -> EnableCudagraphs:
-    """Run a module through CUDA graphs, which are launched with no call to TensorRT.
+    """Run a module through CUDA graphs, which are launched without a call to TensorRT.
 
     Parameters
     ----------
     module : torch.nn.Module or torch.export.ExportedProgram
         An engine, or a program with engines anywhere in it.
     whole_graph : bool, optional
-        True: one graph of the whole program; its PyTorch operators too. False: a graph for each engine.
-        Default: what `set_whole_cudagraphs_mode` has set; else the whole program if PyTorch operators stand
-        between its engines, and all of these are on one device. That is read from the program's structure, or
-        where it has none that can be read, seen in its first call.
+        True: one graph of the whole program, with its PyTorch operators. False: a graph for each engine.
+        Default: the mode of `set_whole_cudagraphs_mode`. If that is off, one graph of the whole program if
+        PyTorch operators run between its engines and all engines are on one device, and else a graph for each
+        engine. trt_rt reads this from the program's structure if it can, and else observes the first call.
     max_graphs : int, optional
-        Graphs that are kept for each engine and stream, or for the program.
+        The number of graphs that are kept for each engine and stream, or for the program.
     frozen : bool, optional
-        True: no parameter or buffer of the program is replaced or given other memory while graphs are on, so
-        that the calls of one graph of the whole program need not look at them. Values may change in place.
-        Default: what the program says of itself in an attribute ``is_frozen``, else False.
+        True promises that no parameter or buffer of the program is replaced or moved to other memory while
+        graphs are on. Calls of one graph of the whole program then do not check for it. Values may change in
+        place. Default: the program's attribute ``is_frozen``, or False if it has none.
 
     Returns
     -------
     EnableCudagraphs
-        ``with`` it, ``as`` gives what to call in place of `module`: the module itself, or a `WholeGraph` of
-        it.
+        A context manager. ``as`` binds the module to call: `module` itself, or a `WholeGraph` of it.
 
     Raises
     ------
     ValueError
-        At entry, with the reason: no engine in the module, an output whose size depends on data, a control
-        that is on and excludes this one (weights that are streamed), `whole_graph` for engines on several
-        devices, `max_graphs` less than 1 or more than 65,536.
+        At entry, with the reason: there is no engine in the module, the size of an output depends on data, a
+        control that excludes this one is on (for example streamed weights), `whole_graph` is True for engines
+        on several devices, or `max_graphs` is less than 1 or more than 65,536.
     TypeError
-        At entry, if `module` is neither a module nor a program, or `max_graphs` is no integer.
+        At entry: `module` is neither a module nor a program, or `max_graphs` is not an integer.
 
     Notes
     -----
-    Outputs whose size depends on data for some shapes only are found at the first call with such shapes,
-    which raises ExecutionError. On leaving, also by an exception, all graphs are dropped and the earlier
-    settings are back.
+    If the size of an output depends on data only for some shapes, the first call with such shapes raises
+    ExecutionError. Leaving the context, also by an exception, drops all graphs and restores the earlier
+    settings.
+
+    Examples
+    --------
+    >>> with enable_cudagraphs(module) as graphed:
+    ...     y = graphed(x)  # captures a graph
+    ...     y = graphed(x)  # replays it
+    >>> module.stats()["captures"], module.stats()["replays"]
+    (1, 1)
     """
     return EnableCudagraphs(module, whole_graph, max_graphs, frozen)
 
 
 class EnableCudagraphs(Scope[torch.nn.Module]):
-    """Runs a module through CUDA graphs while a ``with`` block runs; `enable_cudagraphs` makes it."""
+    """A context in which a module runs through CUDA graphs; `enable_cudagraphs` makes it."""
 
     def __init__(
         self,
@@ -164,7 +179,7 @@ def _wanted_kind(
 
 
 def _refuse_data_dependent(engines: Iterable[Engine]) -> None:
-    """Refuse outputs whose size depends on data: their memory is allocated in the run, which no graph can."""
+    """Refuse outputs whose size depends on data: a graph cannot contain the allocation of their memory."""
     for engine in engines:
         names = engine.data_dependent_outputs
         if names:
@@ -178,7 +193,7 @@ def _refuse_several_devices(engines: Sequence[TRTModule]) -> None:
     devices = sorted({str(engine.engine.device) for engine in engines})
     if len(devices) > 1:
         raise ValueError(
-            f"the program has engines on {' and '.join(devices)}, and a CUDA graph is of one device. "
+            f"the program has engines on {' and '.join(devices)}, but a CUDA graph has one device. "
             "Use whole_graph=False."
         )
 
@@ -203,7 +218,7 @@ class _Graphs:
         self._is_over = False
 
     def begin(self) -> torch.nn.Module:
-        """Switch graphs on; returns what is to be called."""
+        """Switch graphs on, and return the module to call."""
         # While the whole program is captured, its engines must not launch graphs of their own.
         self._switch_engines(
             self._kind is ProgramKind.ENGINES, partial(refuse_if, self._engines, "enable_cudagraphs")
@@ -215,7 +230,7 @@ class _Graphs:
         return observed
 
     def end(self, may_wait: bool) -> None:
-        """Switch them off. Never waits: graphs that another thread's call uses go when that has ended."""
+        """Switch graphs off without waiting. A graph that another thread's call uses goes after that call."""
         self._is_over = True
         with ExitStack() as ending:  # ends all of them, and raises what any has raised
             for end in self._to_end:

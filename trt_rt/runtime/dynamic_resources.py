@@ -1,4 +1,4 @@
-"""Lets engines share scratch memory that is as large as the shapes in use need."""
+"""The control of scratch memory that engines share and that fits the shapes in use."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ def use_dynamically_allocated_resources(
 ) -> ModeManager[torch.nn.Module]:
     """Size scratch memory for the shapes in use, and share it between the modules of one stream.
 
-    Otherwise each execution context has scratch memory of its own, for the largest shapes of any profile.
+    Without this control each execution context has scratch memory of its own, for the largest shapes of any
+    profile.
 
     Parameters
     ----------
     module : torch.nn.Module or torch.export.ExportedProgram
         A `TRTModule`, or anything with engines anywhere in it.
     dynamically_allocate_resources : bool, optional
-        False switches it off, within a context that has switched it on.
+        False switches the control off, inside a context that switched it on.
 
     Returns
     -------
     ModeManager
-        ``with`` it, ``as`` gives the module to call.
+        A context manager. ``as`` binds the module to call.
 
     Raises
     ------
     ValueError
-        If there is no engine in `module`.
+        There is no engine in `module`.
     TypeError
-        If `module` is neither a module nor a program.
+        `module` is neither a module nor a program.
 
     Notes
     -----
-    Entering and leaving drop execution contexts and CUDA graphs, which the next call makes anew. A call with
-    other shapes than the one before asks TensorRT for the size that they need. The memory is PyTorch's and
-    only grows; it is freed when the last module that uses it lets go of it.
+    Entering and leaving drop execution contexts and CUDA graphs, and the next call makes new ones. A call
+    with new shapes asks TensorRT for the size that they need. PyTorch allocates the memory. It only grows,
+    and is freed when no module uses it any more.
 
     Examples
     --------

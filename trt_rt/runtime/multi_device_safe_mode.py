@@ -1,4 +1,4 @@
-"""Whether a call makes its engine's device current."""
+"""The control that lets a call make its engine's device current."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["MultiDeviceSafeMode", "get_multi_device_safe_mode", "set_multi_devic
 
 
 def set_multi_device_safe_mode(mode: bool) -> MultiDeviceSafeMode:
-    """Let calls of engines on another CUDA device than the current one switch to theirs, and back.
+    """Let a call switch to its engine's CUDA device if another one is current, and back.
 
-    It counts for every engine of the process, from now on, or until a ``with`` block ends that has entered
-    what this returns.
+    The mode applies to every engine of the process from now on. If the returned object is entered with
+    ``with``, the mode applies until the block ends.
 
     Parameters
     ----------
     mode : bool
-        On: each call compares the current device with its engine's; if they differ it switches for the call,
-        and warns once, since that costs time. Off, as at the start: nothing is compared, and an engine that
-        cannot run under the caller's device raises ExecutionError.
+        True: each call compares the current device with its engine's. If they differ, it switches for the
+        call, and warns once, because switching costs time. False, the default: nothing is compared, and an
+        engine that cannot run under the caller's device raises ExecutionError.
 
     Returns
     -------
     MultiDeviceSafeMode
-        To be used with ``with``, or to be ignored.
+        A context manager, which need not be entered.
 
     Examples
     --------
@@ -38,12 +38,12 @@ def set_multi_device_safe_mode(mode: bool) -> MultiDeviceSafeMode:
 
 
 def get_multi_device_safe_mode() -> bool:
-    """Whether calls of engines on another device than the current one switch to theirs."""
+    """Return whether calls switch to their engine's device."""
     return call.multi_device_safe_mode()
 
 
 class MultiDeviceSafeMode(Scope["MultiDeviceSafeMode"]):
-    """Goes back to an earlier multi-device safe mode; made by `set_multi_device_safe_mode`."""
+    """A context manager that restores the earlier mode; `set_multi_device_safe_mode` makes it."""
 
     def __init__(self, mode: bool) -> None:
         self._mode = bool(mode)
@@ -74,7 +74,7 @@ class _Entry:
         return self._control
 
     def end(self, may_wait: bool) -> None:
-        """Go back to the mode of before."""
+        """Restore the earlier mode."""
         _change(lambda layers: layers.left(self))
 
 

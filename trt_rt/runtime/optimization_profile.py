@@ -1,4 +1,4 @@
-"""Chooses the optimization profile that an engine runs with."""
+"""The control that chooses an engine's optimization profile."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ def optimization_profile(
     module : torch.nn.Module or torch.export.ExportedProgram
         A `TRTModule`, or anything with engines anywhere in it.
     profile : int, "auto" or None
-        A number from 0: the only profile that calls may use, for all the engines. "auto" or None, as without
-        any of these contexts: the one in use if it admits a call's inputs, else the first that does.
+        A number from 0 makes that profile the only one that calls may use, for all engines. "auto" and None
+        keep the profile in use if it admits a call's inputs, and else take the first that does. This is also
+        the behaviour without this control.
 
     Returns
     -------
     ModeManager
-        ``with`` it, ``as`` gives the module to call. It raises ValueError at entry if an engine has no such
-        profile.
+        A context manager. ``as`` binds the module to call. Entering raises ValueError if an engine has no
+        such profile.
 
     Raises
     ------
     ValueError
-        If there is no engine in `module`, or `profile` is a string other than "auto".
+        There is no engine in `module`, or `profile` is a string other than "auto".
     TypeError
-        If `module` is neither a module nor a program, or `profile` is something else.
+        `module` is neither a module nor a program, or `profile` is not an integer, a string or None.
 
     Notes
     -----
-    In a context with a number, a call with inputs that this profile does not admit raises InputError. Where
-    profiles overlap, a number chooses the one that was tuned for a call's shapes.
+    Inside a context with a number, a call raises InputError if that profile does not admit its inputs. Where
+    profiles overlap, a number selects the profile that was tuned for a call's shapes.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Switches TensorRT's output allocator on for engines that can do without."""
+"""The control that lets TensorRT allocate every output."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["enable_output_allocator"]
 
 
 def enable_output_allocator(module: torch.nn.Module | ExportedProgram) -> ModeManager[torch.nn.Module]:
-    """Let TensorRT allocate every output, of the exact size that it has.
+    """Let TensorRT allocate every output, with its exact size.
 
-    Outputs whose size depends on data are always allocated so; this is for all others.
+    TensorRT always allocates outputs whose size depends on data. This control is for all other outputs.
 
     Parameters
     ----------
@@ -24,22 +24,21 @@ def enable_output_allocator(module: torch.nn.Module | ExportedProgram) -> ModeMa
     Returns
     -------
     ModeManager
-        ``with`` it, ``as`` gives the module to call. It raises ValueError at entry if CUDA graphs are on for
-        an engine.
+        A context manager. ``as`` binds the module to call. Entering raises ValueError if CUDA graphs are on
+        for an engine.
 
     Raises
     ------
     ValueError
-        If there is no engine in `module`.
+        There is no engine in `module`.
     TypeError
-        If `module` is neither a module nor a program.
+        `module` is neither a module nor a program.
 
     Notes
     -----
-    The memory is PyTorch's, and a result owns all of it: nothing is copied or cut off to hand it over. Where
-    there is none, the call raises torch.OutOfMemoryError or MemoryError and the module stays usable. While
-    this is on, ``out=`` is refused and pre-allocated outputs have no effect. On exit the allocators are
-    unset.
+    PyTorch allocates the memory, and a result owns all of it: nothing is copied or cut off. If memory runs
+    out, the call raises torch.OutOfMemoryError or MemoryError, and the module stays usable. Inside the
+    context, ``out=`` is refused and pre-allocated outputs have no effect. Leaving it unsets the allocators.
 
     Examples
     --------

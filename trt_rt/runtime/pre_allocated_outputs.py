@@ -1,4 +1,4 @@
-"""Switches pre-allocated outputs: memory that is made once, and reused by every call."""
+"""The control of pre-allocated outputs: memory that is allocated once and reused by every call."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def enable_pre_allocated_outputs(
     Returns
     -------
     ModeManager
-        ``with`` it, ``as`` gives the module to call.
+        A context manager. ``as`` binds the module to call.
 
     Raises
     ------
     ValueError
-        If there is no engine in `module`, or `buffers` is less than 1 or more than 65,536.
+        There is no engine in `module`, or `buffers` is less than 1 or more than 65,536.
     TypeError
-        If `module` is neither a module nor a program, or `buffers` is no integer.
+        `module` is neither a module nor a program, or `buffers` is not an integer.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Times the layers of engines."""
+"""The control that times the layers of engines."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ def enable_profiling(module: torch.nn.Module | ExportedProgram) -> ModeManager[L
     Returns
     -------
     ModeManager
-        ``with`` it, ``as`` gives a `LayerProfile`, to be called in place of the module. It raises ValueError
-        at entry if CUDA graphs are on for an engine.
+        A context manager. ``as`` binds a `LayerProfile`, which is called in place of the module. Entering
+        raises ValueError if CUDA graphs are on for an engine.
 
     Raises
     ------
     ValueError
-        If there is no engine in `module`.
+        There is no engine in `module`.
     TypeError
-        If `module` is neither a module nor a program.
+        `module` is neither a module nor a program.
 
     Notes
     -----
-    Every call waits until the engine has run. Layers have the names that the plan kept: build with detailed
-    profiling verbosity for more. Within a second context for a module only that one is told of its times.
+    Every call waits until the engine has run. Layers have the names that the plan kept; build with detailed
+    profiling verbosity to keep more of them. If two contexts are entered for one module, the inner one gets
+    the times.
 
     Examples
     --------
@@ -55,18 +56,18 @@ def enable_profiling(module: torch.nn.Module | ExportedProgram) -> ModeManager[L
 
 @dataclass(frozen=True)
 class LayerTime:
-    """How long a layer took.
+    """The time of one layer.
 
     Attributes
     ----------
     engine : str
-        Name of its `TRTModule`.
+        The name of the layer's `TRTModule`.
     layer : str
-        Name of the layer.
+        The name of the layer.
     runs : int
-        How often it ran.
+        The number of runs.
     total_ms : float
-        Milliseconds, all runs together.
+        The time of all runs together, in milliseconds.
     """
 
     engine: str
@@ -76,12 +77,12 @@ class LayerTime:
 
     @property
     def ms(self) -> float:
-        """Milliseconds of one run, on average."""
+        """The average time of one run, in milliseconds."""
         return self.total_ms / self.runs
 
 
 class LayerProfile:
-    """Layers' times; stays readable when its context is left. Call it to call the module."""
+    """The times of a module's layers, readable also after the context. Calling it calls the module."""
 
     def __init__(self, module: torch.nn.Module, profilers: Sequence[Any]) -> None:
         self._module = module
@@ -93,21 +94,21 @@ class LayerProfile:
 
     @property
     def layers(self) -> list[LayerTime]:
-        """Those that have run, engine by engine, in the order in which they first ran."""
+        """The layers that have run, engine by engine, in the order of their first run."""
         return [time for profiler in self._profilers for time in profiler.times()]
 
     @property
     def total_ms(self) -> float:
-        """Milliseconds of all layers and runs."""
+        """The time of all layers and runs, in milliseconds."""
         return sum(time.total_ms for time in self.layers)
 
     def reset(self) -> None:
-        """Forget all times, those of warm-up runs for example."""
+        """Forget all times, for example those of warm-up runs."""
         for profiler in self._profilers:
             profiler.reset()
 
     def table(self) -> str:
-        """The times as text, a line for each layer, slowest first within its engine.
+        """Return the times as text, one line for each layer, with each engine's slowest layer first.
 
         Returns
         -------
@@ -156,11 +157,11 @@ def _new_profiler(module: TRTModule) -> Any:
 
 @cache
 def _profiler_class(api: ModuleType) -> type:
-    """The profiler for one backend: a subclass of ``api.IProfiler``."""
+    """Return the profiler class of one backend, a subclass of ``api.IProfiler``."""
     base: Any = api.IProfiler
 
     class Profiler(base):  # type: ignore[misc]
-        """Adds up the times of one module's layers; contexts on several streams may tell it at once."""
+        """Sums the times of one module's layers. Contexts on several streams may report at once."""
 
         def __init__(self, engine: str) -> None:
             base.__init__(self)
@@ -169,17 +170,17 @@ def _profiler_class(api: ModuleType) -> type:
 
         def reset(self) -> None:
             """Forget all times."""
-            # By thread too: each thread changes its own items only.
+            # The key has the thread too, so that each thread changes only its own items.
             self._totals: dict[tuple[int, str], tuple[int, float]] = {}
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
-            """TensorRT's word on one run of a layer."""
+            """Add the time of one run, which TensorRT reports."""
             totals, key = self._totals, (threading.get_ident(), layer_name)
             runs, total = totals.get(key, (0, 0.0))
             totals[key] = (runs + 1, total + ms)
 
         def times(self) -> list[LayerTime]:
-            """Of all layers so far."""
+            """Return the times of all layers so far."""
             layers: dict[str, tuple[int, float]] = {}
             for (_, layer), (runs, ms) in self._totals.copy().items():
                 all_runs, total = layers.get(layer, (0, 0.0))

@@ -1,4 +1,4 @@
-"""New weights for engines that are loaded, with nothing built again."""
+"""New weights for loaded engines, without a new build."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _gate = Gate("refit was called from within a refit.")
 
 @dataclass(frozen=True)
 class RefitResult:
-    """What `refit` did not change; both are empty if it was strict.
+    """The weights and keys that `refit` did not use; both are empty after a strict refit.
 
     Attributes
     ----------
     missing : tuple of str
-        Engines' weights for which the state dict had nothing, and which are as they were.
+        Weights of engines without a value in the state dict; they did not change.
     unexpected : tuple of str
-        Keys of the state dict that are no engine's.
+        Keys of the state dict that belong to no weight of an engine.
     """
 
     missing: tuple[str, ...]
@@ -48,20 +48,21 @@ def refit(
 
     A weight of an engine is looked up in `state_dict` under the key that its module's ``weight_name_map`` has
     for it, or under its own name. The map goes from names of weights to keys, or to pairs of a key and a
-    dtype, as Torch-TensorRT's does; the dtype is not used, because the engine knows its own. A
-    ``"constant_mapping"`` in it, from names of weights to arrays, gives values that no state dict has.
+    dtype, like Torch-TensorRT's map. trt_rt does not use the dtype, because the engine knows its own. A
+    ``"constant_mapping"`` in the map, from names of weights to arrays, gives values that no state dict has.
 
     Parameters
     ----------
     module : torch.nn.Module or torch.export.ExportedProgram
-        A `TRTModule`, or a tree of modules or a program with some. Only engines change: load what belongs to
+        A `TRTModule`, or a tree of modules or a program with some. Only engines change: load the weights of
         PyTorch's own modules with ``load_state_dict``. An engine that several modules share changes for all.
     state_dict : mapping of str to torch.Tensor
-        As a module's ``state_dict()``. Each of the engine's dtype and number of elements (TensorRT does not
-        tell the shape), on any device. Nothing is cast. It can be changed or freed once this returns.
+        The new weights, as in a module's ``state_dict()``. Each has the dtype and the number of elements of
+        the engine's weight, on any device. TensorRT does not report shapes, and nothing is cast. The tensors
+        can be changed or freed after this function returns.
     strict : bool, optional
-        Every weight of every engine must be in `state_dict`, every key must be used, and every engine must be
-        refittable.
+        Whether every weight of every engine must be in `state_dict`, every key must be used, and every engine
+        must be refittable.
 
     Returns
     -------
@@ -70,24 +71,32 @@ def refit(
     Raises
     ------
     BackendError
-        If an engine was not built to be refitted, or its backend cannot.
+        An engine was not built to be refitted, or its backend cannot refit.
     InputError
-        Also a ValueError or a TypeError: names the weight and the key, what came and what is allowed.
+        A value does not fit. The error is also a ValueError or a TypeError. It names the weight, the key, the
+        value and what is allowed.
     ExecutionError
-        If TensorRT fails at it, or CUDA reports that work in flight has failed.
+        TensorRT fails to refit, or CUDA reports that work in flight has failed.
     ClosedError
-        If an engine was closed.
+        An engine was closed.
     torch.OutOfMemoryError, MemoryError
-        If there is no memory for a copy of a weight or of the plan.
+        There is no memory for a copy of a weight or of the plan.
 
     Notes
     -----
-    All or nothing: after an error every engine has the weights that it had. For that each plan is serialized
-    first, which takes as much host memory as it has bytes.
+    A refit changes all engines or none: after an error every engine has its earlier weights. To go back, each
+    plan is serialized first, which takes as much host memory as the plan has bytes.
 
-    Calls of an engine wait while it changes; several engines change one after the other. Execution contexts
-    and CUDA graphs are made anew afterwards; modes, profiles and budgets stay. From then on
-    ``Engine.serialize`` gives the new weights.
+    Calls of an engine wait while it changes. Several engines change one after the other. Afterwards the next
+    calls make new execution contexts and CUDA graphs. Modes, profiles and budgets stay. From then on
+    ``Engine.serialize`` returns the new weights.
+
+    Examples
+    --------
+    >>> network = torch.nn.Linear(4, 2)
+    >>> plan = build(network, (torch.zeros(3, 4),), backend="reference", refittable=True)
+    >>> refit(TRTModule(plan, device="cpu"), torch.nn.Linear(4, 2).state_dict())
+    RefitResult(missing=(), unexpected=())
     """
     if not isinstance(state_dict, Mapping):
         hint = "; pass its state_dict()" if isinstance(state_dict, torch.nn.Module) else ""
@@ -129,7 +138,7 @@ def _refuse_leftovers(refits: Iterable[EngineRefit], unexpected: tuple[str, ...]
 def _look_up(
     modules: Iterable[TRTModule], state_dict: Mapping[str, torch.Tensor], strict: bool
 ) -> list[EngineRefit]:
-    """The checked new weights of every engine; nothing has changed yet."""
+    """Return the new weights of every engine, checked, without changing anything yet."""
     name_maps: dict[Engine, dict[str, Any]] = {}
     for module in modules:
         name_maps.setdefault(module.engine, {}).update(module.weight_name_map or {})

@@ -1,4 +1,4 @@
-"""Changes TensorRT-RTX's runtime settings for a time."""
+"""The control of TensorRT-RTX's runtime settings."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def runtime_config(
     Returns
     -------
     ModeManager
-        ``with`` it, ``as`` gives the module to call. At entry it raises BackendError if an engine's backend
-        is not TensorRT-RTX. At exit the earlier settings are back.
+        A context manager. ``as`` binds the module to call. Entering raises BackendError if an engine's
+        backend is not TensorRT-RTX. Leaving restores the earlier settings.
 
     Raises
     ------

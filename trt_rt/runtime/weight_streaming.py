@@ -1,4 +1,4 @@
-"""Weight streaming: weights that stay in host memory, and are copied to the device in every call."""
+"""The control of weight streaming: some weights stay in host memory and are copied in every call."""
 
 from __future__ import annotations
 
@@ -37,23 +37,24 @@ def weight_streaming(module: torch.nn.Module | ExportedProgram) -> WeightStreami
     ----------
     module : torch.nn.Module or torch.export.ExportedProgram
         A `TRTModule`, or a tree of modules or a program with some. Engines that were not built for weight
-        streaming are left alone; one that several modules share counts once, and changes for all of them.
+        streaming do not change. An engine that several modules share counts once and changes for all of them.
 
     Returns
     -------
     WeightStreaming
-        Use it with ``with``: the budgets on entry are back on exit. It can be called in place of `module`.
+        A context manager, which can be called in place of `module`. Leaving it restores the budgets that were
+        set at entry.
 
     Raises
     ------
     TypeError
-        If `module` is neither.
+        `module` is neither a module nor a program.
     ValueError
-        If there is no engine in `module`.
+        There is no engine in `module`.
     BackendError
-        If no engine in it was built for weight streaming.
+        No engine in `module` was built for weight streaming.
     ClosedError
-        If an engine was closed.
+        An engine was closed.
 
     Examples
     --------
@@ -89,32 +90,32 @@ class WeightStreaming(Scope["WeightStreaming"]):
 
     @property
     def total_device_budget(self) -> int:
-        """Bytes of all weights that can be streamed; with this budget none is."""
+        """The bytes of all weights that can be streamed. With this budget no weight is streamed."""
         return sum(self._sizes.values())
 
     @property
     def device_budget(self) -> int:
-        """Bytes of these weights that stay on the device; the others are copied there in every call.
+        """The bytes of these weights that stay on the device. The others are copied there in every call.
 
-        Setting it shares the bytes among the engines in proportion to the sizes of their streamable weights,
-        exactly. More than `total_device_budget` counts as that.
+        Setting it divides the bytes among the engines in proportion to their streamable weights. The shares
+        sum to the budget exactly. A number above `total_device_budget` means the whole budget.
 
-        It waits for calls that run, and drops execution contexts and CUDA graphs, which the next call makes
-        anew; modes, profiles, allocators and profilers stay. While weights are streamed, every call waits for
-        the device, and a module cannot use CUDA graphs.
+        Setting it waits for running calls and drops execution contexts and CUDA graphs, and the next call
+        makes new ones. Modes, profiles, allocators and profilers stay. While weights are streamed, every call
+        waits for the device, and a module cannot use CUDA graphs.
 
         Raises
         ------
         TypeError
-            If set to what is no integer.
+            The new budget is not an integer.
         ValueError
-            If set to less than 0, or to more than 2**63 - 1; or if weights would be streamed while a module
+            The new budget is less than 0 or more than 2**63 - 1, or weights would be streamed while a module
             over the engine uses CUDA graphs.
         ExecutionError
-            If TensorRT refuses, or CUDA reports that work in flight has failed. After any error the budgets
-            are as they were.
+            TensorRT refuses the budget, or CUDA reports that work in flight has failed. After any error the
+            earlier budgets are in force.
         ClosedError
-            If an engine was closed.
+            An engine was closed.
         """
         return sum(engine.weight_streaming_budget for engine in self._sizes)
 
@@ -133,18 +134,18 @@ class WeightStreaming(Scope["WeightStreaming"]):
             raise
 
     def get_automatic_weight_streaming_budget(self) -> int:
-        """A budget that TensorRT finds fitting for the memory that is free on the device now.
+        """Return the budget that TensorRT proposes for the memory that is free on the device now.
 
         Returns
         -------
         int
-            Bytes, from 0 to `total_device_budget`; to be set as `device_budget`. Several engines on one
-            device are each told of the same free memory.
+            A number of bytes from 0 to `total_device_budget`, for `device_budget`. For several engines on one
+            device, each proposal counts the same free memory.
 
         Raises
         ------
         ClosedError
-            If an engine was closed.
+            An engine was closed.
         """
         return sum(
             min(engine.automatic_weight_streaming_budget(), size) for engine, size in self._sizes.items()
@@ -173,7 +174,7 @@ class _Entry:
         self._engines = tuple(engines)
 
     def begin(self) -> WeightStreaming:
-        """Note the budgets."""
+        """Save the budgets."""
         for engine in self._engines:
             _layers_of(engine).update(partial(self._enter, engine.weight_streaming_budget))
         return self._streaming
@@ -183,7 +184,7 @@ class _Entry:
         return (layers if layers.over else Layers(found)).entered(self, found)
 
     def end(self, may_wait: bool) -> None:
-        """Go back to the budgets."""
+        """Restore the budgets."""
         with ExitStack() as ending:  # restores all of them, and raises what any has raised
             for engine in self._engines:
                 ending.callback(self._end_one, engine, may_wait)
