@@ -53,9 +53,10 @@ def compile(
 
     Parameters
     ----------
-    model : torch.nn.Module or torch.export.ExportedProgram
+    model : torch.nn.Module, torch.jit.ScriptModule or torch.export.ExportedProgram
         On the device where the program is to run. A module is compiled in the mode that it is in: call
-        ``eval()`` first. It is not changed, and shares the weights that PyTorch operators read.
+        ``eval()`` first. It is not changed, and shares the weights that PyTorch operators read. A TorchScript
+        module is converted by PyTorch; its control flow must not depend on values.
     inputs, arg_inputs : sequence, optional
         Example positional arguments of a module: tensors or `trt_rt.Input`, also nested in lists, tuples and
         dicts; numbers, strings and None, which become constants. Two names for the same.

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_any, tree_leaves, tree_map
 from trt_rt.compiler.onnx_export import DynamicShapes
 from trt_rt.errors import CompileError
 
-__all__ = ["ExampleInputs", "Input", "example_inputs"]
+__all__ = ["ExampleInputs", "Input", "example_arguments", "example_inputs"]
 
 
 class Input:
@@ -165,19 +165,12 @@ def example_inputs(
     CompileError
         No inputs are given, or the same ones twice.
     """
-    if inputs is not None and arg_inputs is not None:
-        raise CompileError("inputs and arg_inputs are two names of the same thing: give one of them")
-    positional = inputs if inputs is not None else arg_inputs
-    if positional is None and kwarg_inputs is None:
-        raise CompileError("example inputs are needed: give inputs, kwarg_inputs or both")
-    if isinstance(positional, (torch.Tensor, Input)):
-        positional = (positional,)
-    given = (tuple(positional or ()), dict(kwarg_inputs or {}))
+    given = _given(inputs, arg_inputs, kwarg_inputs)
     described = any(isinstance(leaf, Input) for leaf in tree_leaves(given))
     if described and dynamic_shapes is not None:
         raise CompileError("trt_rt.Input says which dimensions vary: leave out dynamic_shapes")
     leaves = tree_leaves(given)
-    args, kwargs = tree_map(lambda leaf: leaf.example(device) if isinstance(leaf, Input) else leaf, given)
+    args, kwargs = _with_examples(given, device)
     if dynamic_shapes is None and tree_any(_varies, given):
         marked_args, marked_kwargs = tree_map(_dimensions, given)
         try:
@@ -190,6 +183,36 @@ def example_inputs(
     return ExampleInputs(
         args, kwargs, dynamic_shapes, tuple(map(_opt_shape, leaves)), tuple(map(_min_shape, leaves))
     )
+
+
+def example_arguments(
+    inputs: Sequence[Any] | None,
+    arg_inputs: Sequence[Any] | None,
+    kwarg_inputs: Mapping[str, Any] | None,
+    device: torch.device,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the example call alone; the parameters are those of :func:`example_inputs`."""
+    return _with_examples(_given(inputs, arg_inputs, kwarg_inputs), device)
+
+
+def _given(
+    inputs: Sequence[Any] | None, arg_inputs: Sequence[Any] | None, kwarg_inputs: Mapping[str, Any] | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if inputs is not None and arg_inputs is not None:
+        raise CompileError("inputs and arg_inputs are two names of the same thing: give one of them")
+    positional = inputs if inputs is not None else arg_inputs
+    if positional is None and kwarg_inputs is None:
+        raise CompileError("example inputs are needed: give inputs, kwarg_inputs or both")
+    if isinstance(positional, (torch.Tensor, Input)):
+        positional = (positional,)
+    return tuple(positional or ()), dict(kwarg_inputs or {})
+
+
+def _with_examples(
+    given: tuple[tuple[Any, ...], dict[str, Any]], device: torch.device
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    args, kwargs = tree_map(lambda leaf: leaf.example(device) if isinstance(leaf, Input) else leaf, given)
+    return args, kwargs
 
 
 def _opt_shape(leaf: Any) -> tuple[int, ...] | None:

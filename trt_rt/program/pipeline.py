@@ -35,7 +35,7 @@ from trt_rt.program.exporting import (
     program_graph,
 )
 from trt_rt.program.generated_call import GeneratedCall
-from trt_rt.program.inputs import example_inputs
+from trt_rt.program.inputs import example_arguments, example_inputs
 from trt_rt.program.part import Part, extract_part
 from trt_rt.program.part_builder import PartBuilder, part_builder
 from trt_rt.program.partition import Partition
@@ -46,6 +46,7 @@ from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.sizes import limit_sizes_of_results, read_sizes_from_inputs
 from trt_rt.program.steps import Steps, shown_steps
 from trt_rt.program.support import Exclusions, Support
+from trt_rt.program.torchscript import module_of_torchscript
 
 __all__ = [
     "BuiltProgram",
@@ -427,6 +428,11 @@ def _exported(request: CompileRequest, settings: CompileSettings) -> _Exported:
         raise CompileError(
             f"cannot compile a {name}: give a torch.nn.Module or a torch.export.ExportedProgram"
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        args, kwargs = example_arguments(
+            request.inputs, request.arg_inputs, request.kwarg_inputs, settings.device
+        )
+        model = module_of_torchscript(model, args, kwargs)
     module = cast_module(model, precision)
     examples = example_inputs(
         module,
