@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -394,6 +396,24 @@ def test_hooks_run(model: nn.Module) -> None:
         program(example())
     program(example())
     assert seen == ["after"]
+    structure = compiled(Structured(), *structured())
+    with structure.register_forward_pre_hook(lambda *_: seen.append("before")):
+        structure(*structured())
+        batch, pair = structured()
+        structure(batch, scale=2.0, pair=pair)
+    assert seen == ["after", "before", "before"]
+
+
+def test_a_program_that_nobody_uses_is_freed_at_once(model: nn.Module) -> None:
+    program = compiled(model)
+    engine = weakref.ref(program.engine_0.engine)
+    gc.collect()
+    gc.disable()
+    try:
+        del program
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 def test_a_program_is_not_pickled(model: nn.Module) -> None:

@@ -55,9 +55,11 @@ class _Writer:
         self._weights: dict[str, str] = {}
 
     def write(self) -> GeneratedCall:
-        for reserved in ("forward", "type", "len", "list", "tuple", "dict"):
+        for reserved in _RESERVED:
             self._names.reserve(reserved)
-        parameters, lines, leaves = argument_code(self._names, self._program.in_spec, self._program.signature)
+        parameters, passed_on, lines, leaves = argument_code(
+            self._names, self._program.in_spec, self._program.signature
+        )
         placeholders = [node for node in self._graph.nodes if node.op == "placeholder"]
         self._locals.update(zip(placeholders, leaves, strict=True))
         for node, example in zip(placeholders, self._program.examples, strict=True):
@@ -76,9 +78,11 @@ class _Writer:
         ]
         if operators:
             body = self._without_gradients(body)
-        source = "\n    ".join([f"def forward({parameters}):", *lines, *body]) + "\n"
+        text = "".join(f"    {line}\n" for line in [*lines, *body])
         computes = not all(map(is_view, operators))
-        return GeneratedCall(source, self._names.values, self._engines, self._weights, computes)
+        return GeneratedCall(
+            parameters, passed_on, text, self._names.values, self._engines, self._weights, computes
+        )
 
     def _without_gradients(self, body: list[str]) -> list[str]:
         """As torch.no_grad does, which takes longer than an operator."""
@@ -191,6 +195,23 @@ def _is_unpacked(node: Node) -> bool:
         return False
     picked = [_position(user) for user in node.users if user.target is operator.getitem]
     return sorted(picked) == list(range(len(node.meta["val"]))) and len(picked) == len(node.users)
+
+
+_RESERVED = (
+    "call",
+    "dict",
+    "forward",
+    "global_forward_hooks",
+    "global_forward_pre_hooks",
+    "len",
+    "list",
+    "own_forward_hooks",
+    "own_forward_pre_hooks",
+    "tuple",
+    "type",
+    "with_hooks",
+)
+"""Names that the code itself uses."""
 
 
 def _position(item: Node) -> int:

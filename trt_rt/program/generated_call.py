@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.modules.module as _torch_module
 
 __all__ = ["GeneratedCall"]
+
+
+_HOOKS = ("forward_hooks", "forward_pre_hooks")
 
 
 @dataclass(frozen=True)
@@ -17,8 +22,12 @@ class GeneratedCall:
 
     Attributes
     ----------
-    source : str
-        Defines the function ``forward``.
+    parameters : str
+        Of the function.
+    arguments : str
+        The expressions that pass the parameters on to another call.
+    body : str
+        Its statements, indented.
     constants : dict
         Global names of functions, dtypes and checks.
     engines : dict
@@ -29,19 +38,53 @@ class GeneratedCall:
         Whether PyTorch operators in it do something on the device.
     """
 
-    source: str
+    parameters: str
+    arguments: str
+    body: str
     constants: dict[str, Any]
     engines: dict[str, str]
     weights: dict[str, str]
     computes: bool
 
-    def bind(self, engines: torch.nn.Module, weights: torch.nn.Module) -> Callable[..., Any]:
-        """Return the function with the submodules of one module and the weights of another."""
+    @property
+    def source(self) -> str:
+        """The function, as Python."""
+        return f"def forward({self.parameters}):\n{self.body}"
+
+    def bind(
+        self, program: torch.nn.Module, weights: torch.nn.Module
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Return the call and the forward of a program.
+
+        Parameters
+        ----------
+        program : torch.nn.Module
+            Has the engines, and the hooks that a call runs and a forward does not. The functions keep no
+            reference to it, so that it is freed as soon as nobody uses it.
+        weights : torch.nn.Module
+            Has the weights.
+        """
         scope = dict(self.constants)
-        for names, root in ((self.engines, engines), (self.weights, weights)):
+        for names, root in ((self.engines, program), (self.weights, weights)):
             for name, path in names.items():
                 owner, _, attribute = path.rpartition(".")
                 scope[name] = getattr(root.get_submodule(owner), attribute)
-        exec(compile(self.source, "<trt_rt program>", "exec"), scope)
-        function: Callable[..., Any] = scope["forward"]
-        return function
+        reference = weakref.ref(program)
+
+        def with_hooks(*args: Any, **kwargs: Any) -> Any:
+            return torch.nn.Module.__call__(reference(), *args, **kwargs)
+
+        scope["with_hooks"] = with_hooks
+        conditions = []
+        for name in _HOOKS:
+            for owner_name, hooks in (
+                ("own", getattr(program, f"_{name}")),
+                ("global", getattr(_torch_module, f"_global_{name}")),
+            ):
+                conditions.append(f"{owner_name}_{name}")
+                scope[conditions[-1]] = hooks
+        head = f"    if {' or '.join(conditions)}: return with_hooks({self.arguments})\n"
+        call = f"def call({self.parameters}):\n{head}{self.body}"
+        exec(compile(f"{self.source}\n{call}", "<trt_rt program>", "exec"), scope)
+        # Taken out of their own globals: a circle would keep the engines until a garbage collection.
+        return scope.pop("call"), scope.pop("forward")

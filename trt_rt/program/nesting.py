@@ -57,7 +57,7 @@ class Names:
 
 def argument_code(
     names: Names, spec: TreeSpec, signature: inspect.Signature | None
-) -> tuple[str, list[str], list[str]]:
+) -> tuple[str, str, list[str], list[str]]:
     """Return how the generated function takes its arguments apart.
 
     Parameters
@@ -73,6 +73,8 @@ def argument_code(
     -------
     parameters : str
         As they stand in the function's first line.
+    passed_on : str
+        The expressions that pass them on to another call.
     lines : list of str
         The first statements.
     leaves : list of str
@@ -90,7 +92,7 @@ def argument_code(
         name = parameters.by_keyword(key)
         lines += _take_apart(names, child, name, name, leaves)
     code = parameters.code()
-    return code, [*parameters.checks(), *lines], leaves
+    return code, parameters.passed_on(), [*parameters.checks(), *lines], leaves
 
 
 class _Parameters:
@@ -104,6 +106,7 @@ class _Parameters:
         self._extra_keywords: dict[str, str] = {}
         self._unnamed: list[str] = []
         self._defaults: dict[str, tuple[str, Any]] = {}
+        self._passed_on: list[str] = []
         for parameter in self._given:
             names.reserve(parameter.name)
 
@@ -160,7 +163,14 @@ class _Parameters:
         elif keyword_only or self._extra_keywords:
             positional.append("*")
         keyword_only += self._extra_keywords.values()
+        names = [text.partition("=")[0] for text in positional if text not in ("/", "*")]
+        keys = [text.partition("=")[0] for text in keyword_only]
+        self._passed_on = [*names, *(f"{key}={key}" for key in keys)]
         return ", ".join([*positional, *keyword_only])
+
+    def passed_on(self) -> str:
+        """The parameters as arguments; known after `code`."""
+        return ", ".join(self._passed_on)
 
     def checks(self) -> list[str]:
         """Lines that refuse another value of a parameter that the example call left at its default."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.modules.module as _torch_module
 
 from trt_rt.module import TRTModule
 from trt_rt.program.generated_call import GeneratedCall
@@ -45,6 +44,11 @@ class Program(torch.nn.Module):
     engines' weights and have execution contexts and buffers of their own.
     """
 
+    # A call of a program is a call of its own function, without one of a method in between: Python finds
+    # the function through this slot.
+    __slots__ = ("__call__",)
+
+    __call__: Callable[..., Any]
     frozen = True
 
     def __init__(
@@ -77,11 +81,11 @@ class Program(torch.nn.Module):
         self.code = call.source
         self.computes_outside_engines = call.computes
         self._source = call
-        self._run: Callable[..., Any] = call.bind(self, self.weights)
+        self.__call__, self._run = call.bind(self, self.weights)
         super().train(False)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program on the caller's current stream.
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program on the caller's current stream; a call of the program also runs hooks.
 
         Parameters
         ----------
@@ -101,17 +105,6 @@ class Program(torch.nn.Module):
         ExecutionError
             TensorRT or CUDA refuses.
         """
-        if (
-            self._forward_hooks
-            or self._forward_pre_hooks
-            or _torch_module._global_forward_hooks
-            or _torch_module._global_forward_pre_hooks
-        ):
-            return super().__call__(*args, **kwargs)
-        return self._run(*args, **kwargs)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program; what a call does after hooks."""
         return self._run(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Program:
