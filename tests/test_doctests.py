@@ -22,7 +22,9 @@ from trt_rt import Engine, TRTModule, reference
 _FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 _NEED_AN_EXAMPLE = [
+    trt_rt.Engine,
     trt_rt.RuntimeSettings,
+    trt_rt.TRTModule,
     trt_rt.build,
     trt_rt.enable_cudagraphs,
     trt_rt.enable_output_allocator,
@@ -87,7 +89,13 @@ def names(request: pytest.FixtureRequest, engine: Engine) -> dict[str, Any]:
     """What the examples may use without saying where it is from."""
     public = {name: getattr(trt_rt, name) for name in trt_rt.__all__}
     public |= {name: getattr(trt_rt.runtime, name) for name in trt_rt.runtime.__all__}
-    values = {"torch": torch, "engine": engine, "module": TRTModule(engine), "x": torch.randn(8, 3, 224, 224)}
+    values = {
+        "trt_rt": trt_rt,
+        "torch": torch,
+        "engine": engine,
+        "module": TRTModule(engine),
+        "x": torch.randn(8, 3, 224, 224),
+    }
     if "runtime_config" in request.node.name:
         module = TRTModule(plans.affine(), backend=played_backend(), device="cpu")
         values |= {"module": module, "x": torch.randn(3, 7)}

@@ -33,10 +33,17 @@ Result = TypeVar("Result")
 
 
 class Engine:
-    """A plan loaded by a backend; make one with `from_bytes` or `load`.
+    """A plan that a backend has loaded; made by `from_bytes` or `load`.
 
-    An engine owns the weights on its device. Modules over it share them, each with an execution context of
-    its own. Closing it (also by leaving ``with``) closes every module over it.
+    An engine owns the weights on its device. All modules over it share them, and each module has execution
+    contexts of its own. Closing the engine, also by leaving ``with``, closes every module over it.
+
+    Examples
+    --------
+    >>> plan = build(torch.nn.Linear(4, 2), (torch.zeros(3, 4),), backend="reference")
+    >>> with Engine.from_bytes(plan) as engine:  # or Engine.load("model.plan")
+    ...     TRTModule(engine)(torch.randn(3, 4)).shape
+    torch.Size([3, 2])
     """
 
     def __init__(
@@ -82,21 +89,21 @@ class Engine:
         Parameters
         ----------
         plan : bytes-like
-            A serialized engine. Not needed any more once this returns.
+            A serialized engine. It is not needed after this function returns.
         backend : str or Backend, optional
-            "auto" goes by the plan's first bytes; see `trt_rt.backends`. A plan of an unknown kind given to a
-            named backend is handed to it, and the backend decides.
+            "auto" reads the plan's first bytes; see `trt_rt.backends`. A named backend gets a plan of an
+            unknown kind and decides itself.
         device : torch.device, str or int, optional
-            Where it runs. Default: the current CUDA device; for a plan of the reference backend, what it was
-            built for.
+            The device that runs the engine. Default: the current CUDA device, or for a plan of the reference
+            backend the device that it was built for.
         name : str, optional
-            For messages. Default: "engine".
+            The name in messages. Default: "engine".
         engine_host_code_allowed : bool, optional
-            Whether the plan may bring code that runs in this process, as version-compatible plans do. Only
-            for plans that you trust.
+            Whether the plan may bring code that runs in this process, as version-compatible plans do. Allow
+            this only for plans that you trust.
         sha256 : str, optional
-            The SHA-256 of the whole plan, in hexadecimal. It is compared before a backend sees any of the
-            plan: TensorRT's plans have no checksum, and a damaged one can end the process.
+            The SHA-256 of the whole plan, in hexadecimal. It is compared before a backend sees the plan,
+            because TensorRT's plans have no checksum and a damaged plan can end the process.
 
         Returns
         -------
@@ -105,12 +112,12 @@ class Engine:
         Raises
         ------
         PlanError
-            If the plan is empty, of another kind or version than the backend's, refused by the backend, or
-            not the one that `sha256` belongs to.
+            The plan is empty, has a kind or version that the backend does not run, is refused by the backend,
+            or does not match `sha256`.
         BackendError
-            If the backend is missing, or cannot run on the device.
+            The backend is missing, or cannot run on the device.
         ValueError
-            If `sha256` is not 64 hexadecimal digits.
+            `sha256` is not 64 hexadecimal digits.
         """
         name = name or "engine"
         if sha256 is not None:
@@ -189,7 +196,7 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The engine's name in messages."""
         return self._name
 
     @property
@@ -204,27 +211,27 @@ class Engine:
 
     @property
     def backend(self) -> str:
-        """Name of the backend that runs it."""
+        """The name of the engine's backend."""
         return self._backend.name
 
     @property
     def api(self) -> Any:
-        """The module that the backend's engines come from: TensorRT's Python API."""
+        """The backend's Python module, which has TensorRT's API."""
         return self._backend.api
 
     @property
     def tensorrt_version(self) -> str:
-        """Version of the backend that runs it."""
+        """The version of the engine's backend."""
         return self._backend.version
 
     @property
     def device(self) -> torch.device:
-        """Where its weights and device tensors live."""
+        """The device of the engine's weights and tensors."""
         return self._device
 
     @property
     def num_optimization_profiles(self) -> int:
-        """How many optimization profiles it was built with.
+        """The number of optimization profiles.
 
         Raises
         ------
@@ -235,7 +242,7 @@ class Engine:
 
     @property
     def streamable_weights_size(self) -> int:
-        """Bytes of the weights that can stay in host memory; 0 if it was not built for weight streaming.
+        """The bytes of weights that can stay in host memory; 0 without support for weight streaming.
 
         Raises
         ------
@@ -246,7 +253,7 @@ class Engine:
 
     @property
     def weight_streaming_budget(self) -> int:
-        """Bytes of its streamable weights that stay on the device; the others are copied there in every call.
+        """The bytes of streamable weights that stay on the device; the others are copied in every call.
 
         Set it with `trt_rt.runtime.weight_streaming`.
 
@@ -337,7 +344,7 @@ class Engine:
         return tuple(output.name for output, shape in zip(self.outputs, shapes, strict=True) if None in shape)
 
     def inspect(self) -> dict[str, Any]:
-        """What TensorRT's engine inspector says: the layers, as far as the plan kept their names.
+        """Return the layers from TensorRT's engine inspector, as far as the plan kept their names.
 
         Returns
         -------
@@ -356,7 +363,7 @@ class Engine:
         return information
 
     def serialize(self) -> bytes:
-        """The plan, as the backend writes it.
+        """Return the plan that the backend writes.
 
         Raises
         ------
@@ -420,7 +427,7 @@ class Engine:
         return self._users
 
     def automatic_weight_streaming_budget(self) -> int:
-        """A budget that TensorRT finds fitting for the memory that is free on the device now, in bytes.
+        """Return the budget in bytes that TensorRT proposes for the memory that is free on the device now.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""TensorRT's engine and the runtime that it came from, as one thing that many keep alive."""
+"""Shared ownership of a TensorRT runtime and engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["EngineHandle"]
 
 
 class EngineHandle:
-    """Shared by an `Engine` and whatever makes execution contexts of it; the last of them destroys it.
+    """A TensorRT engine and its runtime, shared by an `Engine` and its context factories.
 
     Parameters
     ----------

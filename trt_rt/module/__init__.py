@@ -1,4 +1,4 @@
-"""`TRTModule`, the executors and modes behind it, and what changes the modes of a program's modules."""
+"""`TRTModule`, its executors and modes, and the base of the controls that switch modes."""
 
 from trt_rt.module.trt_module import PythonTorchTensorRTModule, TRTModule
 

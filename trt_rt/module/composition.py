@@ -1,4 +1,4 @@
-"""Which controls exclude each other. Every control asks at entry; docs/modes.md has the same as a table."""
+"""The controls that exclude each other. Each control checks at entry. docs/modes.md has the same table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTROLS = (
     "set_multi_device_safe_mode",
 )
 
-# Pairs, in both orders, and why.
+# Pairs of controls, in both orders, with the reason.
 EXCLUSIONS: Mapping[frozenset[str], str] = MappingProxyType(
     {
         frozenset({"enable_cudagraphs", "enable_output_allocator"}): (
@@ -37,7 +37,7 @@ EXCLUSIONS: Mapping[frozenset[str], str] = MappingProxyType(
 )
 
 
-# Of those in `EXCLUSIONS`, whether one is on for a module.
+# For each control of `EXCLUSIONS`: whether it is on for a module.
 _IS_ON: Mapping[str, Callable[[TRTModule], bool]] = {
     "enable_cudagraphs": lambda module: (
         module.executors.uses_cuda_graphs or module.executors.modes.whole_graph
@@ -52,12 +52,12 @@ _IS_ON: Mapping[str, Callable[[TRTModule], bool]] = {
 
 
 def refuse_if(modules: Iterable[TRTModule], entering: str) -> None:
-    """Refuse to switch a control on for modules that have one on that it excludes.
+    """Refuse to switch a control on for modules with another control on that excludes it.
 
     Parameters
     ----------
     modules : iterable of TRTModule
-        For which it would be on.
+        The modules that get the control.
     entering : str
         One of `CONTROLS`.
 

@@ -29,7 +29,7 @@ _default_cuda_graphs = False
 
 
 def set_default_cuda_graphs(enabled: bool) -> None:
-    """Switch CUDA graphs for every module that has no setting of its own, now and later."""
+    """Switch CUDA graphs for every module without a setting of its own, existing or future."""
     complete(_set_default_cuda_graphs, enabled)
 
 
@@ -50,12 +50,12 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def default_cuda_graphs() -> bool:
-    """Whether modules with no setting of their own replay CUDA graphs."""
+    """Return whether modules without a setting of their own replay CUDA graphs."""
     return _default_cuda_graphs
 
 
 def replays_cuda_graphs(engine: Engine) -> bool:
-    """Whether calls of any module over an engine replay CUDA graphs: of it, or of the whole program."""
+    """Return whether calls of any module over an engine replay graphs, of the engine or of a program."""
     return any(each.uses_cuda_graphs or each.modes.whole_graph for each in _live if each.engine is engine)
 
 
@@ -72,18 +72,18 @@ class _State:
 
 
 class ModuleExecutors:
-    """Makes a module's executors, and changes the modes of all of them together.
+    """The executors of one module, whose modes change together.
 
     Parameters
     ----------
     engine : Engine
-        What runs; kept as an attribute.
+        The engine that the executors run; also an attribute.
     inputs, outputs : sequence of IOTensor
-        All of the engine's, in the order that calls use.
+        All inputs and outputs of the engine, in the order that calls use.
     modes : Modes
-        To begin with.
+        The initial modes.
     max_contexts : int
-        How many streams have an executor of their own.
+        The number of streams with an executor of their own.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ModuleExecutors:
 
     @property
     def modes(self) -> Modes:
-        """As they are now."""
+        """The current modes."""
         return self._state.value.modes
 
     @property
@@ -131,7 +131,7 @@ class ModuleExecutors:
         return executor
 
     def _configure(self, executor: Executor) -> None:
-        """Let an executor run its next calls in the modes of now. Never waits for a call that it runs."""
+        """Apply the current modes to an executor's next calls. Never waits for a running call."""
         executor.gate.defer(partial(self._configure_idle, executor))
 
     def _configure_idle(self, executor: Executor) -> None:
@@ -147,7 +147,7 @@ class ModuleExecutors:
         )
 
     def refresh(self) -> None:
-        """Let all executors run their calls in the modes of now. Never waits; changes nothing that is right.
+        """Apply the current modes to all executors. Never waits, and leaves correct executors alone.
 
         Raises
         ------
@@ -218,7 +218,7 @@ class ModuleExecutors:
                 self._configure(executor)
 
     def counts(self) -> dict[str, int]:
-        """How often what has happened, in all executors together."""
+        """Return the counters of `TRTModule.stats`, summed over all executors."""
         executors = list(self._made)
         total = Counter(self._taken.value)
         for executor in executors:
@@ -228,7 +228,7 @@ class ModuleExecutors:
     def take(self) -> Executor | None:
         """Take the current stream's executor out of the pool for good; None if there is none.
 
-        What it has counted so far stays in `counts`.
+        Its counters so far stay in `counts`.
         """
         executor = self.pool.take()
         if executor is not None:

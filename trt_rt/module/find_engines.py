@@ -1,4 +1,4 @@
-"""Finds the engines of a program, wherever in it they are."""
+"""Finds the engines anywhere in a program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _END: Any = object()
 
 
 def find_engines(module: torch.nn.Module | ExportedProgram) -> list[TRTModule]:
-    """Every `TRTModule` of a program.
+    """Return every `TRTModule` of a program.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ def find_engines(module: torch.nn.Module | ExportedProgram) -> list[TRTModule]:
 
 
 def as_module(program: torch.nn.Module | ExportedProgram) -> torch.nn.Module:
-    """What is called to run a program: the module itself, or the module of an exported program.
+    """Return the module that runs a program: the module itself, or the module of an exported program.
 
     Raises
     ------
     TypeError
-        If it is neither.
+        `program` is neither.
     """
     if isinstance(program, torch.nn.Module):
         return program

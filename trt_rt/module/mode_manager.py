@@ -1,4 +1,4 @@
-"""What the controls that switch modes have in common: a context around some calls of a module."""
+"""The context manager of the controls that switch modes."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ Called = TypeVar("Called")
 
 
 class ModeManager(Scope[Called], Generic[Called]):
-    """Switches modes of all engines of a module while a ``with`` block runs.
+    """A context that switches modes of all engines of a module.
 
-    Contexts of one module may be nested in any order, and left in any: the last one that was entered counts.
-    On leaving, also by an exception, the modes from before are back. It can be entered again after that.
+    Contexts of one module may be nested and left in any order; the one entered last is in force. Leaving a
+    context, also by an exception, restores the earlier modes. A context can be entered again after that.
 
     Parameters
     ----------
     control : str
         One of `trt_rt.module.composition.CONTROLS`.
     module : torch.nn.Module or torch.export.ExportedProgram
-        With at least one engine anywhere in it.
+        A module or program with at least one engine anywhere in it.
     modes : callable
-        ``modes(engine_module)`` gives, at entry, the fields of `Modes` to change for one engine.
+        ``modes(engine_module)`` returns, at entry, the fields of `Modes` to change for one engine.
     called : callable
-        ``called(module)`` gives what ``as`` binds.
+        ``called(module)`` returns the object that ``as`` binds.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class ModeManager(Scope[Called], Generic[Called]):
 
 
 class ModeEntry(Generic[Called]):
-    """One time that a `ModeManager` is entered."""
+    """One entry of a `ModeManager`."""
 
     def __init__(self, called: Called, override: ModeOverride, refuse: Callable[[], object]) -> None:
         self._called = called
@@ -80,10 +80,10 @@ class ModeEntry(Generic[Called]):
         self._refuse = refuse
 
     def begin(self) -> Called:
-        """Switch the modes; returns what ``as`` binds."""
+        """Switch the modes, and return the object that ``as`` binds."""
         self._override.begin(self._refuse)
         return self._called
 
     def end(self, may_wait: bool) -> None:
-        """Switch them back. Never waits, so that a finalizer may do it."""
+        """Restore the modes without waiting, so that a finalizer may do it."""
         self._override.end()

@@ -1,4 +1,4 @@
-"""Modes of modules that are changed for a time, and come back whatever the order in which changes end."""
+"""Temporary changes of modules' modes, which can end in any order."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _beginning = Gate()
 
 
 class ModeOverride:
-    """Changes modes of modules until it is ended.
+    """A temporary change of modules' modes.
 
-    Of several that change one mode the last that was begun counts, until it is ended. The value from before
-    them all is back when all are ended, in whatever order that happens.
+    If several overrides change one mode, the one that began last is in force. After all of them have ended,
+    in any order, the value from before the first is back.
 
     Parameters
     ----------
     changes : mapping of TRTModule to mapping of str to object
-        For each module fields of `Modes` and what they become.
+        For each module, the fields of `Modes` to change and their new values.
     """
 
     def __init__(self, changes: Mapping[TRTModule, Mapping[str, Any]]) -> None:
@@ -51,7 +51,7 @@ class ModeOverride:
             executors.override(self, modes)
 
     def end(self) -> None:
-        """Let the modes be what they would be without this. Idempotent, and never waits.
+        """Take the change back, without waiting. Idempotent.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""How a module's calls are run: what the context managers of `trt_rt.runtime` switch."""
+"""The modes of a module, which the context managers of `trt_rt.runtime` switch."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ __all__ = ["Modes"]
 
 @dataclass(frozen=True)
 class Modes:
-    """What is switched on for one module.
+    """The modes of one module.
 
     Attributes
     ----------
     pre_allocated_outputs : int
-        Sets of outputs that are reused in turn, for each set of input shapes; 0 for fresh outputs.
+        The number of sets of outputs that are reused in turn, for each set of input shapes; 0 for fresh
+        outputs.
     cuda_graphs : bool or None
         Whether calls replay CUDA graphs; None for the process's default, `set_cudagraphs_mode`.
     whole_graph : bool
-        Whether the calls are part of a CUDA graph of the whole program.
+        Whether calls are part of a CUDA graph of the whole program.
     max_graphs : int
-        CUDA graphs that are kept for each stream that calls.
+        The number of CUDA graphs that are kept for each stream that calls.
     output_allocator : bool
-        Whether TensorRT allocates every output. Outputs whose size depends on data always are.
+        Whether TensorRT allocates every output. It always allocates outputs whose size depends on data.
     optimization_profile : int or None
         The only optimization profile that calls may use; None for the first that admits the inputs.
     dynamic_resources : bool
         Whether scratch memory is sized for the shapes in use and shared by modules of one stream.
     profiler : object or None
-        TensorRT's ``IProfiler`` that is told the time of every layer.
+        TensorRT's ``IProfiler``, which gets the time of every layer.
     runtime_settings : RuntimeSettings or None
         Settings of TensorRT-RTX; None for its own.
     """

@@ -56,47 +56,55 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         The engine's inputs and outputs in the order of a call's arguments and results. Default: the engine's
         order.
     name : str, optional
-        For messages. Default: the engine's.
+        The name in messages. Default: the engine's name.
     settings : RuntimeSettings or object, optional
-        `RuntimeSettings` of TensorRT-RTX are applied. Anything else is only kept as `settings`:
+        `RuntimeSettings` of TensorRT-RTX are applied. Any other object is only kept as `settings`, because
         Torch-TensorRT passes its compilation settings.
     weight_name_map : mapping, optional
-        Kept as `weight_name_map`.
+        The map of weights for `refit`, kept as `weight_name_map`.
     requires_output_allocator : bool, optional
-        TensorRT allocates every output. Outputs whose size depends on data always are.
+        Whether TensorRT allocates every output. It always allocates outputs whose size depends on data.
     backend : str or Backend, optional
         As for `Engine.from_bytes`.
     device : torch.device, str or int, optional
         As for `Engine.from_bytes`.
     max_contexts : int, optional
-        How many streams may have an execution context each; made when a stream first calls. A stream beyond
-        that takes over the one used least recently, and so waits for its work.
+        The number of streams that may have an execution context of their own, which is made at the stream's
+        first call. A further stream takes over the context used least recently, and waits for its work.
     sha256 : str, optional
-        As for `Engine.from_bytes`: the hash of the plan, compared before a backend sees it. Not with a loaded
-        engine.
+        As for `Engine.from_bytes`: the hash of the plan, compared before a backend sees the plan. It is not
+        allowed with a loaded engine.
 
     Attributes
     ----------
     engine : Engine
-        What runs.
+        The engine that calls run.
     executor : Executor
-        The calling stream's: the call without a module around it; same arguments, no keywords.
+        The executor of the caller's stream. Calling it is the module's call without the module; it takes the
+        same arguments, but no keywords.
 
     Raises
     ------
     ValueError
-        If a name is not in the engine, of the other direction, missing or there twice; if `sha256` is not a
-        SHA-256, or comes with a loaded engine.
+        A binding name is not in the engine, has the other direction, is missing or is given twice. `sha256`
+        is not a SHA-256, or is given with a loaded engine.
     PlanError, BackendError
         As for `Engine.from_bytes`.
     OSError
-        If the file cannot be read.
+        The file cannot be read.
     ClosedError
-        If the engine was closed.
+        The engine was closed.
 
     Notes
     -----
-    Outputs never require grad; an engine has no backward.
+    Outputs never require grad, because an engine has no backward.
+
+    Examples
+    --------
+    >>> plan = build(torch.nn.Linear(4, 2), (torch.zeros(3, 4),), backend="reference")
+    >>> module = TRTModule(plan)  # or TRTModule("model.plan")
+    >>> module(torch.randn(3, 4)).shape
+    torch.Size([3, 2])
     """
 
     def __init__(
@@ -239,7 +247,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
 
     @property
     def executors(self) -> ModuleExecutors:
-        """What runs the calls, one executor for each stream; `trt_rt.runtime` switches its modes."""
+        """The module's executors, one for each stream; `trt_rt.runtime` switches their modes."""
         return self._executors
 
     @property
@@ -252,7 +260,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         return self.executor.graph_inputs
 
     def stats(self) -> dict[str, int]:
-        """How often what has happened since the module was made.
+        """Return counters of what has happened since the module was made.
 
         Returns
         -------
@@ -281,7 +289,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         self._executors.change(runtime_settings=settings)
 
     def extra_repr(self) -> str:
-        """What ``print(module)`` shows of it."""
+        """Return the text that ``print(module)`` shows in brackets."""
         inputs = ", ".join(str(tensor) for tensor in self._inputs)
         outputs = ", ".join(str(tensor) for tensor in self._outputs)
         return f"{self.engine.name!r}, ({inputs}) -> ({outputs}), backend={self.engine.backend!r}"
