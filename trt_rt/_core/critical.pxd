@@ -1,4 +1,4 @@
-"""What no interrupt can cut in two: locks, and the two ends of a context manager."""
+"""Locks, and the two ends of a context manager, which no interrupt can cut in two."""
 
 from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState, PyThreadState_Get

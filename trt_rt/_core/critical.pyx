@@ -1,4 +1,4 @@
-"""What no interrupt can cut in two: locks, and the two ends of a context manager.
+"""Locks, and the two ends of a context manager, which no interrupt can cut in two.
 
 CPython runs signal handlers between bytecodes, so that KeyboardInterrupt can come out of any line of Python.
 It comes out of ``with lock:`` between taking and leaving too: between the end of the block and the call of

@@ -1,4 +1,4 @@
-"""What graphs of a program have baked in besides the arguments of a call."""
+"""The state that graphs of a program have baked in besides the arguments of a call."""
 
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Realloc

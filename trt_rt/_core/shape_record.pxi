@@ -1,4 +1,4 @@
-"""What follows from a set of input shapes, and the cache that remembers it.
+"""The consequences of a set of input shapes, and their cache.
 
 A loop that alternates between shapes finds each again by a scan of integers: a few dozen comparisons and no
 Python object. Capacities are small, so a scan is cheaper than a hash table.
@@ -85,7 +85,7 @@ cdef class OutputBuffers:
 
 @cython.final
 cdef class ShapeRecord:
-    """What follows from one set of input shapes and shape-tensor values."""
+    """The consequences of one set of input shapes and shape-tensor values."""
 
     cdef uint64_t key_hash
     cdef int64_t* key

@@ -1,4 +1,4 @@
-"""What autograd and lazy views know of a tensor, and DLPack does not tell.
+"""The state of a tensor for autograd and lazy views, which DLPack does not report.
 
 A call asks whether its tensors still have to be negated and whether they require grad, and it tells autograd
 that it overwrites them. PyTorch has Python methods for all three, which would make a call noticeably slower.

@@ -1,4 +1,4 @@
-"""What engines are asked to do while a program runs once on this thread."""
+"""A record of the engine calls that one run of a program makes on this thread."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ __all__ = ["OperatorObserver", "ProgramKind", "program_kind"]
 
 
 class ProgramKind(Enum):
-    """What a program is made of.
+    """The parts that a program is made of.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a captured program writes, and how callers get it."""
+"""The outputs of a captured program, and the tensors that callers get."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class ContextUsers:
         self._users.discard(old)
 
     def gates(self) -> list[Gate]:
-        """What `run_paused` and `close` wait for: the gate, and those of all users."""
+        """The gates that `run_paused` and `close` wait for: its own, and those of all users."""
         return [self.gate, *[user.gate for user in self._users]]
 
     def run_paused(self, function: Callable[[], Result]) -> Result:

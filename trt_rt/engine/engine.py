@@ -423,7 +423,7 @@ class Engine:
 
     @property
     def context_users(self) -> ContextUsers:
-        """What is paused and closed with the engine; to be changed only within its gate."""
+        """The users that are paused and closed with the engine. Change them only within their gate."""
         return self._users
 
     def automatic_weight_streaming_budget(self) -> int:
@@ -502,7 +502,7 @@ class Engine:
             raise
 
     def new_refitter(self) -> EngineRefitter:
-        """What gives this engine new weights; it keeps TensorRT's engine loaded.
+        """Return an object that gives this engine new weights, and keeps TensorRT's engine loaded.
 
         Raises
         ------

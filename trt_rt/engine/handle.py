@@ -18,11 +18,11 @@ class EngineHandle:
     Parameters
     ----------
     backend : Backend
-        Whose they are.
+        The backend of the runtime and the engine.
     runtime, engine : object
-        TensorRT's own, which are destroyed engine first.
+        TensorRT's objects. The engine is destroyed before the runtime.
     name : str
-        For messages.
+        The name in messages.
     """
 
     def __init__(self, backend: Backend, runtime: Any, engine: Any, name: str) -> None:
