@@ -118,19 +118,19 @@ MODULE_OUT = Way("module_out", prepare_module_into_out)
 def prepare_graph_bound(
     module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any
 ) -> PreparedCall:
-    module.executors.change(cuda_graphs=True)
+    module.configure(cuda_graphs=True)
     return PreparedCall(module.bind(*inputs))
 
 
 def prepare_graph(module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any) -> PreparedCall:
-    module.executors.change(cuda_graphs=True, pre_allocated_outputs=1)
+    module.configure(cuda_graphs=True, pre_allocated_outputs=1)
     return PreparedCall(module, inputs)
 
 
 def prepare_graph_fresh(
     module: trt_rt.TRTModule, inputs: tuple[torch.Tensor, ...], _outputs: Any
 ) -> PreparedCall:
-    module.executors.change(cuda_graphs=True)
+    module.configure(cuda_graphs=True)
     return PreparedCall(module, inputs)
 
 

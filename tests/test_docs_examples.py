@@ -1,4 +1,4 @@
-"""The examples of README.md, docs/modes.md and docs/compile.md run as they stand."""
+"""The examples of README.md and of docs/ run as they stand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tests.dynamo_backend import register
 from trt_rt.runtime import set_multi_device_safe_mode
 
 _ROOT = Path(__file__).parents[1]
-_MODES, _COMPILE, _README = _ROOT / "docs" / "modes.md", _ROOT / "docs" / "compile.md", _ROOT / "README.md"
+_MODES, _COMPILE, _PORTING = (_ROOT / "docs" / f"{page}.md" for page in ("modes", "compile", "porting"))
+_README = _ROOT / "README.md"
 
 
 def _examples(page: Path) -> list[object]:
@@ -39,7 +40,10 @@ def _process_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 # PyTorch's own code warns about itself while torch.compile runs.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*", "ignore::FutureWarning:torch.*")
-@pytest.mark.parametrize(("page", "code"), [*_examples(_MODES), *_examples(_COMPILE), *_examples(_README)])
+@pytest.mark.parametrize(
+    ("page", "code"),
+    [example for page in (_MODES, _COMPILE, _PORTING, _README) for example in _examples(page)],
+)
 def test_an_example_runs(page: Path, code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, str(page), "exec"), {"__name__": "example"})
     printed = capsys.readouterr().out

@@ -64,8 +64,16 @@ def _has_example(name: str) -> bool:
     return origin.endswith(".py") and ">>> " in Path(origin).read_text()
 
 
+class _Finder(doctest.DocTestFinder):
+    """Also finds the examples of decorated functions."""
+
+    def _from_module(self, module: Any, object: Any) -> bool:
+        found: bool = super()._from_module(module, inspect.unwrap(object))  # type: ignore[misc]
+        return found
+
+
 def _examples() -> list[Any]:
-    finder = doctest.DocTestFinder(exclude_empty=True)
+    finder = _Finder(exclude_empty=True)
     found = [test for name in _files() for test in finder.find(importlib.import_module(name), name)]
     return [pytest.param(test, id=test.name) for test in found if test.examples]
 
@@ -80,6 +88,7 @@ def engine() -> Engine:
         profiles=[{"x": sizes}, {"x": sizes}],
         input_names=["x"],
         streamable_weights=True,
+        refittable=True,
     )
     return Engine.from_bytes(plan, device="cpu")
 
@@ -90,8 +99,9 @@ def names(request: pytest.FixtureRequest, engine: Engine) -> dict[str, Any]:
     public = {name: getattr(trt_rt, name) for name in trt_rt.__all__}
     public |= {name: getattr(trt_rt.runtime, name) for name in trt_rt.runtime.__all__}
     values = {
-        "trt_rt": trt_rt,
         "torch": torch,
+        "trt_rt": trt_rt,
+        "network": Network(),
         "engine": engine,
         "module": TRTModule(engine),
         "x": torch.randn(8, 3, 224, 224),

@@ -24,6 +24,7 @@ from trt_rt.backend import Backend
         (errors.InputError, []),
         (errors.InputValueError, [errors.InputError, ValueError]),
         (errors.InputTypeError, [errors.InputError, TypeError]),
+        (errors.SettingError, [ValueError, RuntimeError]),
         (errors.ExecutionError, [RuntimeError]),
         (errors.ClosedError, [RuntimeError]),
         (errors.CompileError, [RuntimeError]),

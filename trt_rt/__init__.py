@@ -14,9 +14,10 @@ from trt_rt.errors import (
     ExecutionError,
     InputError,
     PlanError,
+    SettingError,
     TRTError,
 )
-from trt_rt.module import PythonTorchTensorRTModule, TRTModule
+from trt_rt.module import PythonTorchTensorRTModule, TorchTensorRTModule, TRTModule
 from trt_rt.program import Input, Program, compile
 from trt_rt.runtime import (
     LayerProfile,
@@ -64,8 +65,10 @@ __all__ = [
     "PythonTorchTensorRTModule",
     "RefitResult",
     "RuntimeSettings",
+    "SettingError",
     "TRTError",
     "TRTModule",
+    "TorchTensorRTModule",
     "WeightStreaming",
     "WholeGraph",
     "__version__",

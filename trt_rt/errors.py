@@ -11,6 +11,7 @@ __all__ = [
     "InputTypeError",
     "InputValueError",
     "PlanError",
+    "SettingError",
     "TRTError",
 ]
 
@@ -46,6 +47,13 @@ class InputValueError(InputError, ValueError):
 
 class InputTypeError(InputError, TypeError):
     """An argument is not a tensor, or does not have the engine's dtype."""
+
+
+class SettingError(TRTError, ValueError, RuntimeError):
+    """A setting or a control does not fit the engine, or excludes one that is on.
+
+    Also a ``RuntimeError``, which is what Torch-TensorRT raises for many of these.
+    """
 
 
 class ExecutionError(TRTError, RuntimeError):

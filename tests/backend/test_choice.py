@@ -118,7 +118,8 @@ def test_a_named_backend_decides_about_an_unknown_plan() -> None:
 def test_a_module_of_ones_own_as_backend() -> None:
     mine = Backend("mine", trt_rt.backend.load("reference").api, runs_on_cpu=True)
     engine = Engine.from_bytes(plans.affine(), backend=mine)
-    assert engine.backend == "mine"
+    assert engine.backend is mine
+    assert Engine.from_bytes(plans.affine(), backend=engine.backend).backend is mine
     assert "mine" in repr(engine)
 
 

@@ -112,7 +112,7 @@ def test_out_for_outputs_that_tensorrt_allocates() -> None:
 
 
 def test_out_for_an_aliased_output() -> None:
-    made = TRTModule(plans.accumulate())
+    made = TRTModule(plans.accumulate(), aliased_outputs="return")
     cache, x = torch.randn(8, 4), torch.randn(8, 4)
     names = made.output_binding_names
     expected = cache + x

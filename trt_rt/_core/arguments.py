@@ -7,7 +7,7 @@ an `InputError` that names the I/O tensor, the argument and what is allowed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -20,6 +20,7 @@ from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.errors import InputTypeError, InputValueError
 
 __all__ = [
+    "as_kind_of",
     "as_plain_tensor",
     "choose_profile",
     "contiguous_copy",
@@ -47,7 +48,8 @@ def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
     Parameters
     ----------
     value : object
-        A tensor, a subclass of it, or an object with ``__dlpack__`` (NumPy, CuPy, JAX).
+        A tensor, a subclass of it, or an object with ``__dlpack__`` (NumPy, CuPy, JAX). For an input without
+        dimensions also a Python number.
     target : IOTensor
         The I/O tensor that gets the argument.
 
@@ -61,6 +63,8 @@ def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
     InputTypeError
         The argument is not a tensor, or has no memory of its own (fake, batched, distributed, sparse).
     """
+    if target.mode == "input" and not target.shape and type(value) in _WIDEST_DTYPES:
+        return _as_scalar(value, target)
     is_tensor = issubclass(type(value), torch.Tensor)  # a mock's __class__ may say anything
     tensor = value if is_tensor else _from_other_library(value, target)
     if type(tensor) not in _PLAIN_TYPES:
@@ -77,6 +81,75 @@ def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
         )
     with torch.no_grad(), plain_pytorch():
         return tensor.resolve_conj().resolve_neg()
+
+
+# Of Python's numbers: what keeps every value that the dtype of an engine's input can hold.
+_WIDEST_DTYPES = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128}
+
+
+def _as_scalar(number: Any, target: IOTensor) -> torch.Tensor:
+    try:
+        with plain_pytorch():
+            return torch.tensor(number, dtype=_WIDEST_DTYPES[type(number)])
+    except (RuntimeError, ValueError) as error:
+        raise InputValueError(f"{_names(target)}: {number!r} does not fit: {error}") from None
+
+
+def as_kind_of(
+    value: torch.Tensor,
+    target: IOTensor,
+    device: torch.device,
+    move_input: Callable[[torch.Tensor, IOTensor, torch.device], torch.Tensor] | None,
+) -> torch.Tensor:
+    """Return an argument of another dtype or device as a tensor of the input's, where that is no surprise.
+
+    A number, which is a CPU tensor without dimensions here, becomes one as where PyTorch's operators mix it
+    with the input: an integer for a floating-point input, but no fraction for an integer input.
+
+    Parameters
+    ----------
+    value : torch.Tensor
+        Plain and strided, of another dtype or on another device.
+    target : IOTensor
+        The input it is meant for.
+    device : torch.device
+        The engine's.
+    move_input : callable or None
+        ``move_input(value, target, device)`` returns a tensor on `device`; None if nothing is to be moved.
+
+    Returns
+    -------
+    torch.Tensor
+
+    Raises
+    ------
+    InputTypeError, InputValueError
+        As `refuse_kind`, for every other argument; also for a number that the dtype cannot hold.
+    """
+    wanted = torch.device("cpu") if target.is_shape_tensor else device
+    if not target.shape and value.dim() == 0 and value.device.type == "cpu":
+        with torch.no_grad(), plain_pytorch():
+            return _mixed_in(value, target, wanted)
+    can_move = value.dtype == target.dtype and value.device != wanted and not value.is_meta
+    if move_input is not None and can_move:
+        return move_input(value, target, wanted)
+    refuse_kind(value, target, device)
+
+
+def _mixed_in(number: torch.Tensor, target: IOTensor, device: torch.device) -> torch.Tensor:
+    try:
+        # With a tensor that has dimensions, the dtype of a number counts only if it is of a higher category.
+        mixed = torch.result_type(torch.empty(1, dtype=target.dtype), number)
+    except RuntimeError:  # float8 and the like mix with nothing
+        mixed = number.dtype
+    if mixed != target.dtype:
+        refuse_kind(number, target, device)
+    try:
+        return torch.full((), number.item(), dtype=target.dtype, device=device)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise InputValueError(f"{_names(target)}: {number.item()!r} does not fit: {error}") from None
 
 
 def _names(target: IOTensor) -> str:

@@ -153,7 +153,7 @@ cdef class BoundCalls:
         call.results = self._views(result, is_fresh)
         call.overwritten = self._overwritten_by(call)
         if not self.inputs.record.is_data_dependent:
-            call.outputs = call.results[0] if self.slots.output_count == 1 else call.results
+            call.outputs = call.results[0] if len(call.results) == 1 else call.results
         call.record = self.inputs.record
         for index in range(self.slots.count):
             call.addresses[index] = self.slots.at[index].next_address
@@ -168,8 +168,8 @@ cdef class BoundCalls:
         if not is_fresh:
             return values
         return tuple([
-            value if value is None or self.outputs.aliased[index] >= 0 else view_of(value)
-            for index, value in enumerate(values)
+            value if value is None or self.outputs.aliased[output] >= 0 else view_of(value)
+            for output, value in zip(self.outputs.returned, values, strict=True)
         ])
 
     cdef tuple _overwritten_by(self, BoundCall call):

@@ -35,6 +35,8 @@ class Executor:
         new_allocator: Callable[[IOTensor, torch.device], Any],
         max_shapes: int = 64,
         allocate_all: bool = False,
+        returns_aliases: bool = True,
+        move_input: Callable[[torch.Tensor, IOTensor, torch.device], torch.Tensor] | None = None,
     ) -> Self: ...
     def __call__(self, *args: Any) -> Any: ...
     def run_into(self, args: tuple[Any, ...], out: Any) -> Any: ...
@@ -51,6 +53,8 @@ class Executor:
     def closed(self) -> bool: ...
     @property
     def context(self) -> Any: ...
+    @property
+    def optimization_profile(self) -> int | None: ...
     @property
     def graph_inputs(self) -> tuple[torch.Tensor, ...] | None: ...
     @property
@@ -70,7 +74,9 @@ class ExecutorPool:
 class ModuleCallBase:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
-    def _connect(self, pool: ExecutorPool, is_direct: bool, hooks: tuple[dict[Any, Any], ...]) -> None: ...
+    def _connect(
+        self, pool: ExecutorPool | None, is_direct: bool, hooks: tuple[dict[Any, Any], ...]
+    ) -> None: ...
     @property
     def executor(self) -> Executor: ...
 
@@ -179,12 +185,19 @@ class ExecutionContext:
 @final
 class InputBinding:
     def __new__(
-        cls, slots: SlotTable, context: ExecutionContext, max_shapes: int, allocate_all: bool
+        cls,
+        slots: SlotTable,
+        context: ExecutionContext,
+        max_shapes: int,
+        allocate_all: bool,
+        move_input: Callable[[torch.Tensor, IOTensor, torch.device], torch.Tensor] | None,
     ) -> Self: ...
 
 @final
 class OutputBinding:
-    def __new__(cls, slots: SlotTable, context: ExecutionContext, inputs: InputBinding) -> Self: ...
+    def __new__(
+        cls, slots: SlotTable, context: ExecutionContext, inputs: InputBinding, returns_aliases: bool
+    ) -> Self: ...
 
 @final
 class BoundCalls:

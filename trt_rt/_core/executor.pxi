@@ -49,6 +49,11 @@ cdef class Executor:
         How many sets of input shapes are remembered.
     allocate_all : bool, optional
         TensorRT allocates every output, not only those whose shape depends on data.
+    returns_aliases : bool, optional
+        Calls return outputs that lie in an input's memory, and ``out=`` has a tensor for each of them.
+    move_input : callable, optional
+        ``move_input(tensor, io_tensor, device)`` returns a tensor on `device` for one that is on another.
+        Default: such a tensor is refused.
 
     Notes
     -----
@@ -87,6 +92,8 @@ cdef class Executor:
         new_allocator,
         Py_ssize_t max_shapes=64,
         bint allocate_all=False,
+        bint returns_aliases=True,
+        move_input=None,
     ):
         self.vectorcall = _call_executor
         self.gate = Gate(
@@ -95,8 +102,8 @@ cdef class Executor:
         self.stream = CallStream(device, name)
         self.slots = SlotTable(inputs, outputs, device)
         self.execution = ExecutionContext(contexts, self.slots, self.stream, name, take_error, new_allocator)
-        self.inputs = InputBinding(self.slots, self.execution, max_shapes, allocate_all)
-        self.outputs = OutputBinding(self.slots, self.execution, self.inputs)
+        self.inputs = InputBinding(self.slots, self.execution, max_shapes, allocate_all, move_input)
+        self.outputs = OutputBinding(self.slots, self.execution, self.inputs, returns_aliases)
         self.bound_calls = BoundCalls(self.slots, self.execution, self.inputs, self.outputs)
         self.accepted = self.slots.input_count
 
@@ -193,7 +200,7 @@ cdef class Executor:
             if out is not None:
                 result = self.outputs.bind_callers(items(args), out)
             else:
-                result = self.outputs.bind_fresh(items(args), False)
+                result = self.outputs.bind_returned(items(args), False)
             self.bound_calls.keep(call, result, out is None, self.stream.handle)
             if self.execution.defers_binding:
                 self.forget()
@@ -472,6 +479,12 @@ cdef class Executor:
     def context(self):
         """The execution context; None while it is dropped."""
         return self.execution.context
+
+    @property
+    def optimization_profile(self):
+        """The optimization profile of the last call; None before there was one, and after a failed one."""
+        cdef ShapeRecord record = self.inputs.record
+        return None if record is None else record.profile
 
     @property
     def graph_inputs(self):

@@ -83,11 +83,14 @@ cdef class GraphPolicy:
             kind = CALLERS
             self.outputs.buffers = None  # those of other shapes must not be taken for a later call's
             result = self.outputs.bind_callers(args, out)
-        elif self.outputs.ring_size != 0 and not self.outputs.has_aliases:
-            kind = PREALLOCATED
-            if self.inputs.shapes_changed or self.outputs.buffers is None:
-                self.outputs.choose_buffers()
-            result = self.outputs.bind_preallocated()
+        elif self.outputs.policy != FRESH_OUTPUTS:
+            if self.outputs.policy == OTHERS_THAN_ALIASES:
+                result = self.outputs.bind_returned(args, True)
+            else:
+                kind = PREALLOCATED
+                if self.inputs.shapes_changed or self.outputs.buffers is None:
+                    self.outputs.choose_buffers()
+                result = self.outputs.bind_preallocated()
         else:
             result = self.outputs.bind_fresh(args, True)
         self.last_record = self.inputs.record

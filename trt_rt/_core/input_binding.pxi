@@ -23,6 +23,7 @@ from trt_rt._core.tensor_layout cimport (
 import torch
 
 from trt_rt._core.arguments import (
+    as_kind_of,
     as_plain_tensor,
     choose_profile,
     contiguous_copy,
@@ -48,6 +49,8 @@ cdef class InputBinding:
         How many sets of input shapes are remembered.
     allocate_all : bool
         TensorRT allocates every output.
+    move_input : callable or None
+        Moves arguments that are on another device; see `Executor`.
     """
 
     cdef ExecutionContext context
@@ -58,6 +61,7 @@ cdef class InputBinding:
     cdef bint addresses_changed  # since the last call
     cdef int forced_profile      # the one optimization profile that may be used, or -1
     cdef bint allocate_all
+    cdef object move_input
     cdef bint has_state          # the engine writes into some input
     cdef list temporaries        # copies of arguments; PyTorch reuses their memory in stream order
     cdef int64_t* key
@@ -71,12 +75,14 @@ cdef class InputBinding:
         ExecutionContext context not None,
         Py_ssize_t max_shapes,
         bint allocate_all,
+        move_input,
     ):
         self.slots = slots
         self.context = context
         self.records = ShapeCache(max_shapes)
         self.forced_profile = -1
         self.allocate_all = allocate_all
+        self.move_input = move_input
         self.temporaries = []
 
     def __dealloc__(self):
@@ -119,12 +125,12 @@ cdef class InputBinding:
         cdef bint is_empty = element_count(tensor) == 0
         if (
             not same_kind(&slot.layout, tensor)
-            or tensor.ndim > MAX_DIMS
-            or (address == 0 and not is_empty)
+            or not is_contiguous(tensor)
+            or is_negative(value)
         ):
-            refuse_kind(<object> value, self.slots.inputs[index], self.slots.device)
-        if not is_contiguous(tensor) or is_negative(value):
             return self._take_carefully(index, value)
+        if tensor.ndim > MAX_DIMS or (address == 0 and not is_empty):
+            refuse_kind(<object> value, self.slots.inputs[index], self.slots.device)
         if slot.is_shape_tensor:
             return self._take_values(index, tensor)
         if is_empty:
@@ -146,10 +152,16 @@ cdef class InputBinding:
         self.careful_reads += 1
         target = self.slots.inputs[index]
         plain = as_plain_tensor(<object> value, target)
-        if (
-            not read_tensor(self.slots.api, <PyObject*> plain, &tensor)
-            or not same_kind(&slot.layout, &tensor)
-        ):
+        if not read_tensor(self.slots.api, <PyObject*> plain, &tensor):
+            refuse_kind(plain, target, self.slots.device)
+        if not same_kind(&slot.layout, &tensor):
+            plain = as_kind_of(plain, target, self.slots.device, self.move_input)
+            if (
+                not read_tensor(self.slots.api, <PyObject*> plain, &tensor)
+                or not same_kind(&slot.layout, &tensor)
+            ):
+                refuse_kind(plain, target, self.slots.device)
+        if tensor.ndim > MAX_DIMS:
             refuse_kind(plain, target, self.slots.device)
         if not is_contiguous(&tensor) or (
             <uintptr_t> tensor.data & (alignment - 1) and not slot.is_shape_tensor
@@ -337,8 +349,21 @@ cdef class InputBinding:
             record.outputs[output].shape[dimension] = shape[dimension]
             strides.insert(0, stride)
             stride *= max(shape[dimension], 1)
-        if tensor.aliased_input is None:
+        if tensor.aliased_input is not None:
+            self._check_alias(record, tensor, shape)
+        else:
             record.allocations[output] = (shape, tuple(strides), tensor.dtype)
+        return 0
+
+    cdef int _check_alias(self, ShapeRecord record, tensor, tuple shape) except -1:
+        """Refuse an output that is larger or smaller than the input in whose memory it is to lie."""
+        names = [each.name for each in self.slots.inputs]
+        found = record.input_shapes[names.index(tensor.aliased_input)]
+        if shape != found:
+            raise InputValueError(
+                f"output {tensor} has shape {list(shape)} here, and cannot lie in the memory of input "
+                f"{tensor.aliased_input!r}, which has shape {list(found)}."
+            )
         return 0
 
     cdef void forget(self) noexcept:

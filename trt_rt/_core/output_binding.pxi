@@ -25,6 +25,13 @@ from trt_rt._core.arguments import as_plain_tensor, describe, refuse_kind, refus
 from trt_rt.errors import ExecutionError, InputTypeError, InputValueError
 
 
+cdef enum OutputPolicy:
+    # How the outputs of a call without ``out=`` are bound.
+    FRESH_OUTPUTS  # new tensors, all of which are returned
+    RING_OUTPUTS  # sets of tensors that are reused in turn
+    OTHERS_THAN_ALIASES  # new tensors; outputs that lie in an input's memory are bound, but not returned
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class OutputBinding:
@@ -38,6 +45,8 @@ cdef class OutputBinding:
         What is told of their addresses.
     inputs : InputBinding
         Whose record says what the outputs of a call are.
+    returns_aliases : bool
+        Whether calls return outputs that lie in an input's memory.
     """
 
     cdef ExecutionContext context
@@ -47,6 +56,9 @@ cdef class OutputBinding:
     cdef Py_ssize_t count
     cdef Py_ssize_t* aliased     # per output: index of the input whose memory it lies in, or -1
     cdef bint has_aliases
+    cdef list returned           # indexes of the outputs that calls return
+    cdef Py_ssize_t all_returned  # how many, if that is all of them; else -1
+    cdef OutputPolicy policy
     cdef object allocate
     cdef object allocate_on_host
     cdef Py_ssize_t ring_size    # sets of pre-allocated outputs; 0 for fresh ones
@@ -54,7 +66,11 @@ cdef class OutputBinding:
     cdef OutputBuffers buffers   # the set that the next call with these shapes uses, or None
 
     def __cinit__(
-        self, SlotTable slots not None, ExecutionContext context not None, InputBinding inputs not None
+        self,
+        SlotTable slots not None,
+        ExecutionContext context not None,
+        InputBinding inputs not None,
+        bint returns_aliases,
     ):
         cdef Py_ssize_t output
         self.slots = slots
@@ -75,6 +91,11 @@ cdef class OutputBinding:
                 self.has_aliases = True
                 slots.at[self.aliased[output]].is_written = True
                 inputs.has_state = True
+        self.returned = [
+            output for output in range(self.count) if returns_aliases or self.aliased[output] < 0
+        ]
+        self.all_returned = self.count if len(self.returned) == self.count else -1
+        self._choose_policy()
 
     def __dealloc__(self):
         PyMem_Free(self.aliased)
@@ -82,9 +103,18 @@ cdef class OutputBinding:
     cdef int use_buffers(self, Py_ssize_t count) except -1:
         """Reuse `count` sets of outputs in turn from now on; 0 for fresh outputs."""
         self.ring_size = count
+        self._choose_policy()
         self.ring_generation += 1
         self.inputs.records.drop_buffers()
         return 0
+
+    cdef void _choose_policy(self) noexcept:
+        if self.all_returned < 0:
+            self.policy = OTHERS_THAN_ALIASES
+        elif self.ring_size != 0 and not self.has_aliases:
+            self.policy = RING_OUTPUTS
+        else:
+            self.policy = FRESH_OUTPUTS
 
     cdef inline object bind(self, PyObject** args, object out):
         """Bind the outputs of a call whose inputs were taken, and return them."""
@@ -96,9 +126,12 @@ cdef class OutputBinding:
         self.buffers = None  # those of other shapes must not be taken for this call's, or a later one's
         if out is not None:
             return self.bind_callers(args, out)
-        if self.ring_size != 0 and not self.has_aliases and not self.inputs.record.is_data_dependent:
-            self.choose_buffers()
-            return self.bind_preallocated()
+        if self.policy != FRESH_OUTPUTS:
+            if self.policy == OTHERS_THAN_ALIASES:
+                return self.bind_returned(args, False)
+            if not self.inputs.record.is_data_dependent:
+                self.choose_buffers()
+                return self.bind_preallocated()
         return self.bind_fresh(args, False)
 
     cdef object bind_fresh(self, PyObject** args, bint is_copied):
@@ -117,6 +150,15 @@ cdef class OutputBinding:
             Py_INCREF(value)
             PyTuple_SET_ITEM(result, output, value)
         return result
+
+    cdef object bind_returned(self, PyObject** args, bint is_copied):
+        """Bind outputs as `bind_fresh` does, and return those that calls return."""
+        cdef Py_ssize_t output
+        if self.policy != OTHERS_THAN_ALIASES:
+            return self.bind_fresh(args, is_copied)
+        values = [self._fresh_output(args, output, is_copied) for output in range(self.count)]
+        returned = tuple([values[output] for output in self.returned])
+        return returned[0] if len(returned) == 1 else returned
 
     cdef object _fresh_output(self, PyObject** args, Py_ssize_t output, bint is_copied):
         cdef DLTensor tensor
@@ -224,17 +266,12 @@ cdef class OutputBinding:
     cdef object bind_callers(self, PyObject** args, object out):
         """Bind the tensors that the caller passed as ``out=``."""
         cdef Py_ssize_t output
-        cdef tuple values = self._listed(out)
-        if len(values) != self.count:
-            raise InputValueError(
-                f"engine {self.context.engine_name!r} has {self.count} output(s), but out= holds "
-                f"{len(values)}."
-            )
+        cdef tuple given = self._listed(out)
+        cdef tuple values = given
+        if len(given) != self.all_returned:
+            values = self._with_aliases(args, given)
         if self.inputs.record.is_data_dependent:
-            raise InputValueError(
-                f"engine {self.context.engine_name!r}: out= cannot be used, because TensorRT allocates an "
-                "output whose size is known after the run only."
-            )
+            self._refuse_out()
         for output in range(self.count):
             self._take_output(output, values[output])
         for output in range(self.count):
@@ -250,7 +287,33 @@ cdef class OutputBinding:
                 mark_overwritten(args[self.aliased[output]])
             if self.at[output].next_address != self.at[output].address:
                 self.context.bind(self.slots.input_count + output)
-        return out if type(out) is list else values[0] if isinstance(out, torch.Tensor) else values
+        return out if type(out) is list else given[0] if isinstance(out, torch.Tensor) else given
+
+    cdef tuple _with_aliases(self, PyObject** args, tuple given):
+        """Return a tensor for each output, where the caller gave one for each output that calls return."""
+        cdef Py_ssize_t output
+        if len(given) != len(self.returned):
+            raise InputValueError(
+                f"a call of engine {self.context.engine_name!r} returns {len(self.returned)} output(s), but "
+                f"out= holds {len(given)}."
+            )
+        values = iter(given)
+        return tuple([
+            next(values) if output in self.returned else <object> args[self.aliased[output]]
+            for output in range(self.count)
+        ])
+
+    cdef int _refuse_out(self) except -1:
+        name = self.context.engine_name
+        if self.inputs.allocate_all:
+            raise InputValueError(
+                f"engine {name!r}: out= cannot be used while TensorRT allocates every output. Leave "
+                "enable_output_allocator, or make the module without requires_output_allocator=True."
+            )
+        raise InputValueError(
+            f"engine {name!r}: out= cannot be used, because TensorRT allocates an output whose size is known "
+            "after the run only."
+        )
 
     cdef tuple _listed(self, out):
         if type(out) is tuple:
@@ -348,7 +411,7 @@ cdef class OutputBinding:
             self.context.enqueue()
             for output, allocator in enumerate(allocators):
                 if allocator is not None:
-                    values[output] = allocator.take()
+                    values[self.returned.index(output)] = allocator.take()
         except ExecutionError as failure:
             errors = [each.error for each in allocators if each is not None and each.error]
             for allocator in allocators:

@@ -17,7 +17,7 @@ from trt_rt.backend.shared_libraries import LIBRARY_FOLDERS, load_libraries
 from trt_rt.backend.tensorrt import TensorRT
 from trt_rt.errors import BackendError
 
-__all__ = ["BUILDERS", "NAMES", "load"]
+__all__ = ["BUILDERS", "NAMES", "is_registered", "load"]
 
 _ADAPTERS: dict[str, type[TensorRT | TensorRTRTX | Reference]] = {
     "tensorrt": TensorRT,
@@ -61,6 +61,11 @@ def _load(name: str) -> Backend:
         backend.check_library()
         _loaded[name] = backend
     return _loaded[name]
+
+
+def is_registered(backend: Backend) -> bool:
+    """Whether `load` gives this very backend for its name."""
+    return _loaded.get(backend.name) is backend
 
 
 def _import(name: str) -> ModuleType:

@@ -82,7 +82,7 @@ class EngineCalls:
 
     def _note_writes(self, module: TRTModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember the memory of the arguments that the engine writes into, inputs and ``out=``."""
-        names = {output.aliased_input for output in module.engine.outputs}
+        names = set(module.aliased_io.values())
         inputs = {**dict(zip(module.input_binding_names, args, strict=False)), **kwargs}
         out = kwargs.get("out")
         written = [value for name, value in inputs.items() if name in names]

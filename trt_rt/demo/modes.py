@@ -43,8 +43,8 @@ def make_modes(network: torch.nn.Module, engine: trt_rt.Engine) -> list[Mode]:
     pre_allocated = trt_rt.TRTModule(engine)
     pre_allocated.set_pre_allocated_outputs(True)
     graphed, graphed_pre_allocated = trt_rt.TRTModule(engine), trt_rt.TRTModule(engine)
-    graphed.executors.change(cuda_graphs=True)
-    graphed_pre_allocated.executors.change(cuda_graphs=True, pre_allocated_outputs=1)
+    graphed.configure(cuda_graphs=True)
+    graphed_pre_allocated.configure(cuda_graphs=True, pre_allocated_outputs=1)
     return [
         Mode(EAGER, partial(_call_with_images, network)),
         Mode("fresh outputs", partial(_call_with_images, trt_rt.TRTModule(engine))),

@@ -19,6 +19,7 @@ from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend, choose_backend
 from trt_rt.backend.engine_refitter import EngineRefitter
 from trt_rt.backend.output_allocator import output_allocator_class
+from trt_rt.backend.registry import is_registered
 from trt_rt.engine.context_users import ContextUsers
 from trt_rt.engine.contexts import ContextFactory, ContextSettings
 from trt_rt.engine.handle import EngineHandle
@@ -210,9 +211,9 @@ class Engine:
         return tuple(tensor for tensor in self._io if tensor.mode == "output")
 
     @property
-    def backend(self) -> str:
-        """The name of the engine's backend."""
-        return self._backend.name
+    def backend(self) -> str | Backend:
+        """The backend that runs it, as ``backend=`` takes it: a name, or a `Backend` of one's own."""
+        return self._backend.name if is_registered(self._backend) else self._backend
 
     @property
     def api(self) -> Any:
@@ -556,7 +557,11 @@ class Engine:
         return ContextFactory(self._handle, self._device, settings or ContextSettings())
 
     def new_executor(
-        self, inputs: Sequence[IOTensor], outputs: Sequence[IOTensor], contexts: ContextFactory
+        self,
+        inputs: Sequence[IOTensor],
+        outputs: Sequence[IOTensor],
+        contexts: ContextFactory,
+        **options: Any,
     ) -> Executor:
         """An `Executor` with an execution context of its own.
 
@@ -566,6 +571,8 @@ class Engine:
             All of the engine's, in the order that calls use.
         contexts : ContextFactory
             Of `new_context_factory`.
+        **options
+            Further arguments of `Executor`.
 
         Returns
         -------
@@ -578,10 +585,14 @@ class Engine:
         BackendError
             If there is no memory for a context.
         """
-        return self._users.gate.run(self._new_executor, tuple(inputs), tuple(outputs), contexts)
+        return self._users.gate.run(self._new_executor, tuple(inputs), tuple(outputs), contexts, options)
 
     def _new_executor(
-        self, inputs: tuple[IOTensor, ...], outputs: tuple[IOTensor, ...], contexts: ContextFactory
+        self,
+        inputs: tuple[IOTensor, ...],
+        outputs: tuple[IOTensor, ...],
+        contexts: ContextFactory,
+        options: dict[str, Any],
     ) -> Executor:
         with current_device(self._device):
             self._open_engine()
@@ -593,6 +604,7 @@ class Engine:
                 name=self._name,
                 take_error=self._backend.log.take_error,
                 new_allocator=output_allocator_class(self._backend.api),
+                **options,
             )
             self._users.add(executor)
         return executor

@@ -1,5 +1,5 @@
 """`TRTModule`, its executors and modes, and the base of the controls that switch modes."""
 
-from trt_rt.module.trt_module import PythonTorchTensorRTModule, TRTModule
+from trt_rt.module.trt_module import PythonTorchTensorRTModule, TorchTensorRTModule, TRTModule
 
-__all__ = ["PythonTorchTensorRTModule", "TRTModule"]
+__all__ = ["PythonTorchTensorRTModule", "TRTModule", "TorchTensorRTModule"]

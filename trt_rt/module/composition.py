@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
+from typing import Protocol
 
-from trt_rt.module.trt_module import TRTModule
+from trt_rt._core.critical import Gate
+from trt_rt.engine import Engine
+from trt_rt.errors import SettingError
+from trt_rt.module.executors import ModuleExecutors
 
-__all__ = ["CONTROLS", "EXCLUSIONS", "refuse_if"]
+__all__ = ["CONTROLS", "EXCLUSIONS", "refuse_if", "settings_change"]
+
+settings_change = Gate()
+"""Held from `refuse_if` until a setting has changed, so that no other thread switches on what it excludes."""
 
 # In the order of the table.
 CONTROLS = (
@@ -37,8 +44,20 @@ EXCLUSIONS: Mapping[frozenset[str], str] = MappingProxyType(
 )
 
 
-# For each control of `EXCLUSIONS`: whether it is on for a module.
-_IS_ON: Mapping[str, Callable[[TRTModule], bool]] = {
+class _Module(Protocol):
+    """What is asked of a `TRTModule` here."""
+
+    name: str
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def executors(self) -> ModuleExecutors: ...
+
+
+# Of those in `EXCLUSIONS`, whether one is on for a module.
+_IS_ON: Mapping[str, Callable[[_Module], bool]] = {
     "enable_cudagraphs": lambda module: (
         module.executors.uses_cuda_graphs or module.executors.modes.whole_graph
     ),
@@ -51,8 +70,8 @@ _IS_ON: Mapping[str, Callable[[TRTModule], bool]] = {
 }
 
 
-def refuse_if(modules: Iterable[TRTModule], entering: str) -> None:
-    """Refuse to switch a control on for modules with another control on that excludes it.
+def refuse_if(modules: Iterable[_Module], entering: str, leaving: Collection[str] = ()) -> None:
+    """Refuse to switch a control on for modules that have one on that it excludes.
 
     Parameters
     ----------
@@ -60,20 +79,22 @@ def refuse_if(modules: Iterable[TRTModule], entering: str) -> None:
         The modules that get the control.
     entering : str
         One of `CONTROLS`.
+    leaving : collection of str, optional
+        Controls that are switched off with it.
 
     Raises
     ------
-    ValueError
+    SettingError
         With the reason.
     """
     modules = list(modules)
     for control, is_on in _IS_ON.items():
         reason = EXCLUSIONS.get(frozenset({control, entering}))
-        if reason is None:
+        if reason is None or control in leaving:
             continue
         for module in modules:
             if is_on(module):
-                raise ValueError(
+                raise SettingError(
                     f"{entering} cannot be entered for engine {module.name!r} while {control} is on for it: "
                     f"{reason}."
                 )

@@ -84,6 +84,8 @@ class ModuleExecutors:
         The initial modes.
     max_contexts : int
         The number of streams with an executor of their own.
+    **options
+        Further arguments of every `Executor`.
     """
 
     def __init__(
@@ -93,10 +95,12 @@ class ModuleExecutors:
         outputs: Sequence[IOTensor],
         modes: Modes,
         max_contexts: int,
+        **options: Any,
     ) -> None:
         self.engine = engine
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
+        self._options = options
         self._taken: Cell[Counter[str]] = Cell(Counter())  # counts of executors that were taken out
         self._state = Cell(
             _State.of(Layers({field.name: getattr(modes, field.name) for field in fields(modes)}))
@@ -125,7 +129,7 @@ class ModuleExecutors:
         return _default_cuda_graphs if own is None else own
 
     def _make(self) -> Executor:
-        executor = self.engine.new_executor(self._inputs, self._outputs, self._contexts)
+        executor = self.engine.new_executor(self._inputs, self._outputs, self._contexts, **self._options)
         self._made.add(executor)  # first, so that no change of the modes is missed
         self._configure(executor)
         return executor

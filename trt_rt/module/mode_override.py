@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from trt_rt._core.critical import Gate
+from trt_rt.module.composition import settings_change
 from trt_rt.module.trt_module import TRTModule
 
 __all__ = ["ModeOverride"]
-
-_beginning = Gate()
 
 
 class ModeOverride:
@@ -42,7 +40,7 @@ class ModeOverride:
         ExecutionError
             If CUDA reports that work in flight has failed.
         """
-        _beginning.run(self._begin, refuse)
+        settings_change.run(self._begin, refuse)
 
     def _begin(self, refuse: Callable[[], object] | None) -> None:
         if refuse is not None:

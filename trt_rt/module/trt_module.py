@@ -5,39 +5,49 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 
-from trt_rt._core.call import BoundCall, ModuleCallBase
+from trt_rt._core.call import BoundCall, Executor, ModuleCallBase
+from trt_rt._core.critical import Gate
 from trt_rt._core.dynamo import hide_from_dynamo
-from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend import Backend, RuntimeSettings
 from trt_rt.engine import Engine
-from trt_rt.errors import InputValueError
+from trt_rt.errors import InputValueError, SettingError
+from trt_rt.module.composition import EXCLUSIONS, refuse_if, settings_change
 from trt_rt.module.counts import checked_count
 from trt_rt.module.executors import ModuleExecutors
 from trt_rt.module.hooks import INSTANCE_HOOKS, hooks_of
+from trt_rt.module.io_names import in_order, with_aliases
 from trt_rt.module.modes import Modes
+from trt_rt.module.moved_inputs import InputMover
+from trt_rt.module.settings import checked_settings
+from trt_rt.module.torch_tensorrt_methods import TorchTensorRTMethods
 
-__all__ = ["PythonTorchTensorRTModule", "TRTModule"]
+__all__ = ["PythonTorchTensorRTModule", "TRTModule", "TorchTensorRTModule"]
 
 Outputs = torch.Tensor | tuple[torch.Tensor, ...]
 
 # Made anew by the constructor of a copy; all else in a module's dict is copied with it.
 _SET_BY_CONSTRUCTOR = frozenset(
     {
-        "engine",
         "name",
         "settings",
         "weight_name_map",
         "requires_output_allocator",
-        "input_binding_names",
-        "output_binding_names",
         "max_contexts",
-        "_inputs",
-        "_outputs",
+        "aliased_outputs",
+        "move_inputs",
+        "_aliased_io",
+        "_binding_names",
+        "_engine",
         "_executors",
+        "_inputs",
+        "_load",
+        "_outputs",
+        "_setting_up",
         "_compiled_call_impl",
     }
 )
@@ -45,7 +55,7 @@ _SET_BY_CONSTRUCTOR = frozenset(
 _CALL_ATTRIBUTES = frozenset({*INSTANCE_HOOKS, "forward", "_compiled_call_impl", "__class__"})
 
 
-class TRTModule(ModuleCallBase, torch.nn.Module):
+class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
     """A TensorRT engine that is called like any other module.
 
     Parameters
@@ -58,8 +68,9 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
     name : str, optional
         The name in messages. Default: the engine's name.
     settings : RuntimeSettings or object, optional
-        `RuntimeSettings` of TensorRT-RTX are applied. Any other object is only kept as `settings`, because
-        Torch-TensorRT passes its compilation settings.
+        `RuntimeSettings` of TensorRT-RTX are applied. Of anything else, such as Torch-TensorRT's compilation
+        settings, an attribute ``lazy_engine_init`` that is true postpones loading the engine until
+        `setup_engine`, the first call, or whatever else needs it. The rest is only kept as `settings`.
     weight_name_map : mapping, optional
         The map of weights for `refit`, kept as `weight_name_map`.
     requires_output_allocator : bool, optional
@@ -72,22 +83,25 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         The number of streams that may have an execution context of their own, which is made at the stream's
         first call. A further stream takes over the context used least recently, and waits for its work.
     sha256 : str, optional
-        As for `Engine.from_bytes`: the hash of the plan, compared before a backend sees the plan. It is not
-        allowed with a loaded engine.
-
-    Attributes
-    ----------
-    engine : Engine
-        The engine that calls run.
-    executor : Executor
-        The executor of the caller's stream. Calling it is the module's call without the module; it takes the
-        same arguments, but no keywords.
+        As for `Engine.from_bytes`: the hash of the plan, compared before a backend sees it. Not with a loaded
+        engine.
+    aliased_io : mapping of str to str, optional
+        From outputs to the inputs in whose memory they lie, for plans that do not say so themselves
+        (TensorRT's do since 10.15). Of a tuple in place of an input's name the first item counts.
+    aliased_outputs : {"omit", "return"}, optional
+        Whether calls return outputs that lie in an input's memory. Their values are in that input in any
+        case. ``out=`` has a tensor for each output that is returned.
+    move_inputs : bool, optional
+        Copy a tensor that is on another device to the engine's, with a warning at the first one. Default: it
+        is refused.
 
     Raises
     ------
+    SettingError
+        If a name is not in the engine, of the other direction, missing or there twice; if `aliased_io` does
+        not fit the engine. Also a ValueError and a RuntimeError.
     ValueError
-        A binding name is not in the engine, has the other direction, is missing or is given twice. `sha256`
-        is not a SHA-256, or is given with a loaded engine.
+        If `sha256` is not a SHA-256, or comes with a loaded engine; if `aliased_outputs` is something else.
     PlanError, BackendError
         As for `Engine.from_bytes`.
     OSError
@@ -97,14 +111,18 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
 
     Notes
     -----
-    Outputs never require grad, because an engine has no backward.
+    Outputs never require grad; an engine has no backward.
 
     Examples
     --------
-    >>> plan = build(torch.nn.Linear(4, 2), (torch.zeros(3, 4),), backend="reference")
-    >>> module = TRTModule(plan)  # or TRTModule("model.plan")
-    >>> module(torch.randn(3, 4)).shape
-    torch.Size([3, 2])
+    >>> module = TRTModule(engine.serialize(), device="cpu")
+    >>> module(x).shape
+    torch.Size([8, 1000])
+    >>> module(x=x, out=torch.empty(8, 1000)).shape
+    torch.Size([8, 1000])
+    >>> module.configure(pre_allocated_outputs=2)
+    >>> module(x).data_ptr() == module(x).data_ptr()
+    False
     """
 
     def __init__(
@@ -121,28 +139,107 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         device: torch.device | str | int | None = None,
         max_contexts: int = 8,
         sha256: str | None = None,
+        aliased_io: Mapping[str, Any] | None = None,
+        aliased_outputs: Literal["omit", "return"] = "omit",
+        move_inputs: bool = False,
     ) -> None:
         super().__init__()
+        if aliased_outputs not in ("omit", "return"):
+            raise ValueError(f"aliased_outputs={aliased_outputs!r}: 'omit' or 'return' is allowed.")
         self.settings = settings
         self.weight_name_map = weight_name_map
         self.requires_output_allocator = requires_output_allocator
-        self.engine = _as_engine(serialized_engine, name, backend, device, sha256)
-        self.name = name or self.engine.name
-        self._inputs = _in_order(self.engine, "input", input_binding_names)
-        self._outputs = _in_order(self.engine, "output", output_binding_names)
-        self.input_binding_names = [tensor.name for tensor in self._inputs]
-        self.output_binding_names = [tensor.name for tensor in self._outputs]
         self.max_contexts = checked_count("max_contexts", max_contexts, "execution contexts")
-        runtime_settings = settings if isinstance(settings, RuntimeSettings) else None
+        self.aliased_outputs = aliased_outputs
+        self.move_inputs = move_inputs
+        self.name = name
+        self._aliased_io = dict(aliased_io or {})
+        self._binding_names = (input_binding_names, output_binding_names)
+        self._engine: Engine | None = None
+        self._executors: ModuleExecutors | None = None
+        self._setting_up = Gate()
+        self._load: Callable[[], Engine] | None = partial(
+            _as_engine, serialized_engine, name, backend, device, sha256
+        )
+        if isinstance(serialized_engine, Engine) or not _is_lazy(settings):
+            self.setup_engine()
+        else:
+            self._connect_call()
+
+    def setup_engine(self) -> None:
+        """Load the engine, if ``settings.lazy_engine_init`` has postponed that. Idempotent.
+
+        Raises
+        ------
+        SettingError, PlanError, BackendError, OSError, ValueError, ClosedError
+            As the constructor without it.
+        """
+        if self._engine is None:
+            self._setting_up.run(self._set_up)
+
+    def _set_up(self) -> None:
+        if self._load is None:  # another thread has set it up meanwhile
+            return
+        engine = self._load()
+        self._inputs = in_order(engine, "input", self._binding_names[0])
+        outputs = in_order(engine, "output", self._binding_names[1])
+        self._outputs = with_aliases(engine, outputs, self._aliased_io)
+        runtime_settings = self.settings if isinstance(self.settings, RuntimeSettings) else None
         if runtime_settings is not None:
-            self.engine.require_runtime_settings()
-        modes = Modes(output_allocator=requires_output_allocator, runtime_settings=runtime_settings)
-        self._executors = ModuleExecutors(self.engine, self._inputs, self._outputs, modes, self.max_contexts)
+            engine.require_runtime_settings()
+        self.name = self.name or engine.name
+        self._executors = ModuleExecutors(
+            engine,
+            self._inputs,
+            self._outputs,
+            Modes(output_allocator=self.requires_output_allocator, runtime_settings=runtime_settings),
+            self.max_contexts,
+            returns_aliases=self.aliased_outputs == "return",
+            move_input=InputMover(self.name) if self.move_inputs else None,
+        )
         self._connect_call()
+        self._engine = engine  # another thread takes it as the sign that all is there
+        self._load = None  # and with it the plan
+
+    @property
+    def engine(self) -> Engine:
+        """What runs."""
+        if self._engine is None:
+            self.setup_engine()
+            assert self._engine is not None
+        return self._engine
+
+    @property
+    def executor(self) -> Executor:
+        """The calling stream's: the call without a module around it; same arguments, no keywords."""
+        if self._engine is None:
+            self.setup_engine()
+        return super().executor
+
+    @property
+    def input_binding_names(self) -> list[str]:
+        """The inputs' names, in the order of a call's arguments."""
+        self.setup_engine()
+        return [tensor.name for tensor in self._inputs]
+
+    @property
+    def output_binding_names(self) -> list[str]:
+        """The outputs' names, in the order of a call's results; also of outputs that calls do not return."""
+        self.setup_engine()
+        return [tensor.name for tensor in self._outputs]
+
+    @property
+    def aliased_io(self) -> dict[str, str]:
+        """From outputs to the inputs in whose memory they lie."""
+        self.setup_engine()
+        return {
+            tensor.name: tensor.aliased_input for tensor in self._outputs if tensor.aliased_input is not None
+        }
 
     def _connect_call(self) -> None:
         is_plain = type(self).forward is TRTModule.forward and "forward" not in vars(self)
-        self._connect(self._executors.pool, is_plain and self._compiled_call_impl is None, hooks_of(self))
+        pool = None if self._executors is None else self._executors.pool
+        self._connect(pool, is_plain and self._compiled_call_impl is None, hooks_of(self))
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -162,7 +259,8 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         *inputs : torch.Tensor
             In the order of `input_binding_names`, on the engine's device (shape tensors: on the CPU), with
             the engine's dtypes, within an optimization profile. Non-contiguous or unaligned ones are copied.
-            Objects with ``__dlpack__`` are taken as they are.
+            Objects with ``__dlpack__`` are taken as they are. For an input without dimensions a Python number
+            or a CPU tensor without dimensions will do wherever PyTorch's operators would mix it in.
         out : torch.Tensor or sequence of torch.Tensor, optional
             Where to write the outputs, in the order of `output_binding_names`: contiguous, of the exact
             shape, starting at a multiple of 256 bytes (64 on a CPU).
@@ -173,7 +271,8 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         -------
         torch.Tensor or tuple of torch.Tensor
             A tensor, a tuple for several outputs, ``()`` for none; valid in the order of the stream. `out`,
-            if it was given. With pre-allocated outputs, valid until the next call.
+            if it was given. With pre-allocated outputs, valid until the next call. Outputs that lie in an
+            input's memory are not among them, unless ``aliased_outputs="return"``.
 
         Raises
         ------
@@ -241,13 +340,79 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         """
         count = checked_count("buffers", buffers, "sets of outputs") if enable else 0
         # Off first, so that results which callers hold keep their memory even if the mode was on already.
-        self._executors.change(pre_allocated_outputs=0)
+        self.executors.change(pre_allocated_outputs=0)
         if count:
-            self._executors.change(pre_allocated_outputs=count)
+            self.executors.change(pre_allocated_outputs=count)
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings for good; the controls of `trt_rt.runtime` change them for a time.
+
+        A setting that a context manager has changed comes back to what it was when that is left.
+
+        Parameters
+        ----------
+        cuda_graphs : bool or None
+            Calls replay CUDA graphs; None for what `set_cudagraphs_mode` says.
+        max_graphs : int
+            CUDA graphs that are kept for each stream that calls.
+        pre_allocated_outputs : int or bool
+            Sets of outputs that are reused in turn, for each set of input shapes; True for one, False or 0
+            for fresh outputs.
+        output_allocator : bool
+            TensorRT allocates every output, not only those whose size depends on data.
+        optimization_profile : int, "auto" or None
+            The only optimization profile that calls may use; "auto" or None for the first that admits the
+            inputs.
+        dynamic_resources : bool
+            Scratch memory is sized for the shapes in use, and shared by modules of one stream.
+        runtime_settings : RuntimeSettings or None
+            Settings of TensorRT-RTX; None for its own.
+
+        Raises
+        ------
+        SettingError
+            If a setting does not fit the engine, or excludes one that is on. Also a ValueError and a
+            RuntimeError. After this and the next errors nothing has changed.
+        ValueError
+            If a number is out of range.
+        TypeError
+            If there is no such setting, or a value is of another type.
+        BackendError
+            If `runtime_settings` are given, and the engine's backend is not TensorRT-RTX.
+        ExecutionError
+            If CUDA reports that work in flight has failed.
+
+        Examples
+        --------
+        >>> module.configure(cuda_graphs=True, pre_allocated_outputs=True)
+        >>> module.modes.cuda_graphs
+        True
+        """
+        settings_change.run(self._configure, checked_settings(self.engine, settings))
+
+    def _configure(self, changes: dict[str, Any]) -> None:
+        if changes.get("cuda_graphs"):
+            if changes.get("output_allocator"):
+                reason = EXCLUSIONS[frozenset({"enable_cudagraphs", "enable_output_allocator"})]
+                raise SettingError(f"cuda_graphs and output_allocator exclude each other: {reason}.")
+            leaving = {"enable_output_allocator"} if "output_allocator" in changes else set()
+            refuse_if([self], "enable_cudagraphs", leaving)
+        elif changes.get("output_allocator"):
+            leaving = {"enable_cudagraphs"} if changes.get("cuda_graphs") is False else set()
+            refuse_if([self], "enable_output_allocator", leaving)
+        self.executors.change(**changes)
+
+    @property
+    def modes(self) -> Modes:
+        """The settings in force: the lasting ones, with what context managers have changed."""
+        return self.executors.modes
 
     @property
     def executors(self) -> ModuleExecutors:
-        """The module's executors, one for each stream; `trt_rt.runtime` switches their modes."""
+        """What runs the calls, one executor for each stream. `configure` and `modes` are its public side."""
+        if self._executors is None:
+            self.setup_engine()
+            assert self._executors is not None
         return self._executors
 
     @property
@@ -269,7 +434,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
             ``shape_changes``: calls with other shapes than the one before; ``careful_reads``: arguments that
             were copied or were no plain tensors; ``contexts``: streams with an execution context.
         """
-        return self._executors.counts()
+        return self.executors.counts()
 
     @property
     def runtime_settings(self) -> RuntimeSettings | None:
@@ -280,16 +445,16 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
         BackendError
             On assignment: the engine's backend is not TensorRT-RTX.
         """
-        return self._executors.modes.runtime_settings
+        return self.modes.runtime_settings
 
     @runtime_settings.setter
     def runtime_settings(self, settings: RuntimeSettings | None) -> None:
-        if settings is not None:
-            self.engine.require_runtime_settings()
-        self._executors.change(runtime_settings=settings)
+        self.configure(runtime_settings=settings)
 
     def extra_repr(self) -> str:
         """Return the text that ``print(module)`` shows in brackets."""
+        if self._engine is None:
+            return f"{self.name!r}, not loaded yet"
         inputs = ", ".join(str(tensor) for tensor in self._inputs)
         outputs = ", ".join(str(tensor) for tensor in self._outputs)
         return f"{self.engine.name!r}, ({inputs}) -> ({outputs}), backend={self.engine.backend!r}"
@@ -338,6 +503,9 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
             "weight_name_map": self.weight_name_map,
             "requires_output_allocator": self.requires_output_allocator,
             "max_contexts": self.max_contexts,
+            "aliased_io": self.aliased_io,
+            "aliased_outputs": self.aliased_outputs,
+            "move_inputs": self.move_inputs,
         }
 
     def _arrange(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
@@ -354,6 +522,7 @@ class TRTModule(ModuleCallBase, torch.nn.Module):
 
 
 PythonTorchTensorRTModule = TRTModule
+TorchTensorRTModule = TRTModule
 
 
 def _construct(kind: type[TRTModule], engine: Engine | bytes, arguments: dict[str, Any]) -> TRTModule:
@@ -361,6 +530,12 @@ def _construct(kind: type[TRTModule], engine: Engine | bytes, arguments: dict[st
     module = kind.__new__(kind)
     TRTModule.__init__(module, engine, **arguments)
     return module
+
+
+def _is_lazy(settings: Any) -> bool:
+    if isinstance(settings, Mapping):
+        return bool(settings.get("lazy_engine_init", False))
+    return bool(getattr(settings, "lazy_engine_init", False))
 
 
 def _as_engine(
@@ -380,30 +555,6 @@ def _as_engine(
     if isinstance(source, (str, os.PathLike)):
         return Engine.load(source, backend=backend, device=device, name=name, sha256=sha256)
     return Engine.from_bytes(source, backend=backend, device=device, name=name, sha256=sha256)
-
-
-def _in_order(engine: Engine, mode: str, names: Sequence[str] | None) -> tuple[IOTensor, ...]:
-    available = {tensor.name: tensor for tensor in (engine.inputs if mode == "input" else engine.outputs)}
-    if names is None:
-        return tuple(available.values())
-    for wanted in names:
-        if wanted not in available:
-            other = engine.outputs if mode == "input" else engine.inputs
-            fact = (
-                f"which is an {other[0].mode}"
-                if wanted in {t.name for t in other}
-                else "which it does not have"
-            )
-            raise ValueError(
-                f"{mode}_binding_names names {wanted!r}, {fact}: engine {engine.name!r} has the {mode}s "
-                f"{list(available)}."
-            )
-    if sorted(names) != sorted(available):
-        raise ValueError(
-            f"{mode}_binding_names {list(names)} must name each of the {mode}s of engine {engine.name!r} "
-            f"once: {list(available)}."
-        )
-    return tuple(available[wanted] for wanted in names)
 
 
 hide_from_dynamo(globals())

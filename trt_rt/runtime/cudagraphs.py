@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -9,15 +10,17 @@ from functools import partial
 import torch
 from torch.export import ExportedProgram
 
-from trt_rt._core.critical import Scope
+from trt_rt._core.critical import Cell, Scope
 from trt_rt.capture import ObservedProgram, ProgramKind, WholeGraph, program_kind
 from trt_rt.engine import Engine
+from trt_rt.errors import SettingError
 from trt_rt.module import TRTModule
 from trt_rt.module.composition import refuse_if
 from trt_rt.module.counts import checked_count
 from trt_rt.module.executors import default_cuda_graphs, set_default_cuda_graphs
 from trt_rt.module.find_engines import as_module, find_engines
 from trt_rt.module.mode_override import ModeOverride
+from trt_rt.runtime.compiled_module import takes_compiled_module
 
 __all__ = [
     "EnableCudagraphs",
@@ -29,6 +32,7 @@ __all__ = [
 ]
 
 _whole_by_default = False
+_active: Cell[tuple[_Graphs, ...]] = Cell(())  # of all threads
 
 
 def set_cudagraphs_mode(mode: bool) -> None:
@@ -56,8 +60,15 @@ def set_cudagraphs_mode(mode: bool) -> None:
 
 
 def get_cudagraphs_mode() -> bool:
-    """Return whether modules without a setting of their own replay CUDA graphs, one for each engine."""
-    return default_cuda_graphs()
+    """Return whether modules replay CUDA graphs, one for each engine.
+
+    Returns
+    -------
+    bool
+        True within an `enable_cudagraphs` of this thread that gives each engine a graph. Else what
+        `set_cudagraphs_mode` has set, for modules with no setting of their own.
+    """
+    return _is_active(ProgramKind.ENGINES) or default_cuda_graphs()
 
 
 def set_whole_cudagraphs_mode(mode: bool) -> None:
@@ -73,10 +84,27 @@ def set_whole_cudagraphs_mode(mode: bool) -> None:
 
 
 def get_whole_cudagraphs_mode() -> bool:
-    """Return the mode that `set_whole_cudagraphs_mode` has set."""
-    return _whole_by_default
+    """Return whether programs are captured as a whole.
+
+    Returns
+    -------
+    bool
+        True within an `enable_cudagraphs` of this thread that captures its program as a whole. Else what
+        `set_whole_cudagraphs_mode` has set.
+
+    Notes
+    -----
+    Where the kind of graph depends on what a first call does, there is none before that call.
+    """
+    return _is_active(ProgramKind.MIXED) or _whole_by_default
 
 
+def _is_active(kind: ProgramKind) -> bool:
+    thread = threading.get_ident()
+    return any(graphs.kind is kind and graphs.thread == thread for graphs in _active.value)
+
+
+@takes_compiled_module
 def enable_cudagraphs(
     module: torch.nn.Module | ExportedProgram,
     *,
@@ -112,7 +140,8 @@ def enable_cudagraphs(
     ValueError
         At entry, with the reason: there is no engine in the module, the size of an output depends on data, a
         control that excludes this one is on (for example streamed weights), `whole_graph` is True for engines
-        on several devices, or `max_graphs` is less than 1 or more than 65,536.
+        on several devices, or `max_graphs` is less than 1 or more than 65,536. What does not
+        fit an engine is a SettingError, which is also a RuntimeError.
     TypeError
         At entry: `module` is neither a module nor a program, or `max_graphs` is not an integer.
 
@@ -156,7 +185,7 @@ class EnableCudagraphs(Scope[torch.nn.Module]):
         max_graphs = checked_count("max_graphs", self._max_graphs, "CUDA graphs that are kept")
         module = as_module(self._given)
         if any(isinstance(part, (WholeGraph, ObservedProgram)) for part in module.modules()):
-            raise ValueError(
+            raise SettingError(
                 "the module is run as one CUDA graph already: leave that enable_cudagraphs first."
             )
         engines = find_engines(module)
@@ -183,7 +212,7 @@ def _refuse_data_dependent(engines: Iterable[Engine]) -> None:
     for engine in engines:
         names = engine.data_dependent_outputs
         if names:
-            raise ValueError(
+            raise SettingError(
                 f"engine {engine.name!r} cannot be run as a CUDA graph: the size of output "
                 f"{' and '.join(map(repr, names))} depends on data, so its memory is allocated in the run."
             )
@@ -192,14 +221,22 @@ def _refuse_data_dependent(engines: Iterable[Engine]) -> None:
 def _refuse_several_devices(engines: Sequence[TRTModule]) -> None:
     devices = sorted({str(engine.engine.device) for engine in engines})
     if len(devices) > 1:
-        raise ValueError(
+        raise SettingError(
             f"the program has engines on {' and '.join(devices)}, but a CUDA graph has one device. "
             "Use whole_graph=False."
         )
 
 
 class _Graphs:
-    """One time that `EnableCudagraphs` is entered."""
+    """One time that `EnableCudagraphs` is entered.
+
+    Attributes
+    ----------
+    kind : ProgramKind
+        Which graphs are on.
+    thread : int
+        Which thread has entered it.
+    """
 
     def __init__(
         self,
@@ -212,7 +249,8 @@ class _Graphs:
         self._module = module
         self._engines = engines
         self._max_graphs = max_graphs
-        self._kind = kind
+        self.kind = kind
+        self.thread = threading.get_ident()
         self._frozen = frozen
         self._to_end: list[Callable[[], None]] = []
         self._is_over = False
@@ -221,10 +259,11 @@ class _Graphs:
         """Switch graphs on, and return the module to call."""
         # While the whole program is captured, its engines must not launch graphs of their own.
         self._switch_engines(
-            self._kind is ProgramKind.ENGINES, partial(refuse_if, self._engines, "enable_cudagraphs")
+            self.kind is ProgramKind.ENGINES, partial(refuse_if, self._engines, "enable_cudagraphs")
         )
-        if self._kind is not ProgramKind.UNKNOWN:
-            return self._callable(self._kind)
+        _active.update(lambda active: (*active, self))
+        if self.kind is not ProgramKind.UNKNOWN:
+            return self._callable(self.kind)
         observed = ObservedProgram(self._module, self._choose)
         self._to_end.append(observed.close)
         return observed
@@ -232,6 +271,7 @@ class _Graphs:
     def end(self, may_wait: bool) -> None:
         """Switch graphs off without waiting. A graph that another thread's call uses goes after that call."""
         self._is_over = True
+        _active.update(lambda active: tuple(graphs for graphs in active if graphs is not self))
         with ExitStack() as ending:  # ends all of them, and raises what any has raised
             for end in self._to_end:
                 ending.callback(end)
@@ -240,6 +280,7 @@ class _Graphs:
         if kind is ProgramKind.ENGINES:
             self._switch_engines(True)
         chosen = self._callable(kind)
+        self.kind = kind
         if self._is_over:  # another thread has left the context during the first call
             self.end(may_wait=False)
         return chosen

@@ -7,10 +7,12 @@ from torch.export import ExportedProgram
 
 from trt_rt.module.find_engines import as_module
 from trt_rt.module.mode_manager import ModeManager
+from trt_rt.runtime.compiled_module import takes_compiled_module
 
 __all__ = ["use_dynamically_allocated_resources"]
 
 
+@takes_compiled_module
 def use_dynamically_allocated_resources(
     module: torch.nn.Module | ExportedProgram, dynamically_allocate_resources: bool = True
 ) -> ModeManager[torch.nn.Module]:

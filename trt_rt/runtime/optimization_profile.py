@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any, Literal, SupportsIndex
 
 import torch
@@ -11,10 +10,13 @@ from torch.export import ExportedProgram
 from trt_rt.module import TRTModule
 from trt_rt.module.find_engines import as_module
 from trt_rt.module.mode_manager import ModeManager
+from trt_rt.module.settings import profile_index, profile_number
+from trt_rt.runtime.compiled_module import takes_compiled_module
 
 __all__ = ["optimization_profile"]
 
 
+@takes_compiled_module
 def optimization_profile(
     module: torch.nn.Module | ExportedProgram, profile: SupportsIndex | Literal["auto"] | None
 ) -> ModeManager[torch.nn.Module]:
@@ -52,27 +54,9 @@ def optimization_profile(
     >>> with optimization_profile(module, 1) as decoding:
     ...     y = decoding(x)
     """
-    index = _index(profile)
+    index = profile_number(profile)
 
     def modes(engine: TRTModule) -> dict[str, Any]:
-        _refuse_outside(engine, index)
-        return {"optimization_profile": index}
+        return {"optimization_profile": profile_index(engine.engine, index, engine.name)}
 
     return ModeManager("optimization_profile", module, modes, as_module)
-
-
-def _index(profile: SupportsIndex | str | None) -> int | None:
-    if profile is None or profile == "auto":
-        return None
-    if isinstance(profile, str):
-        raise ValueError(f"profile={profile!r}: a number from 0, 'auto' or None is allowed.")
-    if isinstance(profile, bool) or not hasattr(profile, "__index__"):
-        raise TypeError(f"profile={profile!r}: a number from 0, 'auto' or None is allowed.")
-    return operator.index(profile)
-
-
-def _refuse_outside(module: TRTModule, index: int | None) -> None:
-    count = module.engine.num_optimization_profiles
-    if index is not None and not 0 <= index < count:
-        allowed = "profile 0 only" if count == 1 else f"the profiles 0 to {count - 1}"
-        raise ValueError(f"profile={index}: engine {module.name!r} has {allowed}.")

@@ -7,10 +7,12 @@ from torch.export import ExportedProgram
 
 from trt_rt.module.find_engines import as_module
 from trt_rt.module.mode_manager import ModeManager
+from trt_rt.runtime.compiled_module import takes_compiled_module
 
 __all__ = ["enable_output_allocator"]
 
 
+@takes_compiled_module
 def enable_output_allocator(module: torch.nn.Module | ExportedProgram) -> ModeManager[torch.nn.Module]:
     """Let TensorRT allocate every output, with its exact size.
 

@@ -10,13 +10,15 @@ from torch.export import ExportedProgram
 from trt_rt.module.counts import checked_count
 from trt_rt.module.find_engines import as_module
 from trt_rt.module.mode_manager import ModeManager
+from trt_rt.runtime.compiled_module import takes_compiled_module
 
-__all__ = ["enable_pre_allocated_outputs"]
+__all__ = ["EnablePreAllocatedOutputs", "enable_pre_allocated_outputs"]
 
 
+@takes_compiled_module
 def enable_pre_allocated_outputs(
     module: torch.nn.Module | ExportedProgram, buffers: SupportsIndex = 1
-) -> ModeManager[torch.nn.Module]:
+) -> EnablePreAllocatedOutputs:
     """Reuse output memory: a result is then valid until the next call of the stream (CPU: thread).
 
     Parameters
@@ -29,7 +31,7 @@ def enable_pre_allocated_outputs(
 
     Returns
     -------
-    ModeManager
+    EnablePreAllocatedOutputs
         A context manager. ``as`` binds the module to call.
 
     Raises
@@ -51,6 +53,28 @@ def enable_pre_allocated_outputs(
     ...     y = fast(x)
     """
     count = checked_count("buffers", buffers, "sets of outputs")
-    return ModeManager(
-        "enable_pre_allocated_outputs", module, lambda engine: {"pre_allocated_outputs": count}, as_module
-    )
+    return EnablePreAllocatedOutputs(module, count)
+
+
+class EnablePreAllocatedOutputs(ModeManager[torch.nn.Module]):
+    """Pre-allocated outputs for a block, or for good; `enable_pre_allocated_outputs` makes it."""
+
+    def __init__(self, module: torch.nn.Module | ExportedProgram, buffers: int) -> None:
+        super().__init__(
+            "enable_pre_allocated_outputs",
+            module,
+            lambda engine: {"pre_allocated_outputs": buffers},
+            as_module,
+        )
+        self._buffers = buffers
+
+    def set_pre_allocated_output(self, enable: bool) -> None:
+        """Switch pre-allocated outputs on or off for all engines of the module, without ``with``.
+
+        Parameters
+        ----------
+        enable : bool
+            Within a ``with`` block over this, it counts until the block ends.
+        """
+        for engine in self._engines:
+            engine.set_pre_allocated_outputs(enable, buffers=self._buffers)

@@ -15,6 +15,7 @@ from trt_rt.engine.refit import EngineRefit, apply_refits
 from trt_rt.errors import BackendError, InputTypeError, InputValueError
 from trt_rt.module import TRTModule
 from trt_rt.module.find_engines import find_engines
+from trt_rt.runtime.compiled_module import takes_compiled_module
 
 __all__ = ["RefitResult", "refit"]
 
@@ -38,6 +39,7 @@ class RefitResult:
     unexpected: tuple[str, ...]
 
 
+@takes_compiled_module
 def refit(
     module: torch.nn.Module | ExportedProgram,
     state_dict: Mapping[str, torch.Tensor],

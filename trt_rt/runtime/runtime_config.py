@@ -12,10 +12,12 @@ from trt_rt.backend import RuntimeSettings
 from trt_rt.module import TRTModule
 from trt_rt.module.find_engines import as_module
 from trt_rt.module.mode_manager import ModeManager
+from trt_rt.runtime.compiled_module import takes_compiled_module
 
 __all__ = ["runtime_config"]
 
 
+@takes_compiled_module
 def runtime_config(
     module: torch.nn.Module | ExportedProgram, **overrides: Any
 ) -> ModeManager[torch.nn.Module]:

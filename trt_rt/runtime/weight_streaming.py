@@ -15,11 +15,12 @@ from torch.export import ExportedProgram
 from trt_rt._core.critical import Cell, Scope, complete
 from trt_rt.engine import Engine
 from trt_rt.engine.budget_shares import budget_shares
-from trt_rt.errors import BackendError
+from trt_rt.errors import BackendError, SettingError
 from trt_rt.module.composition import EXCLUSIONS
 from trt_rt.module.executors import replays_cuda_graphs
 from trt_rt.module.find_engines import as_module, find_engines
 from trt_rt.module.layers import Layers
+from trt_rt.runtime.compiled_module import takes_compiled_module
 
 __all__ = ["WeightStreaming", "weight_streaming"]
 
@@ -30,6 +31,7 @@ _BUDGET = "budget"
 _layers: WeakKeyDictionary[Engine, Cell[Layers]] = WeakKeyDictionary()
 
 
+@takes_compiled_module
 def weight_streaming(module: torch.nn.Module | ExportedProgram) -> WeightStreaming:
     """Choose how many bytes of a module's weights stay on the device.
 
@@ -154,7 +156,7 @@ class WeightStreaming(Scope["WeightStreaming"]):
     def _refuse_graphs(self, shares: dict[Engine, int]) -> None:
         for engine, share in shares.items():
             if share < self._sizes[engine] and replays_cuda_graphs(engine):
-                raise ValueError(
+                raise SettingError(
                     f"a device_budget of {sum(shares.values())} bytes would stream weights of engine "
                     f"{engine.name!r}, which is run as a CUDA graph: {_NOT_IN_GRAPHS}. Set it outside of "
                     f"enable_cudagraphs, or to total_device_budget, {self.total_device_budget}."
@@ -219,5 +221,5 @@ def _checked(budget: Any) -> int:
         hint = f"; round it: int({budget!r})" if isinstance(budget, float) else ""
         raise TypeError(f"{allowed}, not {type(budget).__name__} {budget!r}{hint}.") from None
     if not 0 <= size <= _LARGEST_BUDGET:
-        raise ValueError(f"{allowed}, not {size}.")
+        raise SettingError(f"{allowed}, not {size}.")
     return size

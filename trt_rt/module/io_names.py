@@ -1,0 +1,95 @@
+"""An engine's inputs and outputs in the order of a module's calls, and which of them share memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from trt_rt._core.io_tensor import IOTensor
+from trt_rt.engine import Engine
+from trt_rt.errors import SettingError
+
+__all__ = ["in_order", "with_aliases"]
+
+
+def in_order(engine: Engine, mode: str, names: Sequence[str] | None) -> tuple[IOTensor, ...]:
+    """Return an engine's inputs or outputs in the order of their names.
+
+    Parameters
+    ----------
+    engine : Engine
+    mode : {"input", "output"}
+    names : sequence of str or None
+        Each of them once; None for the engine's order.
+
+    Raises
+    ------
+    SettingError
+        If a name is not in the engine, of the other direction, missing or there twice.
+    """
+    available = {tensor.name: tensor for tensor in (engine.inputs if mode == "input" else engine.outputs)}
+    if names is None:
+        return tuple(available.values())
+    for wanted in names:
+        if wanted not in available:
+            other = engine.outputs if mode == "input" else engine.inputs
+            fact = (
+                f"which is an {other[0].mode}"
+                if wanted in {t.name for t in other}
+                else "which it does not have"
+            )
+            raise SettingError(
+                f"{mode}_binding_names names {wanted!r}, {fact}: engine {engine.name!r} has the {mode}s "
+                f"{list(available)}."
+            )
+    if sorted(names) != sorted(available):
+        raise SettingError(
+            f"{mode}_binding_names {list(names)} must name each of the {mode}s of engine {engine.name!r} "
+            f"once: {list(available)}."
+        )
+    return tuple(available[wanted] for wanted in names)
+
+
+def with_aliases(
+    engine: Engine, outputs: Sequence[IOTensor], aliased_io: Mapping[str, Any]
+) -> list[IOTensor]:
+    """Return outputs that also say in which inputs they lie where the plan does not.
+
+    Parameters
+    ----------
+    engine : Engine
+    outputs : sequence of IOTensor
+        All of the engine's.
+    aliased_io : mapping of str to str or tuple
+        From outputs to inputs; of a tuple the first item counts.
+
+    Raises
+    ------
+    SettingError
+        If there is no such output or input, the plan says something else, or the two differ in dtype, shape
+        or kind of memory.
+    """
+    inputs = {tensor.name: tensor for tensor in engine.inputs}
+    found = {tensor.name: tensor for tensor in outputs}
+    for name, value in aliased_io.items():
+        source = value if isinstance(value, str) else value[0]
+        what = f"aliased_io[{name!r}] of engine {engine.name!r}"
+        if name not in found:
+            raise SettingError(f"{what}: the engine has the outputs {list(found)}.")
+        if source not in inputs:
+            raise SettingError(f"{what} is {source!r}: the engine has the inputs {list(inputs)}.")
+        output, its_input = found[name], inputs[source]
+        if output.aliased_input not in (None, source):
+            raise SettingError(
+                f"{what} is {source!r}, but the plan says that it lies in the memory of input "
+                f"{output.aliased_input!r}. Leave aliased_io out."
+            )
+        if (output.dtype, output.shape, output.location) != (
+            its_input.dtype,
+            its_input.shape,
+            its_input.location,
+        ):
+            raise SettingError(f"{what}: output {output} does not fit into the memory of input {its_input}.")
+        found[name] = replace(output, aliased_input=source)
+    return list(found.values())
