@@ -273,6 +273,21 @@ def test_every_control_finds_the_engines(model: nn.Module) -> None:
             torch.testing.assert_close(graphed(x), wanted)
 
 
+def test_a_whole_graph_does_not_look_at_weights(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    init = trt_rt.WholeGraph.__init__
+
+    def noting(self: Any, *args: Any, frozen: bool = False, **keywords: Any) -> None:
+        seen.append(frozen)
+        init(self, *args, frozen=frozen, **keywords)
+
+    monkeypatch.setattr(trt_rt.WholeGraph, "__init__", noting)
+    program = compiled(model)
+    with trt_rt.enable_cudagraphs(program) as graphed:
+        graphed(example())
+    assert seen == [True]
+
+
 def test_the_graph_of_one_engine_is_that_engine_s_own(model: nn.Module) -> None:
     program = compiled(model.first)
     with trt_rt.enable_cudagraphs(program) as graphed:

@@ -33,7 +33,7 @@ class Program(torch.nn.Module):
     computes_outside_engines : bool
         Whether PyTorch operators do something on the device, so that one CUDA graph of the whole program is
         better than one for each engine.
-    frozen : bool
+    is_frozen : bool
         Always True: parameters and buffers are never replaced by others, so that a CUDA graph of the whole
         program need not look for that.
 
@@ -49,7 +49,7 @@ class Program(torch.nn.Module):
     __slots__ = ("__call__",)
 
     __call__: Callable[..., Any]
-    frozen = True
+    is_frozen = True
 
     def __init__(
         self,
