@@ -302,6 +302,32 @@ def program_call(device: torch.device) -> PreparedCall:
     return PreparedCall(Program(device), tensors(device, 1))
 
 
+def by_hand(device: torch.device) -> PreparedCall:
+    """Two engines with a relu between them, called by a Python function."""
+    first, second, relu = null_module(device, 1, 1), null_module(device, 1, 1), torch.relu
+
+    def call(x: torch.Tensor) -> Any:
+        return second(relu(first(x)))
+
+    return PreparedCall(call, tensors(device, 1))
+
+
+def compiled_call(engines: int) -> Callable[[torch.device], PreparedCall]:
+    """What trt_rt.compile makes of engines with a relu between them."""
+
+    def make(device: torch.device) -> PreparedCall:
+        # Imports sympy, which is no part of any other row.
+        from compiled_programs import chain
+
+        (example,) = inputs = tensors(device, 1)
+        modules = [null_module(device, 1, 1) for _ in range(engines)]
+        program = chain(modules, torch.ops.aten.relu.default, example)
+        _entered.append(program)
+        return PreparedCall(program, inputs)
+
+    return make
+
+
 def torch_replay(device: torch.device) -> PreparedCall:
     """PyTorch's own graph of the same program: nothing is checked, and nothing is copied."""
     program, inputs, graph = Program(device), tensors(device, 1), torch.cuda.CUDAGraph()
@@ -410,6 +436,9 @@ def all_scenarios() -> list[Scenario]:
                 ("program_replay_1000_parameters", replayed_program(1, parameters=1000)),
             )
         ),
+        Scenario("compiled_engine", "compiled programs", compiled_call(1)),
+        Scenario("compiled_engine_relu_engine", "compiled programs", compiled_call(2)),
+        Scenario("engine_relu_engine_by_hand", "compiled programs", by_hand, counted=False),
         Scenario("executor_prealloc_2x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 2, 1)),
         Scenario("executor_prealloc_4x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 4, 1)),
         Scenario("executor_prealloc_new_input", changing, alternating(EXECUTOR_PRE_ALLOCATED, SHAPE, SHAPE)),
