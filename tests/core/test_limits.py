@@ -16,7 +16,7 @@ def test_any_number_of_graphs_and_contexts_may_be_kept(limit: int, tmp_path: Pat
     from trt_rt._core.call import ExecutorPool
     module = TRTModule(plan)
     executor = module.executor
-    executor.configure(buffers=0, max_graphs={limit}, allocate_all=False, profile=-1, new_context=False)
+    executor.configure(buffers=0, max_graphs={limit}, allocate_all=False, profile=-1, context_settings=None)
     pool = ExecutorPool(lambda: executor, torch.device("cpu"), {limit})
     for size in (3, 4, 5, 3, 4, 5):
         for turn in range(8):
@@ -33,7 +33,7 @@ def test_negative_counts_are_refused(counts: dict[str, int], tmp_path: Path) -> 
     code = f"""
     executor = TRTModule(plan).executor
     try:
-        executor.configure(**{counts}, allocate_all=False, profile=-1, new_context=False)
+        executor.configure(**{counts}, allocate_all=False, profile=-1, context_settings=None)
     except ValueError as error:
         assert "cannot be negative" in str(error)
     else:

@@ -13,26 +13,12 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from trt_rt._core.plain_pytorch import SURROUNDING_KEYS
+
 __all__ = ["inference", "plain"]
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
-
-_KEYS = functools.reduce(
-    lambda keys, key: keys | key,
-    (
-        torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name))
-        for name in (
-            # Dispatch modes such as FakeTensorMode, and the compiler's dispatcher.
-            *("Python", "PythonTLSSnapshot", "PythonDispatcher", "PreDispatch", "Functionalize"),
-            # torch.func's transforms.
-            *("FuncTorchDynamicLayerFrontMode", "FuncTorchDynamicLayerBackMode", "FuncTorchGradWrapper"),
-            *("FuncTorchBatched", "FuncTorchBatchedDecomposition", "FuncTorchVmapMode"),
-            *("AutocastCPU", "AutocastCUDA"),
-        )
-    ),
-)
-"""Parts of PyTorch's dispatcher that come before an operator's kernel and change what it computes."""
 
 
 def plain(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
@@ -44,7 +30,7 @@ def plain(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Re
 
     @functools.wraps(function)
     def call_plain(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        with torch._C.DisableTorchFunction(), torch._C._ExcludeDispatchKeyGuard(_KEYS):
+        with torch._C.DisableTorchFunction(), torch._C._ExcludeDispatchKeyGuard(SURROUNDING_KEYS):
             return function(*args, **kwargs)
 
     _hide_from_dynamo(call_plain)
@@ -59,7 +45,7 @@ def inference(function: Callable[_Parameters, _Result]) -> Callable[_Parameters,
         with (
             torch._C._InferenceMode(True),
             torch._C.DisableTorchFunction(),
-            torch._C._ExcludeDispatchKeyGuard(_KEYS),
+            torch._C._ExcludeDispatchKeyGuard(SURROUNDING_KEYS),
         ):
             return function(*args, **kwargs)
 
