@@ -40,7 +40,7 @@ def engine_and_plan(request: pytest.FixtureRequest) -> tuple[trt_rt.Engine, byte
         return trt_rt.Engine.load(request.param), request.param.read_bytes()
     make, kind = request.param
     made = make(kind)
-    return trt_rt.Engine.from_bytes(made["plan"], backend=made["backend"]), made["plan"]
+    return trt_rt.Engine.from_bytes(made["plan"], backend=made["backend"], device="cpu"), made["plan"]
 
 
 def _as_they_are(module: trt_rt.TRTModule) -> AbstractContextManager[Any]:
