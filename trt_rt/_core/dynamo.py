@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["hide_from_dynamo"]
+__all__ = ["hide_from_dynamo", "skip_in_dynamo"]
 
 
 def hide_from_dynamo(*owners: dict[str, Any] | type) -> None:
@@ -24,14 +24,22 @@ def hide_from_dynamo(*owners: dict[str, Any] | type) -> None:
     *owners : dict or type
         Of the functions: the global names of a module, or a class.
     """
+    for owner in owners:
+        for function in _functions_of(owner):
+            skip_in_dynamo(function)
+
+
+def skip_in_dynamo(function: FunctionType) -> None:
+    """Let torch.compile run one function as it is, and all that it calls.
+
+    ``torch.compiler.disable`` does the same, and imports Dynamo for it, which takes more than a second.
+    """
     eval_frame: Any = getattr(torch._C._dynamo, "eval_frame", None)
     mark = getattr(eval_frame, "set_code_exec_strategy", None)
     if mark is None:  # before PyTorch 2.8 there is no mark that covers what a function calls
         return
     skip = eval_frame._FrameAction.SKIP
-    for owner in owners:
-        for function in _functions_of(owner):
-            mark(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
+    mark(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
 
 
 def _functions_of(owner: dict[str, Any] | type) -> Iterator[FunctionType]:

@@ -11,20 +11,16 @@ from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 from trt_rt._core.critical cimport Gate
 from trt_rt._core.dlpack cimport (
     MAX_DIMS,
-    DLExchangeAPI,
     DLTensor,
     element_count,
     pack_device,
     pack_dtype,
     read_plain_tensor,
-    read_tensor,
-    torch_exchange_api,
 )
 from trt_rt._core.python_objects cimport items, list_item, raise_pending, try_vectorcall
 from trt_rt._core.tensor_layout cimport (
     TensorLayout,
     copy_shape,
-    is_bindable_as,
     is_contiguous,
     layout_bytes,
     same_kind,

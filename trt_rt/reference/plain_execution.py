@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from trt_rt._core.dynamo import skip_in_dynamo
 from trt_rt._core.plain_pytorch import SURROUNDING_KEYS
 
 __all__ = ["inference", "plain"]
@@ -53,13 +54,8 @@ def inference(function: Callable[_Parameters, _Result]) -> Callable[_Parameters,
     return call_inference
 
 
-def _hide_from_dynamo(function: Callable[..., object]) -> None:
-    """Let torch.compile skip a function and everything that it calls.
-
-    ``torch.compiler.disable`` does the same, and imports Dynamo for it, which takes more than a second.
-    """
-    dynamo = torch._C._dynamo.eval_frame
-    skip = dynamo._FrameAction.SKIP
-    dynamo.set_code_exec_strategy(function.__code__, dynamo._FrameExecStrategy(skip, skip))
+def _hide_from_dynamo(function: Any) -> None:
+    """Let torch.compile skip a function and everything that it calls."""
+    skip_in_dynamo(function)
     # Compiled code that calls the function directly must not trace it either.
-    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    function._torchdynamo_disable = True
