@@ -499,9 +499,13 @@ cdef class Executor:
         finally:
             self.release()
 
-    @property
-    def counts(self):
-        """How often each of the following has happened since the executor was made."""
+    def stats(self):
+        """Return counters of what has happened since the executor was made; see `TRTModule.stats`.
+
+        Returns
+        -------
+        dict
+        """
         cdef uint64_t captures = self.past_captures
         cdef uint64_t replays = self.past_replays
         if self.graphs is not None:

@@ -198,7 +198,7 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         return last.inputs.arguments[0]
 
     def stats(self) -> dict[str, int]:
-        """How often what has happened: ``calls``, ``captures``, ``replays``; and ``graphs`` that are kept."""
+        """Return counters: ``calls``, ``captures`` and ``replays`` so far, and ``graphs`` that are kept."""
         return {
             "calls": self._replays.calls,
             "captures": self._captures,

@@ -101,7 +101,7 @@ class ModuleExecutors:
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
         self._options = options
-        self._taken: Cell[Counter[str]] = Cell(Counter())  # counts of executors that were taken out
+        self._taken: Cell[Counter[str]] = Cell(Counter())  # stats of executors that were taken out
         self._state = Cell(
             _State.of(Layers({field.name: getattr(modes, field.name) for field in fields(modes)}))
         )
@@ -221,29 +221,29 @@ class ModuleExecutors:
             if self.engine.device.type == "cpu":
                 self._configure(executor)
 
-    def counts(self) -> dict[str, int]:
+    def stats(self) -> dict[str, int]:
         """Return the counters of `TRTModule.stats`, summed over all executors."""
         executors = list(self._made)
         total = Counter(self._taken.value)
         for executor in executors:
-            total.update(executor.counts)
+            total.update(executor.stats())
         return {**total, "contexts": len(executors)}
 
     def take(self) -> Executor | None:
         """Take the current stream's executor out of the pool for good; None if there is none.
 
-        Its counters so far stay in `counts`.
+        Its counters so far stay in `stats`.
         """
         executor = self.pool.take()
         if executor is not None:
-            counts = Counter(executor.counts)
+            stats = Counter(executor.stats())
             self._made.discard(executor)
-            self._taken.update(lambda taken: _sum(taken, counts))
+            self._taken.update(lambda taken: _sum(taken, stats))
         return executor
 
 
 def _sum(first: Counter[str], second: Counter[str]) -> Counter[str]:
-    """Add counts. Unlike ``first + second`` this keeps names whose count is 0."""
+    """Add stats. Unlike ``first + second`` this keeps names whose count is 0."""
     total = Counter(first)
     total.update(second)
     return total

@@ -434,7 +434,7 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
             ``shape_changes``: calls with other shapes than the one before; ``careful_reads``: arguments that
             were copied or were no plain tensors; ``contexts``: streams with an execution context.
         """
-        return self.executors.counts()
+        return self.executors.stats()
 
     @property
     def runtime_settings(self) -> RuntimeSettings | None:
