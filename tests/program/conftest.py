@@ -8,7 +8,7 @@ import torch
 from trt_rt.backend import Backend, load
 from trt_rt.compiler import BuildOptions
 from trt_rt.errors import BackendError
-from trt_rt.program.pipeline import CompileSettings
+from trt_rt.program.settings import CompileSettings
 from trt_rt.program.support import Exclusions
 
 

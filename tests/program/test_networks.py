@@ -9,13 +9,8 @@ import pytest
 import torch
 
 import trt_rt
-from trt_rt.program.pipeline import (
-    CompileSettings,
-    assemble_program,
-    build_program,
-    divide_program,
-    model_graph,
-)
+from trt_rt.program.settings import CompileSettings
+from trt_rt.program.stages import assemble_program, build_program, divide_program, model_graph
 from trt_rt.program.support import Exclusions
 
 pytest.importorskip("transformers", reason="the package transformers is not installed")

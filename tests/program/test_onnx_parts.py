@@ -9,14 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from trt_rt.program.pipeline import (
-    BuiltProgram,
-    CompileSettings,
-    assemble_program,
-    build_program,
-    divide_program,
-    model_graph,
-)
+from trt_rt.program.settings import CompileSettings
+from trt_rt.program.stages import BuiltProgram, assemble_program, build_program, divide_program, model_graph
 
 
 def exported(model: nn.Module, *inputs: torch.Tensor, **keywords: Any) -> torch.export.ExportedProgram:

@@ -17,8 +17,9 @@ from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from trt_rt.compiler import export_program
 from trt_rt.errors import CompileError, InputValueError
-from trt_rt.program.pipeline import compile_exported, settings_of_options
+from trt_rt.program.pipeline import compile_exported
 from trt_rt.program.program import Program
+from trt_rt.program.settings import settings_of_options
 from trt_rt.program.sizes import LARGEST_SIZE, expression
 
 __all__ = ["trt_rt_backend"]
