@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph
 from torch.utils._pytree import tree_structure
 
 import trt_rt
-from trt_rt.program import Partition, Program
-from trt_rt.program.call_writer import write_call
-from trt_rt.program.exporting import ProgramGraph
-from trt_rt.program.size_ranges import SizeRanges
+from trt_rt.compiled import Partition, Program
+from trt_rt.compiled.call_writer import write_call
+from trt_rt.compiled.calling_convention import CallingConvention
 
 __all__ = ["chain"]
 
@@ -38,17 +37,13 @@ def chain(engines: Sequence[trt_rt.TRTModule], between: Any, example: torch.Tens
         value = graph.call_module(f"engine_{number}", (value,))
         value.meta["val"] = fake
     graph.output((value,))
-    program = ProgramGraph(
-        module=GraphModule(torch.nn.Module(), Graph()),
+    convention = CallingConvention(
         in_spec=tree_structure(((0,), {})),
         out_spec=tree_structure(0),
         signature=inspect.signature(_forward),
         examples=[example],
-        ranges={},
-        mutated_buffers=frozenset(),
     )
-    ranges = SizeRanges(graph, {}, [example], [tuple(example.shape)], None)
-    call = write_call(program, graph, ranges)
+    call = write_call(convention, graph, {})
     named = {f"engine_{number}": engine for number, engine in enumerate(engines)}
     return Program(call, named, torch.nn.Module(), Partition("null", ()))
 

@@ -1,11 +1,13 @@
 """trt_rt: the lowest-overhead runtime for TensorRT engines inside PyTorch."""
 
+from typing import TYPE_CHECKING, Any
+
 from trt_rt import errors
 from trt_rt._core.call import BoundCall
 from trt_rt._core.io_tensor import IOTensor, ProfileRange
 from trt_rt.backend import Backend, BackendStatus, backends
 from trt_rt.backend.plugins import load_plugins
-from trt_rt.compiler import build
+from trt_rt.compiled import Program
 from trt_rt.engine import Engine
 from trt_rt.errors import (
     BackendError,
@@ -18,7 +20,6 @@ from trt_rt.errors import (
     TRTError,
 )
 from trt_rt.module import PythonTorchTensorRTModule, TorchTensorRTModule, TRTModule
-from trt_rt.program import Input, Program, compile
 from trt_rt.runtime import (
     LayerProfile,
     LayerTime,
@@ -43,7 +44,14 @@ from trt_rt.runtime import (
     weight_streaming,
 )
 
+if TYPE_CHECKING:
+    from trt_rt.compiler import build
+    from trt_rt.program import Input, compile
+
 __version__ = "0.1.0"
+
+# Imported when they are first used: a process that only runs engines needs no compiler.
+_COMPILER = {"build": "trt_rt.compiler", "Input": "trt_rt.program", "compile": "trt_rt.program"}
 
 __all__ = [
     "Backend",
@@ -93,3 +101,17 @@ __all__ = [
     "use_dynamically_allocated_resources",
     "weight_streaming",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _COMPILER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_COMPILER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

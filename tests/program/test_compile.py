@@ -194,7 +194,7 @@ def test_a_dimension_without_an_end_is_refused(model: nn.Module) -> None:
 def test_a_dry_run_builds_nothing(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trt_rt.program.part_builder.build_plan", lambda *_, **__: pytest.fail("built"))
     partition = compiled(model, dryrun=True)
-    assert isinstance(partition, trt_rt.program.Partition)
+    assert isinstance(partition, trt_rt.compiled.Partition)
     assert [engine.name for engine in partition.engines] == ["engine_0", "engine_1"]
 
 

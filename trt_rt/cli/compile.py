@@ -11,7 +11,7 @@ from trt_rt.cli.streams import printable
 from trt_rt.errors import CompileError
 
 if TYPE_CHECKING:
-    from trt_rt.program import Partition
+    from trt_rt.compiled import Partition
 
 __all__ = ["add"]
 
@@ -79,13 +79,14 @@ _OPTIONS = (
 
 def _run(arguments: argparse.Namespace) -> Result:
     import trt_rt
+    from trt_rt.compiled import Partition
 
     given = {name: getattr(arguments, name) for name in _OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     with refuse_exit(arguments.model):
         options = _model_options(arguments.model) | options
         made = trt_rt.compile(options.pop("model"), **options)
-    partition = made if isinstance(made, trt_rt.program.Partition) else made.partition
+    partition = made if isinstance(made, Partition) else made.partition
     return Result(_as_json(partition), lambda: _print(partition))
 
 
@@ -101,7 +102,7 @@ def _model_options(model: str) -> dict[str, Any]:
 
 
 def _as_json(partition: Partition) -> dict[str, Any]:
-    from trt_rt.program import EnginePart
+    from trt_rt.compiled import EnginePart
 
     return {
         "backend": partition.backend,

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from trt_rt.compiled.node_kinds import is_view
+from trt_rt.compiled.partition import EnginePart, Partition, PartTensor, TorchOperator
 from trt_rt.compiler.onnx_model import last_line_of_user
 from trt_rt.program.part import Part
-from trt_rt.program.partition import EnginePart, Partition, PartTensor, TorchOperator
-from trt_rt.program.partitioning import is_view
 
 __all__ = ["describe_partition", "in_order_of_execution", "program_with_engines"]
 

@@ -10,10 +10,10 @@ import torch
 from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
+from trt_rt.compiled.program import Program
 from trt_rt.compiler.onnx_model import last_line_of_user
 from trt_rt.program.exporting import ProgramGraph
 from trt_rt.program.part import Part
-from trt_rt.program.program import Program
 from trt_rt.program.size_ranges import SizeRanges
 
 __all__ = ["differences_from_eager"]

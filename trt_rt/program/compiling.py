@@ -10,10 +10,10 @@ import torch
 from torch.export import ExportedProgram
 
 from trt_rt.backend import Backend
+from trt_rt.compiled.partition import Partition
+from trt_rt.compiled.program import Program
 from trt_rt.compiler import Precision, Profile
 from trt_rt.compiler.onnx_export import DynamicShapes
-from trt_rt.program.partition import Partition
-from trt_rt.program.program import Program
 from trt_rt.program.request import DEFAULT_MIN_BLOCK_SIZE, CompileRequest
 
 __all__ = ["compile"]

@@ -15,12 +15,12 @@ from torch.export import Dim
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
+from trt_rt.compiled.program import Program
+from trt_rt.compiled.size_bounds import LARGEST_SIZE, expression
 from trt_rt.compiler import export_program
 from trt_rt.errors import CompileError, InputValueError
 from trt_rt.program.pipeline import compile_exported
-from trt_rt.program.program import Program
 from trt_rt.program.settings import settings_of_options
-from trt_rt.program.sizes import LARGEST_SIZE, expression
 
 __all__ = ["trt_rt_backend"]
 

@@ -17,6 +17,7 @@ from torch.fx.graph import CodeGen
 from torch.utils._pytree import TreeSpec, tree_leaves
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from trt_rt.compiled.calling_convention import CallingConvention
 from trt_rt.compiler import export_program
 from trt_rt.errors import CompileError
 from trt_rt.program.inputs import ExampleInputs
@@ -58,6 +59,11 @@ class ProgramGraph:
     examples: list[Any]
     ranges: dict[Any, Any]
     mutated_buffers: frozenset[str]
+
+    @property
+    def convention(self) -> CallingConvention:
+        """How the program is called."""
+        return CallingConvention(self.in_spec, self.out_spec, self.signature, self.examples)
 
 
 def export_model(model: torch.nn.Module, inputs: ExampleInputs) -> ExportedProgram:

@@ -12,14 +12,14 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from trt_rt.compiled.node_kinds import is_number
+from trt_rt.compiled.size_bounds import expression
 from trt_rt.compiler import Profile, export_program
 from trt_rt.errors import CompileError
 from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.sizes import (
     SizeSource,
     emit_size,
-    expression,
-    is_number,
     size_sources,
 )
 

@@ -12,31 +12,13 @@ from torch.fx import Node
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
+from trt_rt.compiled.node_kinds import CHEAP_VIEWS, is_number, is_view
 from trt_rt.program.exporting import ProgramGraph
 from trt_rt.program.part import Part, RefusedError, extract_part
 from trt_rt.program.size_ranges import SizeRanges
-from trt_rt.program.sizes import is_number
 from trt_rt.program.support import Support
 
-__all__ = ["Divided", "PreparedPart", "divide", "is_view"]
-
-_CHEAP_VIEWS = frozenset(
-    {
-        torch.ops.aten.view.default,
-        torch.ops.aten._unsafe_view.default,
-        torch.ops.aten.reshape.default,
-        torch.ops.aten.flatten.using_ints,
-        torch.ops.aten.unflatten.int,
-        torch.ops.aten.squeeze.default,
-        torch.ops.aten.squeeze.dim,
-        torch.ops.aten.squeeze.dims,
-        torch.ops.aten.unsqueeze.default,
-    }
-)
-"""Views of contiguous tensors that are contiguous: an engine returns one in the memory of what it views."""
-
-_ALSO_VIEWS = frozenset({torch.ops.aten.reshape.default, torch.ops.aten.contiguous.default})
-"""Operators that return a view where they can, without being tagged as views."""
+__all__ = ["Divided", "PreparedPart", "divide"]
 
 
 @dataclass
@@ -161,21 +143,11 @@ def _without_last_views(nodes: Sequence[Node], reasons: dict[str, str]) -> list[
             continue
         viewed = node.all_input_nodes[0]
         leaves_anyway = viewed not in members or any(user not in members for user in viewed.users)
-        if node.target in _CHEAP_VIEWS and not leaves_anyway:
+        if node.target in CHEAP_VIEWS and not leaves_anyway:
             continue
         del members[node]
         reasons[node.name] = "it is a view of what an engine or the caller gives, which costs no copy here"
     return list(members)
-
-
-def is_view(node: Node) -> bool:
-    """Whether an operator's result has the memory of its argument."""
-    if node.target is operator.getitem:
-        return isinstance(node.args[0], Node) and is_view(node.args[0])
-    target = node.target
-    return isinstance(target, torch._ops.OpOverload) and (
-        target.is_view or target in _ALSO_VIEWS or target in _CHEAP_VIEWS
-    )
 
 
 def _computing(nodes: Iterable[Node]) -> list[Node]:

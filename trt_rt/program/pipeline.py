@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from trt_rt.compiled.partition import Partition
+from trt_rt.compiled.program import Program
 from trt_rt.compiler import Profile
 from trt_rt.compiler.precision import cast_module
 from trt_rt.errors import CompileError
@@ -22,8 +24,6 @@ from trt_rt.program.cache_key import program_key
 from trt_rt.program.checking import differences_from_eager
 from trt_rt.program.exporting import export_model, forward_signature
 from trt_rt.program.inputs import example_arguments, example_inputs
-from trt_rt.program.partition import Partition
-from trt_rt.program.program import Program
 from trt_rt.program.request import CompileRequest
 from trt_rt.program.settings import CompileSettings, settings_of_request
 from trt_rt.program.stages import (

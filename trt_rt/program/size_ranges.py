@@ -11,9 +11,10 @@ import torch
 from torch.fx import Graph, Node
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from trt_rt.compiled.size_bounds import LARGEST_SIZE, bounds, expression
 from trt_rt.compiler import Profile, ShapeRange
 from trt_rt.errors import CompileError
-from trt_rt.program.sizes import LARGEST_SIZE, NOT_IN_ENGINES, bounds, expression, size_sources, tensor_inputs
+from trt_rt.program.sizes import NOT_IN_ENGINES, size_sources, tensor_inputs
 
 __all__ = ["SizeRanges"]
 

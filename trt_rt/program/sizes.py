@@ -13,22 +13,19 @@ from torch.fx.proxy import GraphAppendingTracer, Proxy
 from torch.utils._pytree import tree_leaves
 from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
-from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from trt_rt.compiled.node_kinds import is_number
+from trt_rt.compiled.size_bounds import bounds, expression
 
 __all__ = [
     "SizeSource",
-    "bounds",
     "emit_size",
-    "expression",
-    "is_number",
     "limit_sizes_of_results",
     "read_sizes_from_inputs",
     "size_sources",
     "tensor_inputs",
 ]
-
-LARGEST_SIZE = 2**31 - 1
-"""The largest dimension of a tensor in TensorRT."""
 
 NOT_IN_ENGINES = frozenset({torch.float64, torch.complex32, torch.complex64, torch.complex128})
 """Types of tensors that engines neither take, compute nor return."""
@@ -54,16 +51,6 @@ class SizeSource:
     axis: int
     scale: int = 1
     offset: int = 0
-
-
-def is_number(node: Node) -> bool:
-    """Whether a node's value is a symbolic number."""
-    return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool))
-
-
-def expression(value: Any) -> Any:
-    """Return the sympy expression of a symbolic number; a plain number is returned as it is."""
-    return value.node.expr if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else value
 
 
 def tensor_inputs(graph: Graph) -> list[Node]:
@@ -250,13 +237,3 @@ def _most_elements(maker: Node, ranges: Mapping[Any, Any]) -> int:
     for size in maker.all_input_nodes[0].meta["val"].shape:
         product *= bounds(size, ranges)[1]
     return product
-
-
-def bounds(size: Any, ranges: Mapping[Any, Any]) -> tuple[int, int]:
-    """Return the smallest and the largest value of a size; without an end, one more than a size can be."""
-    found = expression(size)
-    if isinstance(found, int):
-        return found, found
-    limits = bound_sympy(found, dict(ranges))
-    high = limits.upper
-    return max(int(limits.lower), 0), int(high) if high <= LARGEST_SIZE else LARGEST_SIZE + 1

@@ -11,19 +11,19 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from trt_rt.backend import Backend
+from trt_rt.compiled.call_writer import write_call
+from trt_rt.compiled.generated_call import GeneratedCall
+from trt_rt.compiled.partition import Partition
+from trt_rt.compiled.program import Program
 from trt_rt.compiler import Profile
 from trt_rt.errors import CompileError
 from trt_rt.module import TRTModule
 from trt_rt.program.assembling import describe_partition, in_order_of_execution, program_with_engines
 from trt_rt.program.cache import CachedPart, CachedProgram
-from trt_rt.program.call_writer import write_call
 from trt_rt.program.exporting import ProgramGraph, program_graph
-from trt_rt.program.generated_call import GeneratedCall
 from trt_rt.program.part import Part, extract_part
 from trt_rt.program.part_builder import PartBuilder, part_builder
-from trt_rt.program.partition import Partition
 from trt_rt.program.partitioning import Divided, divide
-from trt_rt.program.program import Program
 from trt_rt.program.settings import CompileSettings
 from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.sizes import limit_sizes_of_results, read_sizes_from_inputs
@@ -227,7 +227,7 @@ def assemble_program(graph: ModelGraph, built: CachedProgram, settings: CompileS
     partition = describe_partition(program.module, named, built.reasons, settings.backend.name)
     if settings.require_full_compilation:
         _require_full(partition)
-    call = write_call(program, program_with_engines(program.module, named), graph.ranges)
+    call = write_call(program.convention, program_with_engines(program.module, named), program.ranges)
     by_name = {name: plans[tuple(node.name for node in part.nodes)] for name, part in named.items()}
     return BuiltProgram(call, by_name, program.module, partition, named)
 

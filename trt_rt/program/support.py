@@ -12,9 +12,10 @@ import torch
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
+from trt_rt.compiled.node_kinds import is_number
 from trt_rt.errors import CompileError
 from trt_rt.program.size_ranges import SizeRanges
-from trt_rt.program.sizes import NOT_IN_ENGINES, is_number
+from trt_rt.program.sizes import NOT_IN_ENGINES
 
 __all__ = ["BackendSupport", "Exclusions", "Support", "tensors_of"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from trt_rt.compiled.generated_call import GeneratedCall
+from trt_rt.compiled.partition import Partition
 from trt_rt.module import TRTModule
-from trt_rt.program.generated_call import GeneratedCall
-from trt_rt.program.partition import Partition
 
 __all__ = ["Program"]
 

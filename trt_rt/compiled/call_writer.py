@@ -15,36 +15,36 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from trt_rt.compiled.calling_convention import CallingConvention
+from trt_rt.compiled.generated_call import GeneratedCall
+from trt_rt.compiled.nesting import Names, argument_code, refuse_constant, result_code
+from trt_rt.compiled.node_kinds import is_number, is_view
+from trt_rt.compiled.size_bounds import bounds
+from trt_rt.compiled.torch_functions import torch_function
 from trt_rt.errors import InputTypeError, InputValueError
-from trt_rt.program.exporting import ProgramGraph
-from trt_rt.program.generated_call import GeneratedCall
-from trt_rt.program.nesting import Names, argument_code, refuse_constant, result_code
-from trt_rt.program.partitioning import is_view
-from trt_rt.program.size_ranges import SizeRanges
-from trt_rt.program.sizes import is_number
-from trt_rt.program.torch_functions import torch_function
 
 __all__ = ["write_call"]
 
 
-def write_call(program: ProgramGraph, graph: Graph, ranges: SizeRanges) -> GeneratedCall:
+def write_call(convention: CallingConvention, graph: Graph, ranges: Mapping[Any, Any]) -> GeneratedCall:
     """Write the call of a program.
 
     Parameters
     ----------
-    program : ProgramGraph
+    convention : CallingConvention
         Says how arguments and results are nested.
     graph : torch.fx.Graph
         In which engines are ``call_module`` nodes.
-    ranges : SizeRanges
-        Of the program, for the checks of inputs that no engine checks.
+    ranges : mapping
+        Of symbol to the range of sizes for which the program is right: for checks of inputs that no engine
+        checks.
     """
-    return _Writer(program, graph, ranges).write()
+    return _Writer(convention, graph, ranges).write()
 
 
 class _Writer:
-    def __init__(self, program: ProgramGraph, graph: Graph, ranges: SizeRanges) -> None:
-        self._program = program
+    def __init__(self, convention: CallingConvention, graph: Graph, ranges: Mapping[Any, Any]) -> None:
+        self._convention = convention
         self._graph = graph
         self._ranges = ranges
         self._names = Names()
@@ -58,11 +58,11 @@ class _Writer:
         for reserved in _RESERVED:
             self._names.reserve(reserved)
         parameters, passed_on, lines, leaves = argument_code(
-            self._names, self._program.in_spec, self._program.signature
+            self._names, self._convention.in_spec, self._convention.signature
         )
         placeholders = [node for node in self._graph.nodes if node.op == "placeholder"]
         self._locals.update(zip(placeholders, leaves, strict=True))
-        for node, example in zip(placeholders, self._program.examples, strict=True):
+        for node, example in zip(placeholders, self._convention.examples, strict=True):
             lines += self._checks(node, example)
         last_uses = _last_uses(self._graph)
         body: list[str] = []
@@ -72,7 +72,7 @@ class _Writer:
                 body += self._forget(last_uses.get(node, ()))
         results: Any = self._graph.output_node().args[0]
         returned = (self._argument(result) for result in results)
-        body.append(f"return {result_code(self._names, self._program.out_spec, returned)}")
+        body.append(f"return {result_code(self._names, self._convention.out_spec, returned)}")
         operators = [
             node for node in self._graph.nodes if node.op == "call_function" and not _is_only_python(node)
         ]
@@ -171,7 +171,7 @@ class _Writer:
         if any(user.op == "call_module" for user in node.users) or not node.users:
             return []
         tensor = node.meta["val"]
-        limits = [self._ranges.limits(size) for size in tensor.shape]
+        limits = [bounds(size, self._ranges) for size in tensor.shape]
         refuse = self._names.bind("refuse_tensor", _refuse_tensor(local, tensor.dtype, limits))
         dtype = self._argument(tensor.dtype)
         if all(low == high for low, high in limits):
