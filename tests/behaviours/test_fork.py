@@ -31,7 +31,7 @@ from trt_rt import runtime
 engine = new_engine()
 module = trt_rt.TRTModule(engine)
 expected = module(*inputs)
-create = engine._backend.create_context
+create = engine.handle.backend.create_context
 
 class Waiting:
     def __init__(self, context):
@@ -44,7 +44,7 @@ class Waiting:
             assert may_end.wait(60)
         return self.context.execute_async_v3(stream)
 
-engine._backend.create_context = lambda *args, **options: Waiting(create(*args, **options))
+engine.handle.backend.create_context = lambda *args, **options: Waiting(create(*args, **options))
 engine.run_without_contexts(lambda _: None)
 thread = threading.Thread(target=lambda: CALL)
 thread.start()

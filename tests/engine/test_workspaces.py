@@ -12,6 +12,7 @@ from tests.quirky_tensorrt import Quirk, quirky_backend
 from tests.reference import plans
 from trt_rt import Engine, ExecutionError, TRTModule, enable_cudagraphs, use_dynamically_allocated_resources
 from trt_rt.backend import load
+from trt_rt.engine.contexts import ContextFactory
 from trt_rt.engine.workspaces import ALIGNMENT, shared_workspace
 
 
@@ -69,6 +70,6 @@ def test_an_engine_that_ignores_memory_with_less_alignment(control: Any) -> None
 
 def test_a_refusal_is_an_error() -> None:
     engine = Engine.from_bytes(plans.affine(), device="cpu")
-    context = engine.new_context_factory().create_for_graph()
+    context = ContextFactory(engine.handle).create_for_graph()
     with pytest.raises(ExecutionError, match=r"refuses 4096 bytes of scratch memory at 0x8.*not aligned"):
         load("reference").set_device_memory(context, 8, 4096)

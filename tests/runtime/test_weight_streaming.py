@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.runtime.budget_engines import chain, plain_plan, streaming_plan
 from trt_rt import BackendError, ClosedError, Engine, ExecutionError, TRTModule
 from trt_rt.engine.budget_shares import budget_shares
+from trt_rt.engine.contexts import ContextFactory
 from trt_rt.runtime import enable_cudagraphs, weight_streaming
 
 ROWS = (1, 10, 100)
@@ -248,7 +249,7 @@ def test_an_engine_that_refuses_leaves_all_as_they_were(program: torch.nn.Module
         streaming.device_budget = 500
         shares = budgets(program)
         # TensorRT changes no budget while there are contexts, and this one is nobody's.
-        foreign = program[2].engine.new_context_factory().create()
+        foreign = ContextFactory(program[2].engine.handle).create()
         with pytest.raises(
             ExecutionError, match=r"'engine 2': .* budget of \d+ bytes and keeps \d+ bytes.*contexts"
         ):

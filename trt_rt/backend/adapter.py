@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import torch
 
 from trt_rt._core.driver import device_count
-from trt_rt._core.io_tensor import IOTensor, ProfileRange
+from trt_rt._core.io_tensor import IOTensor
 from trt_rt.backend.engine_refitter import EngineRefitter
+from trt_rt.backend.io_tensors import DTYPES, describe_io_tensor
 from trt_rt.backend.log import TensorRTLog
 from trt_rt.backend.plan_kind import PlanKind, identify_plan
 from trt_rt.backend.runtime_settings import has_runtime_settings
@@ -22,19 +23,6 @@ from trt_rt.backend.shared_libraries import loaded_by
 from trt_rt.errors import BackendError, ExecutionError, PlanError
 
 __all__ = ["Backend"]
-
-# By the name of TensorRT's enum member, because its number differs between versions.
-_DTYPES = {
-    "FLOAT": torch.float32,
-    "HALF": torch.float16,
-    "BF16": torch.bfloat16,
-    "INT8": torch.int8,
-    "INT32": torch.int32,
-    "INT64": torch.int64,
-    "BOOL": torch.bool,
-    "UINT8": torch.uint8,
-    "FP8": torch.float8_e4m3fn,
-}
 
 
 class Backend:
@@ -317,7 +305,7 @@ class Backend:
             raise BackendError(
                 f"engine {name!r}: {self.name} {self.version} made no Refitter. {self._says()}"
             ) from None
-        return EngineRefitter(self.api, refitter, _DTYPES, self.log.take_error)
+        return EngineRefitter(self.api, refitter, DTYPES, self.log.take_error)
 
     def set_weight_streaming_budget(self, engine: Any, budget: int, name: str) -> None:
         """Set how many bytes of streamable weights stay on the device. The engine must have no contexts.
@@ -365,53 +353,14 @@ class Backend:
         PlanError
             A tensor has a dtype or a memory layout that no PyTorch tensor has.
         """
-        return tuple(self._io_tensor(engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
-
-    def _io_tensor(self, engine: Any, name: str) -> IOTensor:
-        is_input = engine.get_tensor_mode(name) == self.api.TensorIOMode.INPUT
-        is_host = engine.get_tensor_location(name) == self.api.TensorLocation.HOST
-        member = engine.get_tensor_dtype(name).name
-        if member not in _DTYPES:
-            raise PlanError(
-                f"I/O tensor {name!r} has TensorRT's dtype {member}, but PyTorch has no such dtype that "
-                "DLPack can describe. Build the engine with other input and output dtypes."
-            )
-        tensor_format = self.tensor_format(engine, name)
-        if tensor_format not in ("LINEAR", "DLA_LINEAR"):
-            raise PlanError(
-                f"I/O tensor {name!r} has TensorRT's memory layout {tensor_format}, but PyTorch's tensors "
-                "are LINEAR. Build the engine with linear inputs and outputs."
-            )
-        return IOTensor(
-            name=name,
-            mode="input" if is_input else "output",
-            dtype=_DTYPES[member],
-            shape=tuple(engine.get_tensor_shape(name)),
-            location="host" if is_host else "device",
-            format=tensor_format,
-            profiles=self._profiles(engine, name, is_host) if is_input else (),
-            aliased_input=None if is_input else self._aliased_input(engine, name),
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        return tuple(
+            describe_io_tensor(self.api, engine, name, self.tensor_format(engine, name)) for name in names
         )
 
     def tensor_format(self, engine: Any, name: str) -> str:
         """Return TensorRT's name of an I/O tensor's memory layout."""
         return str(engine.get_tensor_format(name).name)
-
-    def _profiles(self, engine: Any, name: str, is_host: bool) -> tuple[ProfileRange, ...]:
-        ranges = []
-        for index in range(engine.num_optimization_profiles):
-            if is_host:
-                # TensorRT's docstring gives the arguments in the wrong order: (name, profile_index).
-                limits = engine.get_tensor_profile_values(index, name)
-            else:
-                limits = engine.get_tensor_profile_shape(name, index)
-            if len(limits) == 3:  # empty where no profile restricts the tensor
-                ranges.append(ProfileRange(*(tuple(int(size) for size in limit) for limit in limits)))
-        return tuple(ranges)
-
-    def _aliased_input(self, engine: Any, name: str) -> str | None:
-        lookup = getattr(engine, "get_aliased_input_tensor", None)  # since TensorRT 10.15
-        return (lookup(name) or None) if lookup else None
 
     def inspect(self, engine: Any) -> str:
         """Return the layers of an engine as JSON text, from TensorRT's engine inspector.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from trt_rt._core.critical import Gate, run_holding
 from trt_rt._core.live_objects import LiveObjects
 from trt_rt.engine.deferred_destruction import run_deferred_destructors
+from trt_rt.engine.handle import EngineHandle
 
 __all__ = ["ContextUser", "ContextUsers"]
 
@@ -32,13 +33,19 @@ class ContextUser(Protocol):
 class ContextUsers:
     """The users of one engine's execution contexts, known by weak references.
 
+    Parameters
+    ----------
+    handle : EngineHandle
+        The engine.
+
     Attributes
     ----------
     gate : Gate
-        Who adds, replaces, pauses or closes users has it.
+        A thread holds it while it adds, replaces, pauses or closes users.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, handle: EngineHandle) -> None:
+        self._handle = handle
         self.gate = Gate()
         self._users: LiveObjects[ContextUser] = LiveObjects()
 
@@ -55,21 +62,27 @@ class ContextUsers:
         """The gates that `run_paused` and `close` wait for: its own, and those of all users."""
         return [self.gate, *[user.gate for user in self._users]]
 
-    def run_paused(self, function: Callable[[], Result]) -> Result:
-        """Call a function while the engine has no execution contexts, and calls wait; only within the gate.
+    def run_paused(self, function: Callable[[Any], Result]) -> Result:
+        """Call a function with TensorRT's engine while the engine has no execution contexts, and calls wait.
 
         Raises
         ------
+        ClosedError
+            If the engine was closed.
         ExecutionError
             If CUDA reports that work in flight has failed, or if a call of this thread is under way.
         """
+        return self.gate.run(self._run_paused, function)
+
+    def _run_paused(self, function: Callable[[Any], Result]) -> Result:
+        engine = self._handle.engine
         users = list(self._users)
 
         def run_alone() -> Result:
             for user in users:
                 user.drop_contexts()
             run_deferred_destructors()
-            return function()
+            return function(engine)
 
         return run_holding([user.gate for user in users], run_alone)
 

@@ -41,17 +41,20 @@ class ContextFactory:
     Parameters
     ----------
     handle : EngineHandle
-        Kept alive: contexts must be destroyed before their engine.
-    device : torch.device
-        Of the engine.
-    settings : ContextSettings
-        An attribute, replaced when the modes of the module change.
+        The engine. The factory keeps it alive, because contexts must be destroyed before their engine.
+    settings : ContextSettings, optional
+        An attribute, replaced when the modes of the module change. Default: TensorRT's own settings.
+
+    Raises
+    ------
+    ClosedError
+        If the engine was closed.
     """
 
-    def __init__(self, handle: EngineHandle, device: torch.device, settings: ContextSettings) -> None:
-        self._handle = handle
-        self._device = device
-        self.settings = settings
+    def __init__(self, handle: EngineHandle, settings: ContextSettings | None = None) -> None:
+        handle.engine  # noqa: B018  raises if it was closed
+        self.handle = handle
+        self.settings = settings or ContextSettings()
 
     def create(self) -> tuple[Any, ContextSettings]:
         """An ``IExecutionContext`` for ordinary calls.
@@ -86,9 +89,9 @@ class ContextFactory:
     def _create(
         self, runtime: RuntimeSettings | None, *, user_managed: bool, for_capture: bool = False
     ) -> Any:
-        handle = self._handle
+        handle = self.handle
         # TensorRT-RTX compares a kernel cache with the current device when it reads it.
-        with current_device(self._device):
+        with current_device(self.handle.device):
             config = None if runtime is None else handle.runtime_config(runtime, for_capture=for_capture)
             return handle.backend.create_context(
                 handle.engine, handle.name, user_managed=user_managed, config=config
@@ -124,12 +127,12 @@ class ContextFactory:
         """
         if self.settings.shared_workspace:
             return self.give_workspace(context, stream)
-        return self._give(context, stream, self._handle.backend.device_memory_size(self._handle.engine))
+        return self._give(context, stream, self.handle.backend.device_memory_size(self.handle.engine))
 
     def _give(self, context: Any, stream: int, size: int) -> torch.Tensor:
-        with current_device(self._device):
-            workspace = shared_workspace(self._device, stream, size)
-        self._handle.backend.set_device_memory(context, workspace.data_ptr(), workspace.numel())
+        with current_device(self.handle.device):
+            workspace = shared_workspace(self.handle.device, stream, size)
+        self.handle.backend.set_device_memory(context, workspace.data_ptr(), workspace.numel())
         return workspace
 
 

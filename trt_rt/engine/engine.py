@@ -13,20 +13,16 @@ from typing import Any, TypeVar
 
 import torch
 
-from trt_rt._core.call import Executor
 from trt_rt._core.critical import complete, when_free
 from trt_rt._core.io_tensor import IOTensor
-from trt_rt.backend import Backend, choose_backend
-from trt_rt.backend.engine_refitter import EngineRefitter
-from trt_rt.backend.output_allocator import output_allocator_class
+from trt_rt.backend import Backend
 from trt_rt.backend.registry import is_registered
 from trt_rt.engine.context_users import ContextUsers
-from trt_rt.engine.contexts import ContextFactory, ContextSettings
+from trt_rt.engine.contexts import ContextFactory
 from trt_rt.engine.handle import EngineHandle
+from trt_rt.engine.loading import load_plan, map_file
 from trt_rt.engine.output_shapes import OutputShape, OutputShapes
-from trt_rt.engine.placement import current_device, resolve_device
-from trt_rt.engine.plan_hash import check_sha256
-from trt_rt.errors import ExecutionError, PlanError
+from trt_rt.engine.weight_budget import WeightBudget
 
 __all__ = ["Engine"]
 
@@ -47,31 +43,12 @@ class Engine:
     torch.Size([3, 2])
     """
 
-    def __init__(
-        self,
-        plan: Any,
-        backend: Backend,
-        device: torch.device,
-        name: str,
-        *,
-        engine_host_code_allowed: bool = False,
-    ) -> None:
-        self._name = name
-        self._backend = backend
-        self._device = device
-        self._process = os.getpid()
-        self._users = ContextUsers()
-        self._data_dependent_outputs: tuple[str, ...] | None = None
-        with current_device(device):
-            runtime = backend.runtime()
-            if engine_host_code_allowed:
-                runtime.engine_host_code_allowed = True
-            engine = backend.deserialize(runtime, plan, name)
-        self._handle = EngineHandle(backend, runtime, engine, name)
-        self._io = backend.io_tensors(engine)
-        self._output_shapes = OutputShapes(
-            self.new_context_factory(), device, self.inputs, self.outputs, name
-        )
+    def __init__(self, handle: EngineHandle) -> None:
+        self._handle = handle
+        self._users = ContextUsers(handle)
+        self._weight_budget = WeightBudget(handle, self._users)
+        self._io = handle.backend.io_tensors(handle.engine)
+        self._output_shapes = OutputShapes(ContextFactory(handle), self.inputs, self.outputs)
         self._users.add(self._output_shapes)
 
     @classmethod
@@ -120,21 +97,15 @@ class Engine:
         ValueError
             `sha256` is not 64 hexadecimal digits.
         """
-        name = name or "engine"
-        if sha256 is not None:
-            plan = bytes(plan)  # other memory could change between the comparison and TensorRT's reading
-            check_sha256(plan, sha256, name)
-        view = memoryview(plan).cast("B")
-        chosen = choose_backend(view, backend, name)
-        built_for = chosen.plan_device(view)
-        resolved = resolve_device(built_for if device is None else device, chosen)
-        chosen.require(resolved)
-        if built_for not in (None, resolved.type):
-            raise PlanError(
-                f"engine {name!r} was built for device={built_for!r} and cannot run on {resolved}. Build "
-                f"it with device={resolved.type!r}, or leave device= out."
-            )
-        return cls(view, chosen, resolved, name, engine_host_code_allowed=engine_host_code_allowed)
+        handle = load_plan(
+            plan,
+            backend=backend,
+            device=device,
+            name=name or "engine",
+            engine_host_code_allowed=engine_host_code_allowed,
+            sha256=sha256,
+        )
+        return cls(handle)
 
     @classmethod
     def load(
@@ -168,13 +139,8 @@ class Engine:
             As for `from_bytes`.
         """
         path = Path(path)
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise PlanError(f"{path} is empty. Check that the file was written completely.")
-            # Unmapped when nothing refers to it any more; closing it would fail while an exception does.
-            plan = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return cls.from_bytes(
-            plan,
+            map_file(path),
             backend=backend,
             device=device,
             name=name or path.name,
@@ -184,10 +150,10 @@ class Engine:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"on {self.device}"
-        return f"<Engine {self._name!r} {self._backend.name} {state}>"
+        return f"<Engine {self.name!r} {self._handle.backend.name} {state}>"
 
     def __enter__(self) -> Engine:
-        self._open_engine()
+        self._handle.engine  # noqa: B018  raises if it was closed
         return self
 
     def __exit__(
@@ -198,7 +164,7 @@ class Engine:
     @property
     def name(self) -> str:
         """The engine's name in messages."""
-        return self._name
+        return self._handle.name
 
     @property
     def inputs(self) -> tuple[IOTensor, ...]:
@@ -213,22 +179,23 @@ class Engine:
     @property
     def backend(self) -> str | Backend:
         """The backend that runs it, as ``backend=`` takes it: a name, or a `Backend` of one's own."""
-        return self._backend.name if is_registered(self._backend) else self._backend
+        backend = self._handle.backend
+        return backend.name if is_registered(backend) else backend
 
     @property
     def api(self) -> Any:
         """The backend's Python module, which has TensorRT's API."""
-        return self._backend.api
+        return self._handle.backend.api
 
     @property
     def tensorrt_version(self) -> str:
         """The version of the engine's backend."""
-        return self._backend.version
+        return self._handle.backend.version
 
     @property
     def device(self) -> torch.device:
         """The device of the engine's weights and tensors."""
-        return self._device
+        return self._handle.device
 
     @property
     def num_optimization_profiles(self) -> int:
@@ -239,7 +206,7 @@ class Engine:
         ClosedError
             If the engine was closed.
         """
-        return int(self._open_engine().num_optimization_profiles)
+        return int(self._handle.engine.num_optimization_profiles)
 
     @property
     def streamable_weights_size(self) -> int:
@@ -250,7 +217,7 @@ class Engine:
         ClosedError
             If the engine was closed.
         """
-        return int(self._open_engine().streamable_weights_size)
+        return int(self._handle.engine.streamable_weights_size)
 
     @property
     def weight_streaming_budget(self) -> int:
@@ -263,7 +230,7 @@ class Engine:
         ClosedError
             If the engine was closed.
         """
-        return int(self._open_engine().weight_streaming_budget_v2)
+        return self._weight_budget.value
 
     @property
     def closed(self) -> bool:
@@ -313,7 +280,6 @@ class Engine:
         >>> engine.output_shapes({"x": (8, 3, 224, 224)})
         ((8, 1000),)
         """
-        self._open_engine()
         return self._output_shapes.of(input_shapes, shape_tensor_values)
 
     @property
@@ -330,19 +296,7 @@ class Engine:
         BackendError
             If there is no memory for an execution context.
         """
-        self._open_engine()
-        if self._data_dependent_outputs is None:
-            self._data_dependent_outputs = self._find_data_dependent_outputs()
-        return self._data_dependent_outputs
-
-    def _find_data_dependent_outputs(self) -> tuple[str, ...]:
-        if not any(output.is_dynamic for output in self.outputs):
-            return ()
-        shapes = self._output_shapes.of_optimal_inputs()
-        self._output_shapes.drop()  # it is asked once, and a context takes memory
-        if shapes is None:
-            return ()
-        return tuple(output.name for output, shape in zip(self.outputs, shapes, strict=True) if None in shape)
+        return self._output_shapes.data_dependent_outputs()
 
     def inspect(self) -> dict[str, Any]:
         """Return the layers from TensorRT's engine inspector, as far as the plan kept their names.
@@ -359,7 +313,7 @@ class Engine:
         BackendError
             If the backend has no inspector.
         """
-        text = self._backend.inspect(self._open_engine())
+        text = self._handle.backend.inspect(self._handle.engine)
         information: dict[str, Any] = json.loads(text)
         return information
 
@@ -373,7 +327,7 @@ class Engine:
         BackendError
             If the backend cannot write it.
         """
-        return self._backend.serialize(self._open_engine(), self._name)
+        return self._handle.backend.serialize(self._handle.engine, self.name)
 
     def close(self) -> None:
         """Wait for work in flight, close every module over this engine, and free its memory. Idempotent.
@@ -416,27 +370,22 @@ class Engine:
         ExecutionError
             If CUDA reports that work in flight has failed, or if a call of this thread is under way.
         """
-        return self._users.gate.run(self._run_without_contexts, function)
+        return self._users.run_paused(function)
 
-    def _run_without_contexts(self, function: Callable[[Any], Result]) -> Result:
-        self._open_engine()
-        return self._users.run_paused(lambda: function(self._open_engine()))
+    @property
+    def handle(self) -> EngineHandle:
+        """TensorRT's engine and runtime, for the parts of trt_rt that make contexts or change weights."""
+        return self._handle
 
     @property
     def context_users(self) -> ContextUsers:
         """The users that are paused and closed with the engine. Change them only within their gate."""
         return self._users
 
-    def automatic_weight_streaming_budget(self) -> int:
-        """Return the budget in bytes that TensorRT proposes for the memory that is free on the device now.
-
-        Raises
-        ------
-        ClosedError
-            If the engine was closed.
-        """
-        with current_device(self._device):
-            return int(self._open_engine().get_weight_streaming_automatic_budget())
+    @property
+    def weight_budget(self) -> WeightBudget:
+        """The changes of `weight_streaming_budget`."""
+        return self._weight_budget
 
     def set_weight_streaming_budget(self, budget: int) -> None:
         """Change `weight_streaming_budget`, while no call runs.
@@ -453,67 +402,7 @@ class Engine:
         ExecutionError
             If TensorRT refuses, or CUDA reports that work in flight has failed; the budget is as it was.
         """
-        if budget == self.weight_streaming_budget:
-            return
-        self.run_without_contexts(partial(self._set_budget, budget))
-
-    def restore_weight_streaming_budget(self, budget: int, *, may_wait: bool) -> None:
-        """Go back to a `weight_streaming_budget`, unless the engine was closed; the same to be called twice.
-
-        Parameters
-        ----------
-        budget : int
-            As for `set_weight_streaming_budget`.
-        may_wait : bool
-            Whether to wait for calls of other threads. If not, one of these restores the budget when it has
-            ended. A call of this thread is never waited for.
-        """
-
-        def restore() -> None:
-            if not self.closed:
-                self.set_weight_streaming_budget(budget)
-
-        when_free(restore, () if may_wait else self._users.gates())
-
-    def _set_budget(self, budget: int, engine: Any) -> None:
-        with current_device(self._device):
-            self._backend.set_weight_streaming_budget(engine, budget, self._name)
-
-    def restore(self, plan: bytes) -> None:
-        """Go back to a plan of `serialize`; only within `run_without_contexts`.
-
-        Parameters
-        ----------
-        plan : bytes
-            What this engine was, with other weights.
-
-        Raises
-        ------
-        ClosedError
-            If the engine was closed.
-        PlanError
-            If the backend refuses the plan, mostly for lack of memory; then the engine is closed, since
-            nobody knows what it holds.
-        """
-        try:
-            with current_device(self._device):
-                self._handle.reload(plan)
-        except PlanError:
-            self._handle.close()
-            raise
-
-    def new_refitter(self) -> EngineRefitter:
-        """Return an object that gives this engine new weights, and keeps TensorRT's engine loaded.
-
-        Raises
-        ------
-        ClosedError
-            If the engine was closed.
-        BackendError
-            If it was not built to be refitted, or TensorRT cannot.
-        """
-        with current_device(self._device):
-            return self._backend.refitter(self._open_engine(), self._name)
+        self._weight_budget.set(budget)
 
     def require_runtime_settings(self) -> None:
         """Raise unless the engine's backend has the settings of `RuntimeSettings`.
@@ -523,7 +412,7 @@ class Engine:
         BackendError
             The backend is not TensorRT-RTX.
         """
-        self._backend.require_runtime_settings()
+        self._handle.backend.require_runtime_settings()
 
     def save_runtime_cache(self) -> None:
         """Write the kernels that were compiled so far to the files of `RuntimeSettings.runtime_cache`.
@@ -537,83 +426,5 @@ class Engine:
         ClosedError
             The engine was closed.
         """
-        self._open_engine()
+        self._handle.engine  # noqa: B018  raises if it was closed
         self._handle.kernel_caches.save()
-
-    def new_context_factory(self, settings: ContextSettings | None = None) -> ContextFactory:
-        """Return a maker of execution contexts for one module.
-
-        Parameters
-        ----------
-        settings : ContextSettings, optional
-            To begin with. Default: TensorRT's own.
-
-        Raises
-        ------
-        ClosedError
-            If the engine was closed.
-        """
-        self._open_engine()
-        return ContextFactory(self._handle, self._device, settings or ContextSettings())
-
-    def new_executor(
-        self,
-        inputs: Sequence[IOTensor],
-        outputs: Sequence[IOTensor],
-        contexts: ContextFactory,
-        **options: Any,
-    ) -> Executor:
-        """An `Executor` with an execution context of its own.
-
-        Parameters
-        ----------
-        inputs, outputs : sequence of IOTensor
-            All of the engine's, in the order that calls use.
-        contexts : ContextFactory
-            Of `new_context_factory`.
-        **options
-            Further arguments of `Executor`.
-
-        Returns
-        -------
-        Executor
-
-        Raises
-        ------
-        ClosedError
-            If the engine was closed.
-        BackendError
-            If there is no memory for a context.
-        """
-        return self._users.gate.run(self._new_executor, tuple(inputs), tuple(outputs), contexts, options)
-
-    def _new_executor(
-        self,
-        inputs: tuple[IOTensor, ...],
-        outputs: tuple[IOTensor, ...],
-        contexts: ContextFactory,
-        options: dict[str, Any],
-    ) -> Executor:
-        with current_device(self._device):
-            self._open_engine()
-            executor = Executor(
-                contexts,
-                inputs,
-                outputs,
-                device=self._device,
-                name=self._name,
-                take_error=self._backend.log.take_error,
-                new_allocator=output_allocator_class(self._backend.api),
-                **options,
-            )
-            self._users.add(executor)
-        return executor
-
-    def _open_engine(self) -> Any:
-        if self._device.type == "cuda" and os.getpid() != self._process:
-            raise ExecutionError(
-                f"engine {self._name!r} was loaded before this process was forked, and CUDA cannot be used "
-                "in a forked child. Start the process with the method 'spawn' or 'forkserver', and load the "
-                "engine there."
-            )
-        return self._handle.engine

@@ -1,13 +1,17 @@
-"""Shared ownership of a TensorRT runtime and engine."""
+"""TensorRT's engine and runtime, which every user of one engine shares."""
 
 from __future__ import annotations
 
+import os
 import weakref
 from typing import Any
 
+import torch
+
 from trt_rt.backend import Backend, RuntimeSettings
 from trt_rt.backend.runtime_settings import KernelCaches, make_runtime_config
-from trt_rt.errors import ClosedError
+from trt_rt.engine.placement import current_device
+from trt_rt.errors import ClosedError, ExecutionError
 
 __all__ = ["EngineHandle"]
 
@@ -18,16 +22,42 @@ class EngineHandle:
     Parameters
     ----------
     backend : Backend
-        The backend of the runtime and the engine.
-    runtime, engine : object
-        TensorRT's objects. The engine is destroyed before the runtime.
+        The backend that loads the plan.
+    plan : bytes-like
+        A serialized engine. It is not needed after the constructor returns.
+    device : torch.device
+        The device of the engine, with its index.
     name : str
         The name in messages.
+    engine_host_code_allowed : bool, optional
+        Whether the plan may bring code that runs in this process.
+
+    Raises
+    ------
+    PlanError
+        The backend refuses the plan.
+    BackendError
+        TensorRT made no runtime.
     """
 
-    def __init__(self, backend: Backend, runtime: Any, engine: Any, name: str) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        plan: Any,
+        device: torch.device,
+        name: str,
+        *,
+        engine_host_code_allowed: bool = False,
+    ) -> None:
         self.backend = backend
+        self.device = device
         self.name = name
+        self._process = os.getpid()
+        with current_device(device):
+            runtime = backend.runtime()
+            if engine_host_code_allowed:
+                runtime.engine_host_code_allowed = True
+            engine = backend.deserialize(runtime, plan, name)
         # TensorRT wants an engine destroyed before its runtime: a list lets go of its last item first.
         self._held = [runtime, engine]
         self.kernel_caches = KernelCaches()
@@ -47,7 +77,15 @@ class EngineHandle:
         ------
         ClosedError
             If it was closed.
+        ExecutionError
+            If it is on a GPU, and was loaded before this process was forked.
         """
+        if self.device.type == "cuda" and os.getpid() != self._process:
+            raise ExecutionError(
+                f"engine {self.name!r} was loaded before this process was forked, and CUDA cannot be used "
+                "in a forked child. Start the process with the method 'spawn' or 'forkserver', and load the "
+                "engine there."
+            )
         if not self._held:
             raise ClosedError(f"engine {self.name!r} was closed; load it again to use it.")
         return self._held[1]
@@ -63,7 +101,8 @@ class EngineHandle:
             If the backend refuses the plan; then it is as it was.
         """
         before = self.engine
-        engine = self.backend.deserialize(self._held[0], plan, self.name)
+        with current_device(self.device):
+            engine = self.backend.deserialize(self._held[0], plan, self.name)
         if before.streamable_weights_size:
             engine.weight_streaming_budget_v2 = before.weight_streaming_budget_v2
         self._held[1] = engine
@@ -74,7 +113,7 @@ class EngineHandle:
         Parameters
         ----------
         settings : RuntimeSettings
-            What the user has chosen.
+            The user's settings.
         for_capture : bool
             Whether the context's runs are captured in a CUDA graph.
 

@@ -32,31 +32,25 @@ class OutputShapes:
     Parameters
     ----------
     contexts : ContextFactory
-        Of the engine.
-    device : torch.device
-        Of the engine.
+        Makes the context.
     inputs, outputs : sequence of IOTensor
-        All of the engine's, in its order.
-    name : str
-        The engine's, for messages.
+        All inputs and outputs of the engine, in its order.
     """
 
     def __init__(
-        self,
-        contexts: ContextFactory,
-        device: torch.device,
-        inputs: Sequence[IOTensor],
-        outputs: Sequence[IOTensor],
-        name: str,
+        self, contexts: ContextFactory, inputs: Sequence[IOTensor], outputs: Sequence[IOTensor]
     ) -> None:
         self._context: Any = None  # the first attribute, so that it is freed before the engine
         self._values: list[torch.Tensor] = []  # of shape tensors; TensorRT reads their memory
         self._contexts = contexts
-        self._device = device
+        self._device = contexts.handle.device
         self._inputs = {tensor.name: tensor for tensor in inputs}
         self._outputs = tuple(outputs)
-        self._name = name
-        self.gate = Gate(f"engine {name!r} was asked for output shapes while it answered that question.")
+        self._name = contexts.handle.name
+        self._data_dependent_outputs: tuple[str, ...] | None = None
+        self.gate = Gate(
+            f"engine {self._name!r} was asked for output shapes while it answered that question."
+        )
 
     def of(
         self,
@@ -64,6 +58,7 @@ class OutputShapes:
         shape_tensor_values: Mapping[str, Sequence[int]] | None = None,
     ) -> tuple[OutputShape, ...]:
         """As `Engine.output_shapes`."""
+        self._contexts.handle.engine  # noqa: B018  raises if it was closed
         values = self._checked_values(shape_tensor_values)
         shapes = self._checked_shapes(input_shapes, values)
         return self.gate.run(self._answer, shapes, values)
@@ -93,9 +88,23 @@ class OutputShapes:
         }
         return self.of(shapes, values)
 
-    def drop(self) -> None:
-        """Let go of the context until the next question."""
-        self.gate.run(self.drop_contexts)
+    def data_dependent_outputs(self) -> tuple[str, ...]:
+        """As `Engine.data_dependent_outputs`."""
+        self._contexts.handle.engine  # noqa: B018  raises if it was closed
+        if self._data_dependent_outputs is None:
+            self._data_dependent_outputs = self._find_data_dependent_outputs()
+        return self._data_dependent_outputs
+
+    def _find_data_dependent_outputs(self) -> tuple[str, ...]:
+        if not any(output.is_dynamic for output in self._outputs):
+            return ()
+        shapes = self.of_optimal_inputs()
+        self.gate.run(self.drop_contexts)  # the answer is kept, and a context takes memory
+        if shapes is None:
+            return ()
+        return tuple(
+            output.name for output, shape in zip(self._outputs, shapes, strict=True) if None in shape
+        )
 
     def drop_contexts(self) -> None:
         """As `ContextUser`."""
@@ -104,7 +113,7 @@ class OutputShapes:
 
     def close(self) -> None:
         """As `ContextUser`."""
-        self.drop()
+        self.gate.run(self.drop_contexts)
 
     def _checked_values(self, given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
         given = {} if given is None else given

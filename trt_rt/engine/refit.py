@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from trt_rt._core.critical import complete
-from trt_rt.backend.engine_refitter import EngineRefitter
 from trt_rt.engine.engine import Engine
 from trt_rt.engine.placement import current_device
 from trt_rt.errors import ExecutionError, InputTypeError, InputValueError, PlanError
@@ -24,10 +23,22 @@ _CONSTANTS = "constant_mapping"
 class EngineRefit:
     """New weights for one engine.
 
+    Parameters
+    ----------
+    engine : Engine
+        The engine that changes.
+
+    Raises
+    ------
+    ClosedError
+        If the engine was closed.
+    BackendError
+        If it was not built to be refitted, or TensorRT cannot.
+
     Attributes
     ----------
-    engine, refitter
-        What changes, and how.
+    refitter : EngineRefitter
+        TensorRT's refitter of the engine.
     missing : list of str
         Weights for which there is no value.
     used : set of str
@@ -36,9 +47,10 @@ class EngineRefit:
         Weights that change.
     """
 
-    def __init__(self, engine: Engine, refitter: EngineRefitter) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.refitter = refitter
+        with current_device(engine.device):
+            self.refitter = engine.handle.backend.refitter(engine.handle.engine, engine.name)
         self.missing: list[str] = []
         self.used: set[str] = set()
         self.count = 0
@@ -188,8 +200,9 @@ def _go_back_one(engine: Engine, plan: bytes, plans: dict[Engine, bytes]) -> Non
 
 def _restore(engine: Engine, plan: bytes) -> None:
     try:
-        engine.restore(plan)
+        engine.handle.reload(plan)
     except PlanError as error:
+        engine.handle.close()  # nobody knows what it holds
         raise ExecutionError(
             f"a refit failed half-way, and engine {engine.name!r} could not go back to the weights that it "
             f"had, so it was closed; load it again. {error}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from trt_rt._core.critical import Gate
 from trt_rt.engine import Engine
 from trt_rt.errors import SettingError
 from trt_rt.module.executors import ModuleExecutors
 
-__all__ = ["CONTROLS", "EXCLUSIONS", "refuse_if", "settings_change"]
+__all__ = ["CONTROLS", "EXCLUSIONS", "refuse_excluded", "refuse_if", "settings_change"]
 
 settings_change = Gate()
 """Held from `refuse_if` until a setting has changed, so that no other thread switches on what it excludes."""
@@ -98,3 +98,29 @@ def refuse_if(modules: Iterable[_Module], entering: str, leaving: Collection[str
                     f"{entering} cannot be entered for engine {module.name!r} while {control} is on for it: "
                     f"{reason}."
                 )
+
+
+def refuse_excluded(module: _Module, changes: Mapping[str, Any]) -> None:
+    """Refuse lasting settings that exclude each other, or a control that is on for the module.
+
+    Parameters
+    ----------
+    module : TRTModule
+        The module that gets the settings.
+    changes : mapping of str to object
+        Fields of `Modes`.
+
+    Raises
+    ------
+    SettingError
+        With the reason.
+    """
+    if changes.get("cuda_graphs"):
+        if changes.get("output_allocator"):
+            reason = EXCLUSIONS[frozenset({"enable_cudagraphs", "enable_output_allocator"})]
+            raise SettingError(f"cuda_graphs and output_allocator exclude each other: {reason}.")
+        leaving = {"enable_output_allocator"} if "output_allocator" in changes else set()
+        refuse_if([module], "enable_cudagraphs", leaving)
+    elif changes.get("output_allocator"):
+        leaving = {"enable_cudagraphs"} if changes.get("cuda_graphs") is False else set()
+        refuse_if([module], "enable_output_allocator", leaving)

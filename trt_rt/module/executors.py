@@ -18,6 +18,7 @@ from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.live_objects import LiveObjects
 from trt_rt.engine import Engine
 from trt_rt.engine.contexts import ContextFactory, ContextSettings
+from trt_rt.engine.executors import new_executor
 from trt_rt.errors import ClosedError
 from trt_rt.module.layers import Layers
 from trt_rt.module.modes import Modes
@@ -105,7 +106,7 @@ class ModuleExecutors:
         self._state = Cell(
             _State.of(Layers({field.name: getattr(modes, field.name) for field in fields(modes)}))
         )
-        self._contexts: ContextFactory = engine.new_context_factory(_context_settings(modes))
+        self._contexts: ContextFactory = ContextFactory(engine.handle, _context_settings(modes))
         # The pool goes with this, and must not keep it: a cycle would leave contexts to the collector.
         this = ref(self)
         self._made: LiveObjects[Executor] = LiveObjects()  # also those that are on their way into the pool
@@ -129,7 +130,7 @@ class ModuleExecutors:
         return _default_cuda_graphs if own is None else own
 
     def _make(self) -> Executor:
-        executor = self.engine.new_executor(self._inputs, self._outputs, self._contexts, **self._options)
+        executor = new_executor(self.engine, self._inputs, self._outputs, self._contexts, **self._options)
         self._made.add(executor)  # first, so that no change of the modes is missed
         self._configure(executor)
         return executor

@@ -8,9 +8,9 @@ from typing import Any
 
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt.engine import Engine
-from trt_rt.errors import SettingError
+from trt_rt.errors import InputValueError, SettingError
 
-__all__ = ["in_order", "with_aliases"]
+__all__ = ["by_position", "in_order", "with_aliases"]
 
 
 def in_order(engine: Engine, mode: str, names: Sequence[str] | None) -> tuple[IOTensor, ...]:
@@ -93,3 +93,36 @@ def with_aliases(
             raise SettingError(f"{what}: output {output} does not fit into the memory of input {its_input}.")
         found[name] = replace(output, aliased_input=source)
     return list(found.values())
+
+
+def by_position(
+    engine_name: str, names: Sequence[str], inputs: tuple[Any, ...], named: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """Return the inputs of a call in the order of their names.
+
+    Parameters
+    ----------
+    engine_name : str
+        The engine's name in the message.
+    names : sequence of str
+        The names of all inputs, in the order of a call's arguments.
+    inputs : tuple
+        The first inputs.
+    named : mapping of str to object
+        The other inputs, by name.
+
+    Raises
+    ------
+    InputValueError
+        If a name is unknown, or an input is missing or there twice.
+    """
+    expected = names[len(inputs) :]
+    unknown = sorted(set(named) - set(expected))
+    missing = [name for name in expected if name not in named]
+    if unknown or missing:
+        problem = f"unexpected {unknown}" if unknown else f"missing {missing}"
+        raise InputValueError(
+            f"engine {engine_name!r} takes the inputs {list(names)}, of which {len(inputs)} came by "
+            f"position; by name: {problem}."
+        )
+    return (*inputs, *(named[name] for name in expected))

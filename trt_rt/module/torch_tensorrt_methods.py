@@ -12,6 +12,7 @@ from trt_rt._core.call import Executor
 from trt_rt.engine import Engine
 from trt_rt.errors import SettingError
 from trt_rt.module.composition import refuse_if, settings_change
+from trt_rt.module.counts import checked_count
 from trt_rt.module.executors import ModuleExecutors
 from trt_rt.module.layer_profile import LayerProfile, new_profiler
 
@@ -57,6 +58,34 @@ class TorchTensorRTMethods:
             If `enable`, and CUDA graphs are on.
         """
         self.configure(output_allocator=enable)
+
+    def set_pre_allocated_outputs(self: _Module, enable: bool, *, buffers: int = 1) -> None:
+        """Reuse output memory: a result is then valid until the next call of the stream (CPU: thread).
+
+        Parameters
+        ----------
+        enable : bool
+            False for fresh outputs, the default.
+        buffers : int, optional
+            How many sets of outputs are used in turn, for a loop that holds several results: a result is then
+            valid until `buffers` calls later.
+
+        Raises
+        ------
+        ValueError
+            If `enable`, and `buffers` is less than 1 or more than 65,536.
+        TypeError
+            If `enable`, and `buffers` is no integer. Nothing is changed in either case.
+
+        Notes
+        -----
+        Outputs that TensorRT allocates, and those that lie in an input's memory, are not affected.
+        """
+        count = checked_count("buffers", buffers, "sets of outputs") if enable else 0
+        # Off first, so that results which callers hold keep their memory even if the mode was on already.
+        self.executors.change(pre_allocated_outputs=0)
+        if count:
+            self.executors.change(pre_allocated_outputs=count)
 
     def use_dynamically_allocated_resources(self: _Module, dynamically_allocate_resources: bool) -> None:
         """Size scratch memory for the shapes in use, or for the largest shapes.
@@ -144,7 +173,7 @@ class TorchTensorRTMethods:
 
     def get_automatic_device_memory_budget(self: _Module) -> int:
         """Return a budget that TensorRT finds fitting for the memory that is free on the device now."""
-        return min(self.engine.automatic_weight_streaming_budget(), self.engine.streamable_weights_size)
+        return min(self.engine.weight_budget.automatic(), self.engine.streamable_weights_size)
 
     def set_device_memory_budget(self: _Module, budget_bytes: SupportsIndex) -> int:
         """Choose how many bytes of the streamable weights stay on the device, for every module over them.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from functools import partial
 from typing import Any, Literal
 
@@ -15,12 +14,13 @@ from trt_rt._core.critical import Gate
 from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt.backend import Backend, RuntimeSettings
 from trt_rt.engine import Engine
-from trt_rt.errors import InputValueError, SettingError
-from trt_rt.module.composition import EXCLUSIONS, refuse_if, settings_change
+from trt_rt.module.composition import refuse_excluded, settings_change
+from trt_rt.module.copies import copy_of, deep_copy_of, pickled, replica_of
 from trt_rt.module.counts import checked_count
+from trt_rt.module.engine_source import is_lazy, load_engine
 from trt_rt.module.executors import ModuleExecutors
 from trt_rt.module.hooks import INSTANCE_HOOKS, hooks_of
-from trt_rt.module.io_names import in_order, with_aliases
+from trt_rt.module.io_names import by_position, in_order, with_aliases
 from trt_rt.module.modes import Modes
 from trt_rt.module.moved_inputs import InputMover
 from trt_rt.module.settings import checked_settings
@@ -30,27 +30,6 @@ __all__ = ["PythonTorchTensorRTModule", "TRTModule", "TorchTensorRTModule"]
 
 Outputs = torch.Tensor | tuple[torch.Tensor, ...]
 
-# Made anew by the constructor of a copy; all else in a module's dict is copied with it.
-_SET_BY_CONSTRUCTOR = frozenset(
-    {
-        "name",
-        "settings",
-        "weight_name_map",
-        "requires_output_allocator",
-        "max_contexts",
-        "aliased_outputs",
-        "move_inputs",
-        "_aliased_io",
-        "_binding_names",
-        "_engine",
-        "_executors",
-        "_inputs",
-        "_load",
-        "_outputs",
-        "_setting_up",
-        "_compiled_call_impl",
-    }
-)
 # Setting any of these on an instance changes what a call does.
 _CALL_ATTRIBUTES = frozenset({*INSTANCE_HOOKS, "forward", "_compiled_call_impl", "__class__"})
 
@@ -159,9 +138,9 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
         self._executors: ModuleExecutors | None = None
         self._setting_up = Gate()
         self._load: Callable[[], Engine] | None = partial(
-            _as_engine, serialized_engine, name, backend, device, sha256
+            load_engine, serialized_engine, name, backend, device, sha256
         )
-        if isinstance(serialized_engine, Engine) or not _is_lazy(settings):
+        if isinstance(serialized_engine, Engine) or not is_lazy(settings):
             self.setup_engine()
         else:
             self._connect_call()
@@ -286,7 +265,11 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
         ClosedError
             If the engine was closed.
         """
-        args = self._arrange(inputs, named_inputs) if named_inputs else inputs
+        args = (
+            by_position(self.engine.name, self.input_binding_names, inputs, named_inputs)
+            if named_inputs
+            else inputs
+        )
         result: Outputs = self.executor(*args) if out is None else self.executor.run_into(args, out)
         return result
 
@@ -313,36 +296,15 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
         ExecutionError, ClosedError, torch.OutOfMemoryError, MemoryError
             As for a call.
         """
-        args = self._arrange(inputs, named_inputs) if named_inputs else inputs
+        args = (
+            by_position(self.engine.name, self.input_binding_names, inputs, named_inputs)
+            if named_inputs
+            else inputs
+        )
         return self.executor.bind(*args, out=out)
 
-    def set_pre_allocated_outputs(self, enable: bool, *, buffers: int = 1) -> None:
-        """Reuse output memory: a result is then valid until the next call of the stream (CPU: thread).
-
-        Parameters
-        ----------
-        enable : bool
-            False for fresh outputs, the default.
-        buffers : int, optional
-            How many sets of outputs are used in turn, for a loop that holds several results: a result is then
-            valid until `buffers` calls later.
-
-        Raises
-        ------
-        ValueError
-            If `enable`, and `buffers` is less than 1 or more than 65,536.
-        TypeError
-            If `enable`, and `buffers` is no integer. Nothing is changed in either case.
-
-        Notes
-        -----
-        Outputs that TensorRT allocates, and those that lie in an input's memory, are not affected.
-        """
-        count = checked_count("buffers", buffers, "sets of outputs") if enable else 0
-        # Off first, so that results which callers hold keep their memory even if the mode was on already.
-        self.executors.change(pre_allocated_outputs=0)
-        if count:
-            self.executors.change(pre_allocated_outputs=count)
+    def _arrange(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        return by_position(self.engine.name, self.input_binding_names, inputs, named)
 
     def configure(self, **settings: Any) -> None:
         """Change settings for good; the controls of `trt_rt.runtime` change them for a time.
@@ -391,15 +353,7 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
         settings_change.run(self._configure, checked_settings(self.engine, settings))
 
     def _configure(self, changes: dict[str, Any]) -> None:
-        if changes.get("cuda_graphs"):
-            if changes.get("output_allocator"):
-                reason = EXCLUSIONS[frozenset({"enable_cudagraphs", "enable_output_allocator"})]
-                raise SettingError(f"cuda_graphs and output_allocator exclude each other: {reason}.")
-            leaving = {"enable_output_allocator"} if "output_allocator" in changes else set()
-            refuse_if([self], "enable_cudagraphs", leaving)
-        elif changes.get("output_allocator"):
-            leaving = {"enable_cudagraphs"} if changes.get("cuda_graphs") is False else set()
-            refuse_if([self], "enable_output_allocator", leaving)
+        refuse_excluded(self, changes)
         self.executors.change(**changes)
 
     @property
@@ -461,64 +415,24 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
 
     def __copy__(self) -> TRTModule:
         """Return a module of its own over the same engine; its other attributes are the same objects."""
-        copy = _construct(type(self), self.engine, self._arguments())
-        copy.__setstate__(self._own_state())
-        return copy
+        return copy_of(self, _construct)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TRTModule:
+        """Return a module of its own over the same engine, which is immutable."""
+        return deep_copy_of(self, _construct, memo)
 
     def _replicate_for_data_parallel(self) -> TRTModule:
         """Return a copy for `torch.nn.parallel.replicate`, which gives replicas parameters of their own."""
-        replica = self.__copy__()
-        replica._parameters = {}
-        replica._buffers = self._buffers.copy()
-        replica._modules = self._modules.copy()
-        replica._is_replica = True
-        return replica
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> TRTModule:
-        """A module of its own over the same engine, which is immutable."""
-        copy = _construct(type(self), self.engine, self._arguments())
-        memo[id(self)] = copy
-        copy.__setstate__(deepcopy(self._own_state(), memo))
-        return copy
+        return replica_of(self, _construct)
 
     def __reduce__(self) -> tuple[Callable[..., TRTModule], tuple[Any, ...], dict[str, Any]]:
         """Pickled as the plan, the constructor's arguments and what users have set since."""
-        arguments = {**self._arguments(), "backend": self.engine.backend, "device": str(self.engine.device)}
-        return _construct, (type(self), self.engine.serialize(), arguments), self._own_state()
+        return pickled(self, _construct)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what `_own_state` gave; the constructor has set the rest."""
+        """Take over the state of a copied or pickled module; the constructor has set the rest."""
         vars(self).update(state)
         self._connect_call()
-
-    def _own_state(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in _SET_BY_CONSTRUCTOR}
-
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "input_binding_names": self.input_binding_names,
-            "output_binding_names": self.output_binding_names,
-            "name": self.name,
-            "settings": self.settings,
-            "weight_name_map": self.weight_name_map,
-            "requires_output_allocator": self.requires_output_allocator,
-            "max_contexts": self.max_contexts,
-            "aliased_io": self.aliased_io,
-            "aliased_outputs": self.aliased_outputs,
-            "move_inputs": self.move_inputs,
-        }
-
-    def _arrange(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-        expected = self.input_binding_names[len(inputs) :]
-        unknown = sorted(set(named) - set(expected))
-        missing = [name for name in expected if name not in named]
-        if unknown or missing:
-            problem = f"unexpected {unknown}" if unknown else f"missing {missing}"
-            raise InputValueError(
-                f"engine {self.engine.name!r} takes the inputs {self.input_binding_names}, of which "
-                f"{len(inputs)} came by position; by name: {problem}."
-            )
-        return (*inputs, *(named[name] for name in expected))
 
 
 PythonTorchTensorRTModule = TRTModule
@@ -530,31 +444,6 @@ def _construct(kind: type[TRTModule], engine: Engine | bytes, arguments: dict[st
     module = kind.__new__(kind)
     TRTModule.__init__(module, engine, **arguments)
     return module
-
-
-def _is_lazy(settings: Any) -> bool:
-    if isinstance(settings, Mapping):
-        return bool(settings.get("lazy_engine_init", False))
-    return bool(getattr(settings, "lazy_engine_init", False))
-
-
-def _as_engine(
-    source: bytes | bytearray | memoryview | str | os.PathLike[str] | Engine,
-    name: str,
-    backend: str | Backend,
-    device: torch.device | str | int | None,
-    sha256: str | None,
-) -> Engine:
-    if isinstance(source, Engine):
-        if sha256 is not None:
-            raise ValueError(
-                f"sha256= is compared with a plan, and engine {source.name!r} is loaded already. Give it to "
-                "Engine.load or Engine.from_bytes."
-            )
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        return Engine.load(source, backend=backend, device=device, name=name, sha256=sha256)
-    return Engine.from_bytes(source, backend=backend, device=device, name=name, sha256=sha256)
 
 
 hide_from_dynamo(globals())

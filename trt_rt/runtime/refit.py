@@ -148,13 +148,12 @@ def _look_up(
     refusal: BackendError | None = None
     for engine, name_map in name_maps.items():
         try:
-            refitter = engine.new_refitter()
+            engine_refit = EngineRefit(engine)
         except BackendError as error:
             if strict:
                 raise
             refusal = error
             continue
-        engine_refit = EngineRefit(engine, refitter)
         engine_refit.look_up(name_map, state_dict)
         refits.append(engine_refit)
     if refusal is not None and not refits:

@@ -149,9 +149,7 @@ class WeightStreaming(Scope["WeightStreaming"]):
         ClosedError
             An engine was closed.
         """
-        return sum(
-            min(engine.automatic_weight_streaming_budget(), size) for engine, size in self._sizes.items()
-        )
+        return sum(min(engine.weight_budget.automatic(), size) for engine, size in self._sizes.items())
 
     def _refuse_graphs(self, shares: dict[Engine, int]) -> None:
         for engine, share in shares.items():
@@ -195,7 +193,7 @@ class _Entry:
         cell = _layers_of(engine)
         layers = cell.value
         if layers.over and layers.over[-1][0] is self:
-            engine.restore_weight_streaming_budget(layers.left(self).values[_BUDGET], may_wait=may_wait)
+            engine.weight_budget.restore(layers.left(self).values[_BUDGET], may_wait=may_wait)
         cell.update(
             lambda layers: layers.left(self)
         )  # last: if an interrupt cuts this short, it is called again
