@@ -38,4 +38,5 @@ def rtx_settings(rtx: Backend) -> CompileSettings:
         options=BuildOptions(),
         min_block_size=3,
         require_full_compilation=False,
+        truncate_double=False,
     )

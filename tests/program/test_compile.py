@@ -141,6 +141,9 @@ def test_the_modules_that_the_user_names_stay_in_pytorch(model: nn.Module, wante
         ({"workspace_byte": 1}, "did you mean 'workspace_bytes'"),
         ({"min_block_sizes": 1}, "did you mean 'min_block_size'"),
         ({"optimization_level": 9}, "from 0 to 5"),
+        ({"min_block_size": 0}, "at least 1"),
+        ({"min_block_size": True}, "at least 1"),
+        ({"truncate_double": "yes"}, "True or False"),
         ({"arg_inputs": (torch.zeros(3, 4),)}, "two names"),
     ],
 )
@@ -436,3 +439,17 @@ def test_a_program_is_not_pickled(model: nn.Module) -> None:
 
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(compiled(model))
+
+
+@pytest.mark.parametrize(
+    ("ir", "message"),
+    [
+        ("ts", "ir='ts', and the model is a Split"),
+        ("torch_compile", r"torch.compile\(model, backend='trt_rt'\)"),
+        ("dynamoo", "one of auto, dynamo, ts"),
+    ],
+)
+def test_the_form_of_the_model_can_be_named(model: nn.Module, ir: Any, message: str) -> None:
+    assert compiled(model, ir="dynamo", dryrun=True).engines
+    with pytest.raises(CompileError, match=message):
+        compiled(model, ir=ir)

@@ -70,7 +70,7 @@ class TorchOperator:
     splits : bool
         Whether it stands between two engines: it needs what one computes, and another needs its result.
     is_glue : bool
-        Whether it only views what engines or the caller give, or writes it back.
+        Whether it only views or casts what engines or the caller give, or writes it back.
     """
 
     name: str

@@ -14,6 +14,7 @@ from trt_rt.compiled.node_kinds import is_view
 from trt_rt.compiled.partition import EnginePart, Partition, PartTensor, TorchOperator
 from trt_rt.compiler.onnx_model import last_line_of_user
 from trt_rt.program.part import Part
+from trt_rt.program.truncation import CASTS_FOR_TRUNCATION
 
 __all__ = ["describe_partition", "in_order_of_execution", "program_with_engines"]
 
@@ -148,7 +149,11 @@ def describe_partition(
                 )
             )
         elif reasons.get(item.name) and item.target is not operator.getitem:
-            is_glue = is_view(item) or item.target is torch.ops.aten.copy_.default
+            is_glue = (
+                is_view(item)
+                or item.target is torch.ops.aten.copy_.default
+                or CASTS_FOR_TRUNCATION in item.meta
+            )
             splits = item in after_engines and item in before_engines and not is_glue
             source = last_line_of_user(item.meta.get("stack_trace") or "") or ""
             steps.append(

@@ -28,6 +28,8 @@ def differences_from_eager(
     parts: Mapping[str, Part],
     ranges: SizeRanges,
     model: torch.nn.Module,
+    *,
+    truncate_double: bool = False,
 ) -> list[str]:
     """Run a program and the model on the same arguments, and return a sentence for each difference.
 
@@ -46,6 +48,8 @@ def differences_from_eager(
         Of the program.
     model : torch.nn.Module
         What was exported. Its buffers are as before afterwards.
+    truncate_double : bool
+        Whether float64 was computed in float32.
 
     Returns
     -------
@@ -57,7 +61,7 @@ def differences_from_eager(
         sizes = ", ".join(str(tuple(leaf.shape)) for leaf in examples if isinstance(leaf, torch.Tensor))
         place = f"with inputs of the shapes {sizes}"
         found += _differences_of_parts(program, graph, parts, examples, place)
-        found += _differences_of_whole(program, graph, model, examples, place)
+        found += _differences_of_whole(program, graph, model, examples, place, truncate_double)
     return found
 
 
@@ -106,7 +110,12 @@ def _differences_of_parts(
 
 
 def _differences_of_whole(
-    program: Program, graph: ProgramGraph, model: torch.nn.Module, leaves: Sequence[Any], place: str
+    program: Program,
+    graph: ProgramGraph,
+    model: torch.nn.Module,
+    leaves: Sequence[Any],
+    place: str,
+    truncate_double: bool,
 ) -> list[str]:
     found = []
     args, kwargs = tree_unflatten([_own(leaf) for leaf in leaves], graph.in_spec)
@@ -118,7 +127,7 @@ def _differences_of_whole(
         result = tree_leaves((program(*own_args, **own_kwargs), own_args, own_kwargs))
     for number, (one, other) in enumerate(zip(result, wanted, strict=True)):
         if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-            difference = _difference(one, other)
+            difference = _difference(one, other, truncate_double)
             if difference:
                 found.append(f"the whole program: its result {number} {difference} {place}")
     return found
@@ -160,7 +169,7 @@ def _own(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
-def _difference(found: torch.Tensor, wanted: torch.Tensor) -> str:
+def _difference(found: torch.Tensor, wanted: torch.Tensor, truncate_double: bool = False) -> str:
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return (
             f"is {found.dtype}{list(found.shape)}, and eager PyTorch's is {wanted.dtype}{list(wanted.shape)}"
@@ -176,7 +185,8 @@ def _difference(found: torch.Tensor, wanted: torch.Tensor) -> str:
     same = (one == other) | (one.isnan() & other.isnan())
     gap = torch.where(same, 0.0, (one - other).abs()).nan_to_num(nan=float("inf")).max().item()
     largest = other.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().max().item()
-    allowed = _TOLERANCES.get(wanted.dtype, 1e-6) * max(largest, 1.0)
+    computed = torch.float32 if truncate_double and wanted.dtype is torch.float64 else wanted.dtype
+    allowed = _TOLERANCES.get(computed, 1e-6) * max(largest, 1.0)
     if gap <= allowed:
         return ""
     limit = f"{allowed:.2g} allowed"

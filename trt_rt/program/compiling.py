@@ -14,23 +14,28 @@ from trt_rt.compiled.partition import Partition
 from trt_rt.compiled.program import Program
 from trt_rt.compiler import Precision, Profile
 from trt_rt.compiler.onnx_export import DynamicShapes
-from trt_rt.program.request import DEFAULT_MIN_BLOCK_SIZE, CompileRequest
+from trt_rt.program.request import DEFAULT_MIN_BLOCK_SIZE, IR, CompileRequest
 
 __all__ = ["compile"]
 
 
 @overload
 def compile(
-    model: torch.nn.Module | ExportedProgram, *, dryrun: Literal[False] = False, **keywords: Any
+    model: torch.nn.Module | ExportedProgram,
+    ir: IR = "auto",
+    *,
+    dryrun: Literal[False] = False,
+    **keywords: Any,
 ) -> Program: ...
 @overload
 def compile(
-    model: torch.nn.Module | ExportedProgram, *, dryrun: Literal[True], **keywords: Any
+    model: torch.nn.Module | ExportedProgram, ir: IR = "auto", *, dryrun: Literal[True], **keywords: Any
 ) -> Partition: ...
 
 
 def compile(
     model: torch.nn.Module | ExportedProgram,
+    ir: IR = "auto",
     *,
     inputs: Sequence[Any] | None = None,
     arg_inputs: Sequence[Any] | None = None,
@@ -43,6 +48,7 @@ def compile(
     torch_executed_modules: Iterable[Any] = (),
     min_block_size: int = DEFAULT_MIN_BLOCK_SIZE,
     require_full_compilation: bool = False,
+    truncate_double: bool = False,
     check: Literal["eager", "warn"] | None = None,
     dryrun: bool = False,
     cache_dir: str | os.PathLike[str] | None = "auto",
@@ -57,6 +63,10 @@ def compile(
         On the device where the program is to run. A module is compiled in the mode that it is in: call
         ``eval()`` first. It is not changed, and shares the weights that PyTorch operators read. A TorchScript
         module is converted by PyTorch; its control flow must not depend on values.
+    ir : {"auto", "dynamo", "ts"}
+        The form of the model, for callers that want to be sure of it: "dynamo" is a module or an exported
+        program, which torch.export reads, and "ts" a TorchScript module. "auto" takes all of these. For
+        ``torch.compile``, call ``torch.compile(model, backend="trt_rt")``.
     inputs, arg_inputs : sequence, optional
         Example positional arguments of a module: tensors or `trt_rt.Input`, also nested in lists, tuples and
         dicts; numbers, strings and None, which become constants. Two names for the same.
@@ -82,6 +92,9 @@ def compile(
     require_full_compilation : bool
         Whether an operator that would stay in PyTorch, other than views and the writing back of changed
         inputs and buffers, is an error.
+    truncate_double : bool
+        Whether to compute in float32 what the model computes in float64. Arguments, results and tensors that
+        the model writes to keep their dtypes. Otherwise operators on float64 stay in PyTorch.
     check : {"eager", "warn"}, optional
         Whether to compare every engine and the whole program with eager PyTorch, at the example inputs and,
         with sizes that vary, at the smallest and largest. A difference is an error, or a warning.
@@ -123,6 +136,7 @@ def compile(
 
     request = CompileRequest(
         model=model,
+        ir=ir,
         inputs=inputs,
         arg_inputs=arg_inputs,
         kwarg_inputs=kwarg_inputs,
@@ -134,6 +148,7 @@ def compile(
         torch_executed_modules=torch_executed_modules,
         min_block_size=min_block_size,
         require_full_compilation=require_full_compilation,
+        truncate_double=truncate_double,
         check=check,
         dryrun=dryrun,
         cache_dir=cache_dir,

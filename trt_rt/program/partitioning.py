@@ -17,6 +17,7 @@ from trt_rt.program.exporting import ProgramGraph
 from trt_rt.program.part import Part, RefusedError, extract_part
 from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.support import Support
+from trt_rt.program.truncation import CASTS_FOR_TRUNCATION
 
 __all__ = ["Divided", "PreparedPart", "divide"]
 
@@ -154,7 +155,10 @@ def _computing(nodes: Iterable[Node]) -> list[Node]:
     return [
         node
         for node in nodes
-        if node.target is not operator.getitem and not is_number(node) and not is_view(node)
+        if node.target is not operator.getitem
+        and not is_number(node)
+        and not is_view(node)
+        and CASTS_FOR_TRUNCATION not in node.meta
     ]
 
 

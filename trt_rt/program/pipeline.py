@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch.export import ExportedProgram
@@ -24,7 +24,7 @@ from trt_rt.program.cache_key import program_key
 from trt_rt.program.checking import differences_from_eager
 from trt_rt.program.exporting import export_model, forward_signature
 from trt_rt.program.inputs import example_arguments, example_inputs
-from trt_rt.program.request import CompileRequest
+from trt_rt.program.request import IR, CompileRequest
 from trt_rt.program.settings import CompileSettings, settings_of_request
 from trt_rt.program.stages import (
     BuiltProgram,
@@ -58,7 +58,7 @@ def compile_model(request: CompileRequest) -> Program | Partition:
             "profiles": request.profiles,
         }
         if request.dryrun:
-            graph = model_graph(model.program, **sizes)
+            graph = model_graph(model.program, truncate_double=settings.truncate_double, **sizes)
             steps.next("divide")
             partition = divide_program(graph, settings).partition
         else:
@@ -72,7 +72,7 @@ def compile_model(request: CompileRequest) -> Program | Partition:
             )
             if request.check is not None:
                 steps.next("check")
-                _check(compiled, model, request.check)
+                _check(compiled, model, request.check, truncate_double=settings.truncate_double)
     if request.dryrun:
         if sys.stdout.isatty():
             sys.stdout.write(f"{partition}\n")
@@ -136,7 +136,12 @@ def compile_exported(
         As for :func:`model_graph`.
     """
     graph = model_graph(
-        exported, signature=signature, opt_shapes=opt_shapes, profiles=profiles, owns_buffers=owns_buffers
+        exported,
+        signature=signature,
+        opt_shapes=opt_shapes,
+        profiles=profiles,
+        owns_buffers=owns_buffers,
+        truncate_double=settings.truncate_double,
     )
     built = assemble_program(graph, _built(graph, settings, cache_dir, name, steps), settings)
     return CompiledModel(built.load(settings.backend, settings.device), graph, built)
@@ -170,6 +175,7 @@ class _Exported:
 def _exported(request: CompileRequest, settings: CompileSettings) -> _Exported:
     model, precision = request.model, settings.options.precision
     name = type(model).__name__
+    _check_form(model, request.ir)
     if isinstance(model, ExportedProgram):
         given = (request.inputs, request.arg_inputs, request.kwarg_inputs, request.dynamic_shapes)
         if any(value is not None for value in given):
@@ -230,10 +236,25 @@ def _built(
         return built
 
 
-def _check(compiled: CompiledModel, model: _Exported, check: str) -> None:
+def _check_form(model: Any, ir: str) -> None:
+    if ir not in get_args(IR):
+        hint = ": that is torch.compile(model, backend='trt_rt')" if ir == "torch_compile" else ""
+        raise CompileError(f"ir={ir!r}{hint or ': it is one of ' + ', '.join(get_args(IR))}")
+    is_script = isinstance(model, torch.jit.ScriptModule)
+    if ir != "auto" and is_script != (ir == "ts"):
+        form = "TorchScript" if is_script else f"a {type(model).__name__}"
+        raise CompileError(f"ir={ir!r}, and the model is {form}: leave out ir, which finds the form out")
+
+
+def _check(compiled: CompiledModel, model: _Exported, check: str, *, truncate_double: bool) -> None:
     graph = compiled.graph
     differences = differences_from_eager(
-        compiled.program, graph.program, compiled.built.parts, graph.ranges, model.module
+        compiled.program,
+        graph.program,
+        compiled.built.parts,
+        graph.ranges,
+        model.module,
+        truncate_double=truncate_double,
     )
     if not differences:
         return

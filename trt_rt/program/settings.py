@@ -30,6 +30,15 @@ class CompileSettings:
     options: BuildOptions
     min_block_size: int
     require_full_compilation: bool
+    truncate_double: bool
+
+    def __post_init__(self) -> None:
+        size = self.min_block_size
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise CompileError(f"min_block_size={size!r}: it is an integer of at least 1")
+        for name in ("require_full_compilation", "truncate_double"):
+            if not isinstance(getattr(self, name), bool):
+                raise CompileError(f"{name}={getattr(self, name)!r}: it is True or False")
 
 
 def settings_of_request(request: CompileRequest) -> CompileSettings:
@@ -52,6 +61,7 @@ def settings_of_request(request: CompileRequest) -> CompileSettings:
         options=options,
         min_block_size=request.min_block_size,
         require_full_compilation=request.require_full_compilation,
+        truncate_double=request.truncate_double,
     )
 
 
@@ -74,6 +84,7 @@ def settings_of_options(
     )
     min_block_size = left.pop("min_block_size", DEFAULT_MIN_BLOCK_SIZE)
     require_full = left.pop("require_full_compilation", False)
+    truncate_double = left.pop("truncate_double", False)
     cache_dir = left.pop("cache_dir", "auto")
     settings = CompileSettings(
         backend=backend,
@@ -82,6 +93,7 @@ def settings_of_options(
         options=_build_options("strong", left),
         min_block_size=min_block_size,
         require_full_compilation=require_full,
+        truncate_double=truncate_double,
     )
     return settings, cache_dir
 

@@ -29,6 +29,7 @@ from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.sizes import limit_sizes_of_results, read_sizes_from_inputs
 from trt_rt.program.steps import Steps
 from trt_rt.program.support import Support
+from trt_rt.program.truncation import truncate_doubles
 
 __all__ = [
     "BuiltProgram",
@@ -123,6 +124,7 @@ def model_graph(
     opt_shapes: Sequence[tuple[int, ...] | None] | None = None,
     profiles: Sequence[Profile] | None = None,
     owns_buffers: bool = True,
+    truncate_double: bool = False,
 ) -> ModelGraph:
     """Make an exported program functional, with sizes that are read from its inputs.
 
@@ -138,13 +140,17 @@ def model_graph(
         The user's.
     owns_buffers : bool
         Whether the program gets copies of the buffers that it writes to.
+    truncate_double : bool
+        Whether to compute in float32 what the model computes in float64.
 
     Raises
     ------
     CompileError
-        The program cannot be made functional, or a profile does not fit it.
+        The program cannot be made functional or truncated, or a profile does not fit it.
     """
     graph = program_graph(exported, signature, owns_buffers=owns_buffers)
+    if truncate_double:
+        truncate_doubles(graph.module)
     limit_sizes_of_results(graph.module.graph, graph.ranges)
     read_sizes_from_inputs(graph.module.graph, graph.ranges)
     opt_shapes = opt_shapes or [

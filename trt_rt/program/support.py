@@ -16,6 +16,7 @@ from trt_rt.compiled.node_kinds import is_number
 from trt_rt.errors import CompileError
 from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.sizes import NOT_IN_ENGINES
+from trt_rt.program.truncation import CASTS_FOR_TRUNCATION
 
 __all__ = ["BackendSupport", "Exclusions", "Support", "tensors_of"]
 
@@ -158,6 +159,8 @@ class Support:
                 map(tensors_of, node.all_input_nodes)
             )
             return "its result is a number, which is read from a tensor" if reads else NOT_COMPUTED
+        if CASTS_FOR_TRUNCATION in node.meta:
+            return "truncate_double: float64 outside of the program is float32 inside"
         if node.target is operator.getitem:
             source = node.args[0]
             return self.reason(source) if isinstance(source, Node) else NOT_COMPUTED
