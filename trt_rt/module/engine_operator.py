@@ -1,0 +1,255 @@
+"""The kernel of ``trt_rt::execute_engine``: loads plans, and runs each engine as a `TRTModule` does."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import partial
+from weakref import ReferenceType, ref
+
+import torch
+
+from trt_rt._core.critical import Gate
+from trt_rt._core.dynamo import hide_from_dynamo
+from trt_rt._core.io_tensor import IOTensor
+from trt_rt._core.plain_pytorch import plain_pytorch
+from trt_rt.engine import Engine
+from trt_rt.errors import InputError, InputValueError, PlanError
+from trt_rt.module.trt_module import TRTModule
+from trt_rt.operator import LIBRARY, EngineMeta, TensorMeta
+
+__all__ = ["execute_engine", "let_operator_call", "module_of_plan"]
+
+_Call = Callable[[Sequence[torch.Tensor], torch.Tensor], list[torch.Tensor]]
+
+# Engines stay loaded as long as the process: a graph keeps nothing that could own one.
+_calls: dict[str, _Call] = {}
+_engines: dict[tuple[str, str, torch.device], Engine] = {}
+_callable_modules: dict[str, ReferenceType[TRTModule]] = {}
+_loading = Gate("trt_rt::execute_engine was called while it loaded an engine, by a callback or a finalizer.")
+
+
+def execute_engine(inputs: Sequence[torch.Tensor], plan: torch.Tensor, meta: str) -> list[torch.Tensor]:
+    """Run an engine on the caller's current stream; it is loaded at the first call.
+
+    Parameters
+    ----------
+    inputs : sequence of torch.Tensor
+        In the order of `meta`, on one device; shape tensors on the CPU. None is written to.
+    plan : torch.Tensor
+        The plan: uint8, one dimension. It is read at the first call only, and not changed.
+    meta : str
+        The text of an `EngineMeta`.
+
+    Returns
+    -------
+    list of torch.Tensor
+        New tensors, in the order of `meta`.
+
+    Raises
+    ------
+    PlanError
+        The plan is not the one that `meta` describes, `meta` is not valid, or the backend refuses the plan.
+    BackendError
+        The backend is missing, or cannot run on the inputs' device.
+    InputError, ExecutionError, torch.OutOfMemoryError, MemoryError
+        As a call of a `TRTModule`.
+    """
+    call = _calls.get(meta)
+    if call is None:
+        call = _loading.run(_prepare, meta, plan, inputs)
+    return call(inputs, plan)
+
+
+def module_of_plan(
+    plan: bytes | memoryview, meta: EngineMeta, device: torch.device | str | None = None, name: str = ""
+) -> TRTModule:
+    """Return a module over the engine of a plan, whose arguments and results are those of a description.
+
+    Parameters
+    ----------
+    plan : bytes-like
+        The plan, which must have the description's hash. It is not needed afterwards.
+    meta : EngineMeta
+        Its description.
+    device : torch.device or str, optional
+        As for `Engine.from_bytes`.
+    name : str, optional
+        The engine's, for messages.
+
+    Raises
+    ------
+    PlanError
+        The plan has another hash or other tensors than the description says, or the backend refuses it.
+    BackendError
+        The backend is missing, or cannot run on the device.
+    """
+    name = name or f"engine {meta.sha256[:8]}"
+    engine = Engine.from_bytes(plan, backend=meta.backend, device=device, name=name, sha256=meta.sha256)
+    return _module_over(engine, meta)
+
+
+def let_operator_call(identity: str, module: TRTModule) -> None:
+    """Let calls of the operator whose description has this identity call a module, as long as it lives."""
+    _callable_modules[identity] = ref(module, lambda _: _callable_modules.pop(identity, None))
+
+
+def _module_over(engine: Engine, meta: EngineMeta) -> TRTModule:
+    for kind, described, found in (
+        ("inputs", meta.inputs, engine.inputs),
+        ("outputs", meta.outputs, engine.outputs),
+    ):
+        by_name = {tensor.name: tensor for tensor in found}
+        if len(described) != len(found) or not all(
+            each.name in by_name and _agrees(each, by_name[each.name]) for each in described
+        ):
+            raise PlanError(
+                f"the description of engine {engine.name!r} in a program does not fit its plan: it has the "
+                f"{kind} {', '.join(map(str, found))}. Save the program again."
+            )
+    return TRTModule(
+        engine,
+        [each.name for each in meta.inputs],
+        [each.name for each in meta.outputs],
+        aliased_io=meta.aliased_io,
+    )
+
+
+def _agrees(described: TensorMeta, tensor: IOTensor) -> bool:
+    return (
+        described.dtype == tensor.dtype
+        and described.is_host == tensor.is_shape_tensor
+        and len(described.shape) == len(tensor.shape)
+        and all(
+            size == -1 or wanted == size or not isinstance(wanted, int)
+            for wanted, size in zip(described.shape, tensor.shape, strict=True)
+        )
+    )
+
+
+def _prepare(text: str, plan: torch.Tensor, inputs: Sequence[torch.Tensor]) -> _Call:
+    found = _calls.get(text)
+    if found is None:  # otherwise another thread has prepared it meanwhile
+        meta = EngineMeta.parse(text)
+        module = _callable_modules.get(meta.module or "", _gone)()
+        if module is not None:
+            found = _call_while_it_lives(text, meta, ref(module))
+        else:
+            found = _call_here(text, meta, plan, _device_of(meta, inputs))
+        _calls[text] = found
+    return found
+
+
+def _gone() -> None:
+    """Stand for the reference to a module that is gone."""
+
+
+def _device_of(meta: EngineMeta, inputs: Sequence[torch.Tensor]) -> torch.device:
+    if len(inputs) != len(meta.inputs):
+        names = [each.name for each in meta.inputs]
+        raise InputValueError(f"the engine takes {len(names)} inputs, {names}; got {len(inputs)}.")
+    if meta.device_input is None:
+        device = torch.device(meta.device or "cpu")
+    else:
+        device = inputs[meta.device_input].device
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def _engine(meta: EngineMeta, plan: torch.Tensor, device: torch.device) -> Engine:
+    key = (meta.sha256, meta.backend, device)
+    engine = _engines.get(key)
+    if engine is None:
+        if plan.dtype is not torch.uint8 or plan.dim() != 1:
+            raise PlanError(
+                "the plan of an engine in a program must be a one-dimensional uint8 tensor; got "
+                f"{plan.dtype}{list(plan.shape)}."
+            )
+        with plain_pytorch():
+            host = plan.detach().cpu().contiguous()
+        size = host.numel()
+        engine = _engines[key] = Engine.from_bytes(
+            memoryview((ctypes.c_uint8 * size).from_address(host.data_ptr())).cast("B") if size else b"",
+            backend=meta.backend,
+            device=device,
+            name=f"engine {meta.sha256[:8]}",
+            sha256=meta.sha256,
+        )
+    return engine
+
+
+def _call_here(text: str, meta: EngineMeta, plan: torch.Tensor, device: torch.device) -> _Call:
+    """Return the call of an engine on the first device that the process has used."""
+    run = _results_of(_module_over(_engine(meta, plan, device), meta), meta)
+
+    def call(inputs: Sequence[torch.Tensor], plan: torch.Tensor) -> list[torch.Tensor]:
+        try:
+            return run(inputs)
+        except InputError:
+            if _device_of(meta, inputs) == device:
+                raise
+        _calls[text] = _call_anywhere(meta)
+        return _calls[text](inputs, plan)
+
+    return call
+
+
+def _call_anywhere(meta: EngineMeta) -> _Call:
+    """Return a call that looks where its inputs are."""
+    by_device: dict[torch.device, Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]] = {}
+
+    def prepare(plan: torch.Tensor, device: torch.device) -> None:
+        if device not in by_device:
+            by_device[device] = _results_of(_module_over(_engine(meta, plan, device), meta), meta)
+
+    def call(inputs: Sequence[torch.Tensor], plan: torch.Tensor) -> list[torch.Tensor]:
+        device = _device_of(meta, inputs)
+        if device not in by_device:
+            _loading.run(prepare, plan, device)
+        return by_device[device](inputs)
+
+    return call
+
+
+def _call_while_it_lives(text: str, meta: EngineMeta, module: ReferenceType[TRTModule]) -> _Call:
+    """Return a call of a module of this process; the plan serves if it is gone."""
+
+    def call(inputs: Sequence[torch.Tensor], plan: torch.Tensor) -> list[torch.Tensor]:
+        living = module()
+        if living is not None:
+            return _results_of(living, meta)(inputs)
+        _calls[text] = _loading.run(_call_here, text, meta, plan, _device_of(meta, inputs))
+        return _calls[text](inputs, plan)
+
+    return call
+
+
+def _results_of(
+    module: TRTModule, meta: EngineMeta
+) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
+    if meta.aliased_io:
+        return partial(_run_on_copies, module, meta)
+    if len(meta.outputs) == 1:
+        return lambda inputs: [module(*inputs)]
+    return lambda inputs: list(module(*inputs))
+
+
+def _run_on_copies(module: TRTModule, meta: EngineMeta, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Run an engine that writes into inputs: into copies of these, which are results."""
+    given = {each.name: tensor for each, tensor in zip(meta.inputs, inputs, strict=True)}
+    for name in set(meta.aliased_io.values()):
+        given[name] = given[name].clone(memory_format=torch.contiguous_format)
+    returned = module(*given.values())
+    others = iter(returned if isinstance(returned, tuple) else (returned,))
+    if module.aliased_outputs == "return":
+        return list(others)
+    return [
+        given[meta.aliased_io[each.name]] if each.name in meta.aliased_io else next(others)
+        for each in meta.outputs
+    ]
+
+
+LIBRARY.impl("execute_engine", execute_engine, "CompositeExplicitAutograd")
+
+hide_from_dynamo(globals())

@@ -1,0 +1,71 @@
+"""Defines the operator's schema, and its shapes for PyTorch's tracers.
+
+The module layer adds the kernel that runs engines.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from trt_rt._core.dynamo import hide_from_dynamo
+from trt_rt.errors import InputTypeError, InputValueError
+from trt_rt.operator.expressions import Size
+from trt_rt.operator.meta import EngineMeta
+
+__all__ = ["LIBRARY", "OPERATOR"]
+
+# A fragment, because a C++ program's library may define the namespace too.
+LIBRARY = torch.library.Library("trt_rt", "FRAGMENT")
+LIBRARY.define(
+    "execute_engine(Tensor[] inputs, Tensor plan, str meta) -> Tensor[]", tags=(torch.Tag.pt2_compliant_tag,)
+)
+OPERATOR: Any = torch.ops.trt_rt.execute_engine.default
+
+_parse = functools.lru_cache(maxsize=256)(EngineMeta.parse)
+
+
+def _fake(inputs: Sequence[torch.Tensor], plan: torch.Tensor, meta: str) -> list[torch.Tensor]:
+    """Return results without values; the engine is not loaded."""
+    description = _parse(meta)
+    sizes = description.bind_symbols([tensor.shape for tensor in inputs])
+    for tensor, wanted in zip(inputs, description.inputs, strict=True):
+        if tensor.dtype != wanted.dtype:
+            raise InputTypeError(f"input {wanted.name!r} needs {wanted.dtype}; got {tensor.dtype}.")
+    position = description.device_input
+    device = inputs[position].device if position is not None else torch.device(description.device or "cpu")
+    found: dict[str, Any] = {}
+    results = []
+    for output, shape in zip(description.outputs, description.output_sizes, strict=True):
+        size: Any
+        actual = []
+        for size in shape:
+            if callable(size):
+                actual.append(_evaluated(size, sizes, output.name))
+            elif isinstance(size, int):
+                actual.append(size)
+            else:
+                if size not in found:
+                    found[size] = torch.library.get_ctx().new_dynamic_size()
+                actual.append(found[size])
+        where = torch.device("cpu") if output.is_host else device
+        results.append(torch.empty(actual, dtype=output.dtype, device=where))
+    return results
+
+
+def _evaluated(size: Size, sizes: dict[str, Any], name: str) -> Any:
+    try:
+        value = size(sizes)
+    except ZeroDivisionError:
+        value = -1
+    if type(value) is int and not 0 <= value < 2**63:
+        raise InputValueError(f"output {name!r} has no shape for inputs with the sizes {sizes}.")
+    return value
+
+
+torch.library.register_fake("trt_rt::execute_engine", _fake, lib=LIBRARY)
+
+hide_from_dynamo(globals())
