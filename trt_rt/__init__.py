@@ -1,13 +1,12 @@
 """trt_rt: the lowest-overhead runtime for TensorRT engines inside PyTorch."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from trt_rt import errors
 from trt_rt._core.call import BoundCall
 from trt_rt._core.io_tensor import IOTensor, ProfileRange
 from trt_rt.backend import Backend, BackendStatus, backends
-from trt_rt.backend.plugins import load_plugins
-from trt_rt.compiled import Program
 from trt_rt.engine import Engine
 from trt_rt.errors import (
     BackendError,
@@ -20,38 +19,37 @@ from trt_rt.errors import (
     TRTError,
 )
 from trt_rt.module import PythonTorchTensorRTModule, TorchTensorRTModule, TRTModule
-from trt_rt.runtime import (
-    LayerProfile,
-    LayerTime,
-    RefitResult,
-    RuntimeSettings,
-    WeightStreaming,
-    WholeGraph,
-    enable_cudagraphs,
-    enable_output_allocator,
-    enable_pre_allocated_outputs,
-    enable_profiling,
-    get_cudagraphs_mode,
-    get_multi_device_safe_mode,
-    get_whole_cudagraphs_mode,
-    optimization_profile,
-    refit,
-    runtime_config,
-    set_cudagraphs_mode,
-    set_multi_device_safe_mode,
-    set_whole_cudagraphs_mode,
-    use_dynamically_allocated_resources,
-    weight_streaming,
-)
 
 if TYPE_CHECKING:
+    from trt_rt.backend.plugins import load_plugins
+    from trt_rt.compiled import Program
     from trt_rt.compiler import build
     from trt_rt.program import Input, compile
+    from trt_rt.runtime import (
+        LayerProfile,
+        LayerTime,
+        RefitResult,
+        RuntimeSettings,
+        WeightStreaming,
+        WholeGraph,
+        enable_cudagraphs,
+        enable_output_allocator,
+        enable_pre_allocated_outputs,
+        enable_profiling,
+        get_cudagraphs_mode,
+        get_multi_device_safe_mode,
+        get_whole_cudagraphs_mode,
+        optimization_profile,
+        refit,
+        runtime_config,
+        set_cudagraphs_mode,
+        set_multi_device_safe_mode,
+        set_whole_cudagraphs_mode,
+        use_dynamically_allocated_resources,
+        weight_streaming,
+    )
 
 __version__ = "0.1.0"
-
-# Imported when they are first used: a process that only runs engines needs no compiler.
-_COMPILER = {"build": "trt_rt.compiler", "Input": "trt_rt.program", "compile": "trt_rt.program"}
 
 __all__ = [
     "Backend",
@@ -102,16 +100,54 @@ __all__ = [
     "weight_streaming",
 ]
 
+# The public names that a process does not need to run engines, by module. They are imported when they are
+# first used. The imports above say the same to type checkers.
+_NAMES = {
+    "trt_rt.backend.plugins": ("load_plugins",),
+    "trt_rt.compiled": ("Program",),
+    "trt_rt.compiler": ("build",),
+    "trt_rt.program": ("Input", "compile"),
+    "trt_rt.runtime": (
+        "LayerProfile",
+        "LayerTime",
+        "RefitResult",
+        "RuntimeSettings",
+        "WeightStreaming",
+        "WholeGraph",
+        "enable_cudagraphs",
+        "enable_output_allocator",
+        "enable_pre_allocated_outputs",
+        "enable_profiling",
+        "get_cudagraphs_mode",
+        "get_multi_device_safe_mode",
+        "get_whole_cudagraphs_mode",
+        "optimization_profile",
+        "refit",
+        "runtime_config",
+        "set_cudagraphs_mode",
+        "set_multi_device_safe_mode",
+        "set_whole_cudagraphs_mode",
+        "use_dynamically_allocated_resources",
+        "weight_streaming",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
-def __getattr__(name: str) -> Any:
-    if name not in _COMPILER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+# Subpackages that are imported when they are first used as an attribute.
+_SUBPACKAGES = ("capture", "compiled", "compiler", "program", "reference", "runtime")
 
-    value = getattr(importlib.import_module(_COMPILER[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker that sees this function accepts any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULE_OF:
+            value = getattr(import_module(_MODULE_OF[name]), name)
+        elif name in _SUBPACKAGES:
+            value = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

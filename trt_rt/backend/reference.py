@@ -6,7 +6,6 @@ from types import ModuleType
 
 from trt_rt.backend.adapter import Backend
 from trt_rt.errors import PlanError
-from trt_rt.reference.plan import unpack_plan
 
 __all__ = ["Reference"]
 
@@ -22,6 +21,8 @@ class Reference(Backend):
 
     def plan_device(self, plan: memoryview) -> str | None:
         """Return the plan's device. None for an unreadable plan: loading it gives the reason."""
+        from trt_rt.reference.plan import unpack_plan  # many modules, which only reference plans need
+
         try:
             return unpack_plan(plan)[0].device
         except PlanError:

@@ -1,0 +1,119 @@
+"""`import trt_rt` is cheap, and gives every public name when it is used."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trt_rt
+
+_LIMIT_MS = 60
+
+# Imports PyTorch once. Each fork then imports trt_rt anew, as a process does that has just imported PyTorch.
+_MEASURE = """
+import os, sys, time
+import torch
+
+before = set(sys.modules)
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        start = time.process_time()
+        import trt_rt
+        taken = time.process_time() - start
+        torch.ops.trt_rt.execute_engine.default  # programs that PyTorch has saved need it
+        print("time", taken * 1e3, flush=True)
+        print("modules", *sorted(set(sys.modules) - before), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
+    """The words of each line that the forks print."""
+    root = str(Path(trt_rt.__file__).parents[1])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])),
+        # The first fork compiles the modules, as pip does when it installs them; the others read the result.
+        "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode")),
+    }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _MEASURE],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env=environment,
+    )
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def test_it_takes_little_more_than_pytorch(measured: list[list[str]]) -> None:
+    times = [float(line[1]) for line in measured if line[0] == "time"]
+    assert len(times) == 5
+    assert min(times) < _LIMIT_MS, f"CPU milliseconds after `import torch`: {times}"
+
+
+def test_a_program_that_runs_engines_imports_nothing_else(measured: list[list[str]]) -> None:
+    modules = next(line[1:] for line in measured if line[0] == "modules")
+    assert "trt_rt._core.call" in modules
+    roots = {module.partition(".")[0] for module in modules}
+    foreign = {
+        root for root in roots - sys.stdlib_module_names if not root.startswith(("trt_rt", "_cython_"))
+    }
+    assert not foreign, "PyTorch's other parts and other packages are imported when they are first used"
+    layers = {module.split(".")[1] for module in modules if module.startswith("trt_rt.")}
+    assert not layers & {"capture", "cli", "compiled", "compiler", "demo", "program", "reference", "runtime"}
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(trt_rt.__file__).read_text())
+    (block,) = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    ]
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    for_checkers = {node.module: tuple(alias.name for alias in node.names) for node in imports}
+    assert {module: set(names) for module, names in for_checkers.items()} == {
+        module: set(names) for module, names in trt_rt._NAMES.items()
+    }
+
+
+def test_every_public_name_is_there() -> None:
+    everything: dict[str, object] = {}
+    exec("from trt_rt import *", everything)
+    assert set(trt_rt.__all__) <= set(everything)
+    assert set(trt_rt.__all__) <= set(dir(trt_rt))
+    for name in trt_rt.__all__:
+        assert getattr(trt_rt, name) is everything[name]
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'TRTModul'"):
+        trt_rt.TRTModul  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'TRTModul'"):
+        from trt_rt import TRTModul  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_subpackages_need_no_import_of_their_own() -> None:
+    code = "import trt_rt; print(trt_rt.runtime.enable_cudagraphs.__module__, trt_rt.reference.__version__)"
+    root = str(Path(trt_rt.__file__).parents[1])
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    assert done.stdout.split() == ["trt_rt.runtime.cudagraphs", trt_rt.reference.__version__]
