@@ -213,6 +213,36 @@ def test_values_of_any_layout(module: TRTModule) -> None:
     check(module, 1)
 
 
+def _negative_in_place(weight: torch.Tensor) -> torch.Tensor:
+    weight = weight.clone()
+    weight.data = torch._neg_view(-weight)
+    return weight
+
+
+def _imaginary_part(weight: torch.Tensor) -> torch.Tensor:
+    return torch.complex(torch.zeros_like(weight), -weight).conj().imag
+
+
+@pytest.mark.parametrize("negative", [torch._neg_view, _negative_in_place, _imaginary_part])
+def test_values_that_still_have_to_be_negated(module: TRTModule, negative: Any) -> None:
+    weights = network(1).state_dict()
+    for name in ("layer.weight", "scale"):
+        value = weights[name]
+        weights[name] = negative(-value if negative is torch._neg_view else value)
+        assert weights[name].is_neg()
+        torch.testing.assert_close(weights[name], value)
+    refit(module, weights)
+    check(module, 1)
+
+
+def test_a_value_whose_memory_was_freed(module: TRTModule) -> None:
+    weights = network(1).state_dict()
+    weights["scale"].untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=r"state_dict\['scale'\] .*freed"):
+        refit(module, weights)
+    check(module, 0)
+
+
 def test_a_module_instead_of_its_state_dict(module: TRTModule) -> None:
     with pytest.raises(TypeError, match=r"pass its state_dict\(\)"):
         refit(module, network(1))

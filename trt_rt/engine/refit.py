@@ -145,7 +145,20 @@ class EngineRefit:
                 f"{source} has {value.numel()} elements, its shape is {list(value.shape)}, and {what} has "
                 f"{count}."
             )
-        return value
+        if value.untyped_storage().nbytes() < _needed_bytes(value):
+            raise InputValueError(
+                f"{source} is a tensor whose memory was freed or made smaller, so {what} cannot be read from "
+                "it. Pass a tensor that has its values."
+            )
+        return value.resolve_neg()  # TensorRT reads memory, where a negative view has the other sign
+
+
+def _needed_bytes(tensor: torch.Tensor) -> int:
+    """The bytes from the beginning of a tensor's storage to the end of its last element."""
+    if tensor.numel() == 0:
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (tensor.storage_offset() + last + 1) * tensor.element_size()
 
 
 def apply_refits(refits: Iterable[EngineRefit]) -> None:
