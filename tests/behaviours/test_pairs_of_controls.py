@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from tests.behaviours.controls import BY_NAME, state
 from tests.behaviours.graph_modes import Doubled
 from trt_rt.module.composition import CONTROLS, EXCLUSIONS
+from trt_rt.module.find_engines import find_engines
 
 pytestmark = pytest.mark.behaviour(31)
 
@@ -32,16 +34,35 @@ class _Program:
     def __init__(self, case, is_mixed):
         self._case = case
         self._factor = 2 if is_mixed else 1
+        self._has_warned = False
         engine = case.module()
         self.module = Doubled(engine) if is_mixed else engine
 
     def check(self, *called):
         """Everything that can be called is right, for batches of changing size."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self._check(*called)
+        for warning in caught:  # of a control that rests meanwhile
+            assert self._may_warn(), warning.message
+            assert not self._has_warned
+            assert "run without graphs" in str(warning.message)
+            self._has_warned = True
+
+    def _may_warn(self):
+        engines = find_engines(self.module)
+        return any(map(_uses_graphs, engines)) and any(each.engine.weight_budget.streams for each in engines)
+
+    def _check(self, *called):
         for n in _BATCHES:
             inputs = self._case.example(n)
             expected = [output * self._factor for output in self._case.expected(*inputs)]
             for call in called:
                 self._case.assert_right(call(*inputs), expected)
+
+
+def _uses_graphs(module):
+    return module.executors.uses_cuda_graphs or module.executors.modes.whole_graph
 
 
 @pytest.fixture(params=[False, True], ids=["engine", "program"])

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +18,12 @@ from tests.runtime.budget_engines import chain, plain_plan, streaming_plan
 from trt_rt import BackendError, ClosedError, Engine, ExecutionError, TRTModule
 from trt_rt.engine.budget_shares import budget_shares
 from trt_rt.engine.contexts import ContextFactory
-from trt_rt.runtime import enable_cudagraphs, weight_streaming
+from trt_rt.runtime import (
+    enable_cudagraphs,
+    enable_pre_allocated_outputs,
+    set_cudagraphs_mode,
+    weight_streaming,
+)
 
 ROWS = (1, 10, 100)
 SIZES = tuple(16 * rows for rows in ROWS)
@@ -273,55 +282,154 @@ def test_an_engine_that_was_closed_inside(program: torch.nn.Module) -> None:
         weight_streaming(program)
 
 
-def test_graphs_are_refused_while_weights_are_streamed(program: torch.nn.Module) -> None:
-    with weight_streaming(program) as streaming:
-        streaming.device_budget = TOTAL - 1
-        with pytest.raises(ValueError, match=r"while weight_streaming is on"):
-            enable_cudagraphs(program).__enter__()
-        check(program)
-        streaming.device_budget = TOTAL
-        with enable_cudagraphs(program) as graphs:
-            check(graphs)
+# ---- with CUDA graphs, which cannot contain what streaming does
+
+KINDS = ["an engine", "a program", "an engine in a program"]
+WITHOUT_GRAPHS = "streams weights, .* calls run without graphs"
+
+
+class Graphed:
+    """An engine with streamable weights within enable_cudagraphs, alone or in one graph of a program."""
+
+    def __init__(self, kind: str, device: str) -> None:
+        self.device = device
+        self.engine = TRTModule(Engine.from_bytes(streaming_plan(100, device), device=device))
+        program = torch.nn.Sequential(self.engine, torch.nn.ReLU())
+        self.program = self.engine if kind == "an engine" else program
+        self.is_whole = kind == "a program"
+        self._inputs = {batch: torch.empty(batch, 4, device=device) for batch in (1, 3)}
+
+    def graphs(self) -> Any:
+        return enable_cudagraphs(self.program, whole_graph=self.is_whole)
+
+    def check(self, run: Any) -> tuple[int, int]:
+        """Call three times, and return how many graphs that has captured and replayed."""
+        stats = run.stats if self.is_whole else self.engine.stats
+        before = stats()
+        for batch in (3, 1, 3):
+            x = self._inputs[batch].uniform_()
+            torch.testing.assert_close(run(x), x + 1)
+        after = stats()
+        assert after["calls"] == before["calls"] + 3
+        return after["captures"] - before["captures"], after["replays"] - before["replays"]
+
+
+@pytest.fixture(params=KINDS)
+def graphed(request: pytest.FixtureRequest, device: str) -> Graphed:
+    return Graphed(request.param, device)
+
+
+def test_a_budget_set_inside_graphs_runs_calls_without_them(graphed: Graphed) -> None:
+    with graphed.graphs() as run:
+        assert graphed.check(run) == (2, 1)
+        with weight_streaming(graphed.program) as streaming:
+            for budget in (streaming.total_device_budget // 2, 0):
+                streaming.device_budget = budget
+                if budget:
+                    with pytest.warns(RuntimeWarning, match=WITHOUT_GRAPHS) as caught:
+                        assert graphed.check(run) == (0, 0)
+                    assert len(caught) == 1
+                assert graphed.check(run) == (0, 0)
+            streaming.device_budget = streaming.total_device_budget
+            assert graphed.check(run) == (2, 1)
+            assert graphed.check(run) == (0, 3)
+            streaming.device_budget = 0
+            assert graphed.check(run) == (0, 0)
+        assert graphed.check(run) == (2, 1)
+
+
+def test_graphs_are_used_once_streaming_is_over(graphed: Graphed) -> None:
+    with weight_streaming(graphed.program) as streaming:
+        streaming.device_budget = streaming.total_device_budget - 1
+        with graphed.graphs() as run:
+            with pytest.warns(RuntimeWarning, match=WITHOUT_GRAPHS):
+                assert graphed.check(run) == (0, 0)
+            streaming.device_budget = streaming.total_device_budget
+            assert graphed.check(run) == (2, 1)
+
+
+def test_results_inside_both_are_as_modes_say(graphed: Graphed) -> None:
+    x = torch.rand(3, 4, device=graphed.device)
+    with graphed.graphs() as run, weight_streaming(run) as streaming:
         streaming.device_budget = 0
-        check(program)
-    check(program)
+        with pytest.warns(RuntimeWarning, match=WITHOUT_GRAPHS):
+            run(x)
+        with torch.inference_mode():
+            assert run(x).is_inference()
+        assert not run(x.clone().requires_grad_()).requires_grad
+        with enable_pre_allocated_outputs(graphed.engine) as engine:
+            first = engine(x)
+            assert engine(x + 1) is first
+            torch.testing.assert_close(run(x), x + 1)
 
 
-def test_streaming_is_refused_while_graphs_are_on(program: torch.nn.Module) -> None:
-    with enable_cudagraphs(program) as graphs:
-        check(graphs)
-        with weight_streaming(program) as streaming:
-            check(graphs)
-            with pytest.raises(ValueError, match=rf"CUDA graph: TensorRT waits .*{TOTAL}"):
-                streaming.device_budget = TOTAL // 2
-            streaming.device_budget = TOTAL
-            assert streaming.device_budget == TOTAL
-            check(graphs)
-    with weight_streaming(program) as streaming:
-        streaming.device_budget = 0
-        check(program)
+def test_a_bound_call_has_a_graph_while_nothing_is_streamed(device: str) -> None:
+    module = TRTModule(Engine.from_bytes(streaming_plan(100, device), device=device))
+    x = torch.rand(3, 4, device=device)
+    with enable_cudagraphs(module), weight_streaming(module) as streaming:
+        bound = module.bind(x)
+        for budget, graphs in ((0, (0, 0)), (1600, (1, 1)), (0, (1, 1)), (1600, (2, 2))):
+            streaming.device_budget = budget
+            warns = budget == 0 and graphs == (0, 0)
+            with pytest.warns(RuntimeWarning, match=WITHOUT_GRAPHS) if warns else contextlib.nullcontext():
+                for _ in range(2):
+                    x.add_(1)
+                    torch.testing.assert_close(bound(), x + 1)
+            assert (module.stats()["captures"], module.stats()["replays"]) == graphs
 
 
-def test_streaming_is_refused_for_an_engine_that_another_module_runs_as_a_graph() -> None:
-    engine = Engine.from_bytes(streaming_plan(10))
+def test_graphs_by_default(device: str) -> None:
+    module = TRTModule(Engine.from_bytes(streaming_plan(100, device), device=device))
+    module.set_device_memory_budget(0)
+    x = torch.rand(3, 4, device=device)
+    set_cudagraphs_mode(True)
+    try:
+        with pytest.warns(RuntimeWarning, match=WITHOUT_GRAPHS):
+            torch.testing.assert_close(module(x), x + 1)
+        torch.testing.assert_close(module(x), x + 1)
+    finally:
+        set_cudagraphs_mode(False)
+
+
+def test_modules_over_one_engine(device: str) -> None:
+    engine = Engine.from_bytes(streaming_plan(10, device), device=device)
     one, other = TRTModule(engine), TRTModule(engine)
-    with enable_cudagraphs(one) as graphs, weight_streaming(other) as streaming:
-        with pytest.raises(ValueError, match="CUDA graph"):
-            streaming.device_budget = 0
-        check(graphs, 1)
-        check(other, 1)
-
-
-def test_streaming_is_refused_while_the_program_is_one_graph(program: torch.nn.Module) -> None:
-    mixed = torch.nn.Sequential(program, torch.nn.ReLU())
-    x = torch.rand(3, 4)
-    with enable_cudagraphs(mixed, whole_graph=True) as graph, weight_streaming(graph) as streaming:
-        torch.testing.assert_close(graph(x), x + 3)
-        with pytest.raises(ValueError, match="CUDA graph"):
-            streaming.device_budget = 0
-        torch.testing.assert_close(streaming(x), x + 3)
-    with weight_streaming(mixed) as streaming:
+    x = torch.rand(3, 4, device=device)
+    with enable_cudagraphs(one), weight_streaming(other) as streaming:
+        one(x)
         streaming.device_budget = 0
-        with pytest.raises(ValueError, match="stream"), enable_cudagraphs(mixed, whole_graph=True):
-            pytest.fail("graphs were switched on")
-        torch.testing.assert_close(streaming(x), x + 3)
+        with pytest.warns(RuntimeWarning, match=WITHOUT_GRAPHS):
+            torch.testing.assert_close(one(x), x + 1)
+        torch.testing.assert_close(other(x), x + 1)
+    assert one.stats()["captures"] == 1
+
+
+def test_budgets_change_while_threads_call_through_graphs(graphed: Graphed) -> None:
+    """Each call runs before a change of the budget or after it, with a graph or without."""
+    stop = threading.Event()
+
+    def call(run: Any) -> int:
+        calls = 0
+        while not stop.is_set() or calls < 20:
+            x = torch.rand(1 + calls % 4, 4, device=graphed.device)
+            torch.testing.assert_close(run(x), x + 1)
+            calls += 1
+        return calls
+
+    with (
+        warnings.catch_warnings(),
+        graphed.graphs() as run,
+        weight_streaming(graphed.program) as streaming,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        tasks = [threads.submit(call, run) for _ in range(3)]
+        try:
+            for budget in (0, 1600, 100, 1600) * 5:
+                streaming.device_budget = budget
+                assert graphed.engine.get_device_memory_budget() == budget
+        finally:
+            stop.set()
+        assert all(task.result(60) >= 20 for task in tasks)
+        streaming.device_budget = streaming.total_device_budget
+        graphed.check(run)

@@ -4,9 +4,11 @@ This module can be imported without a driver. Then the first call raises.
 """
 
 from cuda.bindings cimport cydriver
+from libc.stdint cimport uintptr_t
 
 from trt_rt._core.dlpack cimport current_stream, torch_exchange_api
 
+from trt_rt._core.capture_attempts import CaptureInvalidatedError
 from trt_rt.errors import ExecutionError
 
 
@@ -21,7 +23,14 @@ cdef object _describe(cydriver.CUresult result):
 
 
 cdef int raise_failure(cydriver.CUresult result, const char* call) except -1:
-    raise ExecutionError(f"{(<bytes> call).decode()} failed with {_describe(result)}")
+    error = ExecutionError
+    if (
+        <int> cydriver.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+        <= <int> result
+        <= <int> cydriver.CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD
+    ):
+        error = CaptureInvalidatedError
+    raise error(f"{(<bytes> call).decode()} failed with {_describe(result)}.")
 
 
 def device_count():
@@ -47,6 +56,28 @@ def device_count():
     if result != cydriver.CUDA_SUCCESS:
         return 0, f"the NVIDIA driver does not count its GPUs: {_describe(result)}"
     return count, "" if count else "the NVIDIA driver finds no GPU"
+
+
+cdef bint is_capture_invalidated(cydriver.CUstream stream) noexcept:
+    """Whether a stream is being captured, and CUDA has invalidated the capture."""
+    cdef cydriver.CUstreamCaptureStatus status = cydriver.CU_STREAM_CAPTURE_STATUS_NONE
+    cydriver.cuStreamIsCapturing(stream, &status)
+    return status == cydriver.CU_STREAM_CAPTURE_STATUS_INVALIDATED
+
+
+def capture_is_invalidated(stream):
+    """Return whether a CUDA stream is being captured, and CUDA has invalidated the capture.
+
+    Parameters
+    ----------
+    stream : int
+        Its handle.
+
+    Returns
+    -------
+    bool
+    """
+    return is_capture_invalidated(<cydriver.CUstream> <uintptr_t> stream)
 
 
 def current_stream_handle(int device_index):

@@ -8,12 +8,14 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
 from trt_rt._core.dlpack cimport DLTensor
+from trt_rt._core.driver cimport is_capture_invalidated
 from trt_rt._core.tensor_layout cimport layout_bytes
 
 from functools import partial
 
 import torch
 
+from trt_rt._core.capture_attempts import CaptureAttempts, CaptureInvalidatedError, is_refused_operation
 from trt_rt._core.garbage_collection import without_garbage_collection
 from trt_rt._core.plain_pytorch import plain_pytorch
 
@@ -48,6 +50,7 @@ cdef class EngineGraph:
     cdef uintptr_t* addresses    # of the callers' tensors that it reads and writes itself, 0 for copied ones
     cdef Py_ssize_t count
     cdef uint64_t last_used
+    cdef bint is_captured        # else the run that came before the capture is all that there was
 
     def __cinit__(
         self, context, ShapeRecord record not None, Py_ssize_t input_count, Py_ssize_t output_count
@@ -96,6 +99,7 @@ cdef class EngineCapture:
     cdef ExecutionContext context
     cdef OutputBinding outputs
     cdef cydriver.CUfunction copy_kernel  # NULL: copies are not nodes of graphs
+    cdef object attempts         # CaptureAttempts
     cdef uint64_t captures
     cdef uint64_t replays
 
@@ -110,6 +114,7 @@ cdef class EngineCapture:
         self.stream = stream
         self.context = context
         self.outputs = outputs
+        self.attempts = CaptureAttempts(f"engine {context.engine_name!r}")
         if stream.on_cuda:  # not at the first capture: loading might break another thread's
             stream.order.push_context()
             try:
@@ -126,17 +131,21 @@ cdef class EngineCapture:
             self.stream.order.mark_done(self.stream.handle)
         return 0
 
+    cdef bint is_possible(self) except -1:
+        """Whether a run can be captured now. Asked before each capture."""
+        return not self.attempts.are_over and self.context.contexts.can_capture()
+
     cdef EngineGraph capture(self, ShapeRecord record, const uintptr_t* addresses):
         """Run the engine once with these addresses, in a context of the graph's own, and capture that.
 
         An address of 0 stands for a tensor that the graph copies. TensorRT asks for a run before the capture.
         That run is the call's own, so that state which the engine keeps in its inputs advances by one step
-        and not by two.
+        and not by two. If CUDA invalidates the capture, the run has its results, and the graph is not
+        captured.
         """
         cdef EngineGraph graph = EngineGraph(
             self.context.contexts.create_for_graph(), record, self.slots.input_count, self.slots.output_count
         )
-        cdef bint accepted = False
         memcpy(graph.addresses, addresses, graph.count * sizeof(uintptr_t))
         graph.captured.copy_kernel = self.copy_kernel
         self._plan_copies(graph)
@@ -144,22 +153,28 @@ cdef class EngineCapture:
         graph.captured.copy_before(self.stream.handle, self.stream.on_cuda)
         self.context.enqueue_through(<PyObject*> graph.execute)
         graph.captured.copy_after(self.stream.handle, self.stream.on_cuda)
-        if self.stream.on_cuda:
-            try:
-                accepted = without_garbage_collection(partial(self._enqueue_captured, graph))
-            finally:
-                if not accepted:
-                    self.stream.wait_quietly()  # the context goes with the graph
-            if not accepted:
-                self.context.fail("capturing execute_async_v3 in a CUDA graph")
+        try:
+            graph.is_captured = without_garbage_collection(partial(self._enqueue_captured, graph))
+        except CaptureInvalidatedError as error:
+            self.attempts.note_invalidated(error)
+            return graph
+        finally:
+            if not graph.is_captured:
+                self.stream.wait_quietly()  # the context goes with the graph
+        if not graph.is_captured:
+            self.context.fail("capturing execute_async_v3 in a CUDA graph")
+        self.attempts.note_captured()
         self.captures += 1
         return graph
 
     def _enqueue_captured(self, EngineGraph graph not None):
-        """Capture what the context enqueues; False if TensorRT refuses."""
+        """Capture what the context enqueues; False if TensorRT refuses. On a CPU there is nothing to do."""
         cdef StreamOrder order = self.stream.order
-        cdef cydriver.CUstream stream = order.side_stream
+        cdef cydriver.CUstream stream
         cdef bint accepted
+        if not self.stream.on_cuda:
+            return True
+        stream = order.side_stream
         order.push_context()
         try:
             graph.captured.begin(stream)
@@ -171,10 +186,21 @@ cdef class EngineCapture:
             if accepted:
                 graph.captured.end(stream)
             else:
-                graph.captured.abandon(stream)
+                self._abandon(graph, stream)
             return accepted
         finally:
             order.pop_context()
+
+    cdef int _abandon(self, EngineGraph graph, cydriver.CUstream stream) except -1:
+        """End a capture in which TensorRT has refused the run. Raise if only CUDA can be the reason."""
+        cdef bint is_invalidated = is_capture_invalidated(stream)
+        graph.captured.abandon(stream)
+        if is_invalidated:
+            message = self.context.take_error()
+            if is_refused_operation(message):
+                self.context.fail_with("capturing execute_async_v3 in a CUDA graph", message)
+            raise CaptureInvalidatedError(f"TensorRT says: {message}" if message else "")
+        return 0
 
     cdef int _plan_copies(self, EngineGraph graph) except -1:
         """Let a graph copy the tensors whose address in its key is 0."""

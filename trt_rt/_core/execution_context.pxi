@@ -220,8 +220,11 @@ cdef class ExecutionContext:
 
     cdef int fail(self, str call) except -1:
         """Raise for a call that TensorRT has refused, with the reason that it logged."""
+        return self.fail_with(call, self.take_error())
+
+    cdef int fail_with(self, str call, str message) except -1:
+        """Raise for a call that TensorRT has refused, with a reason that was taken from its log."""
         device = self.slots.device
-        message = self.take_error()
         if self.stream.on_cuda and torch.cuda.current_device() != self.stream.device_index:
             call += f" (with cuda:{torch.cuda.current_device()} current, and the engine on {device})"
         says = f"TensorRT says: {message}" if message else "TensorRT logged no reason."

@@ -76,6 +76,7 @@ cdef class Executor:
     cdef uint64_t calls
     cdef uint64_t past_captures  # by graphs that were switched off since
     cdef uint64_t past_replays
+    cdef uint64_t past_invalidated
     cdef readonly Gate gate      # keeps calls out: an execution context is not thread-safe
     cdef tuple configuration     # what `configure` was last given, None if it has not ended
     cdef PyThreadState* last_caller  # identity only
@@ -244,7 +245,10 @@ cdef class Executor:
             self.end_call(succeeded)
 
     cdef int _run_bound_graph(self, BoundCall call) except -1:
-        if is_capturing(self.stream.handle):
+        cdef EngineGraph graph
+        if is_capturing(self.stream.handle) or (
+            call.graph is None and not self.graphs.capture.is_possible()
+        ):
             self.forget()  # with binding deferred the context was told nothing
             self._restore(call)
             self.execution.enqueue()
@@ -253,7 +257,9 @@ cdef class Executor:
             self.graphs.capture.launch(call.graph)
         else:
             self.inputs.recall(call.record)
-            call.graph = self.graphs.capture.capture(call.record, call.addresses)
+            graph = self.graphs.capture.capture(call.record, call.addresses)
+            if graph.is_captured:
+                call.graph = graph
             self.forget()
         return 0
 
@@ -356,6 +362,7 @@ cdef class Executor:
         if self.graphs is not None:
             self.past_captures += self.graphs.capture.captures
             self.past_replays += self.graphs.capture.replays
+            self.past_invalidated += self.graphs.capture.attempts.invalidated
             self.graphs = None
             self.execution.defers_binding = False
         if count != 0:
@@ -508,13 +515,16 @@ cdef class Executor:
         """
         cdef uint64_t captures = self.past_captures
         cdef uint64_t replays = self.past_replays
+        cdef uint64_t invalidated = self.past_invalidated
         if self.graphs is not None:
             captures += self.graphs.capture.captures
             replays += self.graphs.capture.replays
+            invalidated += self.graphs.capture.attempts.invalidated
         return {
             "calls": self.calls,
             "captures": captures,
             "replays": replays,
+            "invalidated_captures": invalidated,
             "rebinds": self.execution.rebinds,
             "shape_changes": self.inputs.shape_changes,
             "careful_reads": self.inputs.careful_reads,

@@ -118,7 +118,7 @@ cdef class GraphPolicy:
             graph = self._launch_or_capture_copying(ADDRESS_GRAPHS + self.outputs.ring_size)
         if graph is None:
             self._run_without_graph()
-        elif graph.captured.from_callers is None:
+        elif graph.is_captured and graph.captured.from_callers is None:
             self.graph = graph  # else each call is counted, so that its addresses may earn a graph
         # What a call binds is committed when it has succeeded.
         self.context.is_stale = False
@@ -144,17 +144,19 @@ cdef class GraphPolicy:
         return graph
 
     cdef EngineGraph _launch_or_capture(self, Py_ssize_t allowed):
-        """Run the graph for `wanted`. None if there is none, and it is not to be captured."""
+        """Run the graph for `wanted`, or capture it, which runs it once. None if it is not to be captured."""
         cdef ShapeRecord record = self.inputs.record
         cdef uint64_t key_hash = hash_key(record, self.wanted, self.slots.count)
         cdef EngineGraph graph = self.cache.find(key_hash, record, self.wanted)
         if graph is not None:
             self._launch(graph)
         elif (
-            record.history.graph_count < allowed and self.cache.has_room(1)
-        ) or record.history.earns_graph(key_hash):
+            (record.history.graph_count < allowed and self.cache.has_room(1))
+            or record.history.earns_graph(key_hash)
+        ) and self.capture.is_possible():
             graph = self.capture.capture(record, self.wanted)
-            self._add_graph(key_hash, graph)
+            if graph.is_captured:
+                self._add_graph(key_hash, graph)
         return graph
 
     cdef int _want_callers_addresses(self) except -1:

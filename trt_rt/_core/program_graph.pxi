@@ -9,6 +9,7 @@ from cuda.bindings cimport cydriver
 from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 
 from trt_rt._core.critical cimport Gate
+from trt_rt._core.driver cimport is_capture_invalidated
 from trt_rt._core.dlpack cimport (
     MAX_DIMS,
     DLTensor,
@@ -30,6 +31,7 @@ from trt_rt._core.tensor_layout cimport (
 import torch
 
 from trt_rt._core.allocation import empty_function
+from trt_rt._core.capture_attempts import raise_invalidated
 from trt_rt._core.dlpack import can_view
 
 cdef enum:
@@ -229,16 +231,21 @@ cdef class ProgramGraph:
 
         Raises
         ------
+        CaptureInvalidatedError
+            If CUDA has invalidated the capture, and not because of the function.
         ExecutionError
             If CUDA refuses.
         """
         cdef cydriver.CUstream handle = <cydriver.CUstream> stream
+        cdef bint is_invalidated = False
         need_context()
         self.captured.begin(handle)
         try:
             result = function()
-        except:
+        except BaseException as error:
+            is_invalidated = is_capture_invalidated(handle)
             self.captured.abandon(handle)
+            raise_invalidated(error, is_invalidated=is_invalidated)
             raise
         self.captured.end(handle)
         return result

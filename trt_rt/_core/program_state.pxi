@@ -14,27 +14,27 @@ cdef extern from "Python.h":
 
 @cython.final
 cdef class ProgramState:
-    """The modes of a program's engines, and the places of its parameters and buffers.
+    """The modes and budgets of a program's engines, and the places of its parameters and buffers.
 
     Parameters
     ----------
     tables : list of dict
         Of tensors or None by name: the parameters and the buffers of each module. Empty for a program that
         is declared frozen.
-    modes : list of Cell
-        Each holds the modes of one engine module.
+    cells : list of Cell
+        Each holds another object when something of an engine has changed: its module's modes, or its budget.
     """
 
     cdef list tables
-    cdef list modes
-    cdef list seen_modes         # the values of `modes`
+    cdef list cells
+    cdef list seen_values        # of `cells`
     cdef list seen_sizes         # of `tables`
     cdef list seen_tensors       # values of all tables, None included
     cdef uintptr_t* addresses    # of `seen_tensors`; 0 for None
 
-    def __cinit__(self, list tables not None, list modes not None):
+    def __cinit__(self, list tables not None, list cells not None):
         self.tables = tables
-        self.modes = modes
+        self.cells = cells
 
     def __dealloc__(self):
         PyMem_Free(self.addresses)
@@ -44,7 +44,7 @@ cdef class ProgramState:
         cdef Py_ssize_t index
         cdef void* addresses
         # Held, so that no other object can come to lie at the address of one that is compared.
-        self.seen_modes = [cell.value for cell in self.modes]
+        self.seen_values = [cell.value for cell in self.cells]
         self.seen_sizes = [len(table) for table in self.tables]
         self.seen_tensors = [tensor for table in self.tables for tensor in table.values()]
         addresses = PyMem_Realloc(self.addresses, max(len(self.seen_tensors), 1) * sizeof(uintptr_t))
@@ -60,10 +60,12 @@ cdef class ProgramState:
 
     cdef bint check(self) except -1:
         cdef Py_ssize_t index
-        if self.seen_modes is None:
+        if self.seen_values is None:
             return False
-        for index in range(list_size(self.modes)):
-            if (<Cell> list_item(self.modes, index))._value is not <object> list_item(self.seen_modes, index):
+        for index in range(list_size(self.cells)):
+            if (<Cell> list_item(self.cells, index))._value is not (
+                <object> list_item(self.seen_values, index)
+            ):
                 return False
         return list_size(self.tables) == 0 or (self._has_same_tensors() and self._has_same_addresses())
 

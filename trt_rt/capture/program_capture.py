@@ -13,8 +13,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from trt_rt._core.call import Executor, ProgramGraph, StreamSequence
+from trt_rt._core.capture_attempts import CaptureAttempts, CaptureInvalidatedError, raise_invalidated
 from trt_rt._core.capture_memory import CaptureMemory
 from trt_rt._core.critical import Gate, run_holding
+from trt_rt._core.driver import capture_is_invalidated
 from trt_rt._core.garbage_collection import without_garbage_collection
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.engine_calls import EngineCalls, current_executors, take_executors
@@ -45,6 +47,11 @@ class ProgramCapture:
         Where it runs.
     sequence : StreamSequence
         Of the program's calls.
+
+    Attributes
+    ----------
+    attempts : CaptureAttempts
+        Of all kinds of calls.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class ProgramCapture:
         self._modules = tuple(modules)
         self._device = device
         self._sequence = sequence
+        self.attempts = CaptureAttempts("a program")
         # One for each call of an engine in a run; the first is the program's.
         self._streams = [CaptureStream(device)] if device.type == "cuda" else []
 
@@ -88,7 +96,7 @@ class ProgramCapture:
         -------
         tuple of (CapturedProgram or None, object)
             The recording, and what the program returned. None if another thread has changed an engine
-            meanwhile, so that the next call has to try again.
+            meanwhile, or CUDA has invalidated the capture, so that the next call has to try again.
 
         Raises
         ------
@@ -108,7 +116,8 @@ class ProgramCapture:
                 with SeesRandomNumbers() as random_numbers:
                     inputs, calls, result = self._run_on_static(leaves, structure, positions)
                 inputs.write_back(leaves)
-                captured = self._capture(inputs, calls, buffers, is_plain, random_numbers.seen)
+                capture = partial(self._capture, inputs, calls, buffers, is_plain, random_numbers.seen)
+                captured = self._try(capture)
         finally:
             current.wait_stream(stream)  # whose memory the caller may free now
         outputs = ProgramOutputs(result) if captured is None else captured.outputs
@@ -125,20 +134,34 @@ class ProgramCapture:
         positions: Sequence[int],
         buffers: int,
         is_plain: bool,
-    ) -> tuple[CapturedProgram, Any]:
+    ) -> tuple[CapturedProgram | None, Any]:
         inputs, _, result = self._run_on_static(leaves, structure, positions)
         inputs.write_back(leaves)
-        args, kwargs = inputs.arguments
         outputs = ProgramOutputs(pytree.tree_map_only(torch.Tensor, torch.clone, result))
+        captured = self._try(partial(self._host_graph, inputs, outputs, buffers, is_plain))
+        return captured, outputs.fresh() if captured is None else captured.hand_over(buffers)
+
+    def _try(self, capture: Callable[[], CapturedProgram | None]) -> CapturedProgram | None:
+        """Capture; None also if CUDA invalidates the capture."""
+        try:
+            captured = capture()
+        except CaptureInvalidatedError as error:
+            self.attempts.note_invalidated(error)
+            return None
+        if captured is not None:
+            self.attempts.note_captured()
+        return captured
+
+    def _host_graph(
+        self, inputs: StaticInputs, outputs: ProgramOutputs, buffers: int, is_plain: bool
+    ) -> CapturedProgram:
+        args, kwargs = inputs.arguments
         run = HostRun(partial(self._program, *args, **kwargs), outputs)
         graph = ProgramGraph(self._sequence, run.repeat, run.take_other_results)
         if is_plain and not inputs.are_written:
             graph.copy_arguments(args)
             graph.copy_results(outputs.tensors, outputs.assemble, buffers)
-        captured = CapturedProgram(
-            inputs, outputs, graph, graph.replay, run.take_other_results, self._sequence
-        )
-        return captured, captured.hand_over(buffers)
+        return CapturedProgram(inputs, outputs, graph, graph.replay, run.take_other_results, self._sequence)
 
     def _run_on_static(
         self, leaves: Sequence[Any], structure: Any, positions: Sequence[int]
@@ -265,14 +288,21 @@ class ProgramCapture:
     def _capture_in(self, graph: torch.cuda.CUDAGraph, pool: Any, program: Callable[[], Any]) -> Any:
         # Thread-local: what other threads do meanwhile, allocating above all, must not break this.
         # Not torch.cuda.graph, which waits for the device: that breaks captures of other threads.
+        stream = torch.cuda.current_stream(self._device).cuda_stream
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             result = program()
-        except BaseException:
+        except BaseException as error:
+            is_invalidated = capture_is_invalidated(stream)
             with suppress(RuntimeError):  # it says only that the capture has failed
                 self._end_capture(graph, pool)
+            raise_invalidated(error, is_invalidated=is_invalidated)
             raise
-        self._end_capture(graph, pool)
+        try:
+            self._end_capture(graph, pool)
+        except RuntimeError as error:
+            raise_invalidated(error, is_invalidated=False)
+            raise
         return result
 
     def _end_capture(self, graph: torch.cuda.CUDAGraph, pool: Any) -> None:

@@ -13,6 +13,7 @@ from trt_rt._core.critical import Gate, between, complete
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.inputs import ProgramInputs, flatten
 from trt_rt.capture.program_capture import ProgramCapture
+from trt_rt.engine.contexts import warn_of_streaming
 from trt_rt.module import TRTModule
 from trt_rt.module.hooks import hooks_of
 
@@ -79,8 +80,16 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         self._closed = False
         self._captures = 0
         self._ring_size = 0  # sets of pre-allocated outputs: as many as every engine has
+        engines = dict.fromkeys(module.engine for module in modules)
+        # Looked at in every call, so the others are left out.
+        self._streamable = [engine for engine in engines if engine.streamable_weights_size]
+        self._has_warned = False
         self._state = ProgramState(
-            [] if frozen else _tables(program), [module.executors.mode_cell for module in self._engines]
+            [] if frozen else _tables(program),
+            [
+                *[module.executors.mode_cell for module in modules],
+                *[engine.weight_budget.cell for engine in self._streamable],
+            ],
         )
         # Serves calls with plain tensors in C; all other calls come to `forward`.
         self._replays = ProgramReplays(self._gate, self._sequence, self._state)
@@ -111,29 +120,31 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         """
         if self._closed or (self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             return self.program(*args, **kwargs)
-        call = partial(self._call_in_turn, args, kwargs)
+        call = partial(self._call_in_turn, args, kwargs, torch.is_inference_mode_enabled())
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
                 return self._gate.run(call)
         return self._gate.run(call)
 
-    def _call_in_turn(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call_in_turn(self, args: tuple[Any, ...], kwargs: dict[str, Any], infers: bool) -> Any:
         # As torch.no_grad does, which takes as long as a launch.
         restore_grad = _SWITCH_GRAD_ON if torch.is_grad_enabled() else _SWITCH_GRAD_OFF
-        return between(_SWITCH_GRAD_OFF, partial(self._call_in_order, args, kwargs), restore_grad)
+        return between(_SWITCH_GRAD_OFF, partial(self._call_in_order, args, kwargs, infers), restore_grad)
 
-    def _call_in_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call_in_order(self, args: tuple[Any, ...], kwargs: dict[str, Any], infers: bool) -> Any:
         self._sequence.begin()
         try:
-            return self._call(args, kwargs)
+            return self._call(args, kwargs, infers)
         finally:
             complete(self._sequence.end)
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], infers: bool) -> Any:
         if not self._state.is_same():
             self._drop_all()
             self._state.look()  # only now: an interrupt must not keep graphs of another state
             self._ring_size = min(module.executors.modes.pre_allocated_outputs for module in self._engines)
+        if self._streams_weights():
+            return self._call_without_graph(args, kwargs, infers)
         leaves, structure = flatten((args, kwargs))
         key = (self._inputs.key(leaves, structure), _autocast(self._device.type))
         captured = self._graphs.get(key)
@@ -145,6 +156,8 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
                 captured.graph.last_used = self._replays.calls
                 return result
             self._forget(key)
+        if self._capture.attempts.are_over:
+            return self._call_without_graph(args, kwargs, infers)
         self._replays.calls += 1
         positions = [index for index, leaf in enumerate(leaves) if self._inputs.is_static(leaf)]
         # An autocast dtype is part of the key, and the core does not look at it.
@@ -158,6 +171,18 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         if captured is not None:
             self._keep(key, captured)
         return result
+
+    def _streams_weights(self) -> bool:
+        streaming = next((engine for engine in self._streamable if engine.weight_budget.streams), None)
+        if streaming is not None and not self._has_warned:
+            self._has_warned = True
+            warn_of_streaming(streaming.name)
+        return streaming is not None
+
+    def _call_without_graph(self, args: tuple[Any, ...], kwargs: dict[str, Any], infers: bool) -> Any:
+        self._replays.calls += 1
+        with torch.inference_mode(infers):
+            return self.program(*args, **kwargs)
 
     def _keep(self, key: Hashable, captured: CapturedProgram) -> None:
         while len(self._graphs) >= self._max_graphs:
@@ -198,11 +223,19 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         return last.inputs.arguments[0]
 
     def stats(self) -> dict[str, int]:
-        """Return counters: ``calls``, ``captures`` and ``replays`` so far, and ``graphs`` that are kept."""
+        """Return counters of what has happened since graphs were switched on.
+
+        Returns
+        -------
+        dict
+            ``calls``; ``captures`` and ``replays`` of graphs; ``invalidated_captures``: captures that CUDA
+            has ended, mostly because another thread waited for the device; ``graphs`` that are kept.
+        """
         return {
             "calls": self._replays.calls,
             "captures": self._captures,
             "replays": self._replays.replays,
+            "invalidated_captures": self._capture.attempts.invalidated,
             "graphs": len(self._graphs),
         }
 

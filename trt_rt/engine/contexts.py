@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from trt_rt._core.critical import Cell
 from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt.backend import RuntimeSettings
 from trt_rt.engine.handle import EngineHandle
 from trt_rt.engine.placement import current_device
 from trt_rt.engine.workspaces import shared_workspace
 
-__all__ = ["ContextFactory", "ContextSettings"]
+__all__ = ["ContextFactory", "ContextSettings", "warn_of_streaming"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,16 @@ class ContextSettings:
     shared_workspace: bool = False
     profiler: Any = None
     runtime: RuntimeSettings | None = None
+
+
+def warn_of_streaming(name: str) -> None:
+    """Warn that calls run without CUDA graphs because an engine of this name streams weights."""
+    warnings.warn(
+        f"engine {name!r} streams weights, and TensorRT waits for the device meanwhile, which a CUDA graph "
+        "cannot contain: calls run without graphs until its weight streaming budget is the whole again.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 class ContextFactory:
@@ -55,6 +67,18 @@ class ContextFactory:
         handle.engine  # noqa: B018  raises if it was closed
         self.handle = handle
         self.settings = settings or ContextSettings()
+        self._has_warned = Cell(False)
+
+    def can_capture(self) -> bool:
+        """Return whether runs can be captured in CUDA graphs now, and warn once if not.
+
+        TensorRT waits for the device while it streams weights, which a graph cannot contain.
+        """
+        if not self.handle.streams_weights:
+            return True
+        if not self._has_warned.update(lambda _: True):
+            warn_of_streaming(self.handle.name)
+        return False
 
     def create(self) -> tuple[Any, ContextSettings]:
         """An ``IExecutionContext`` for ordinary calls.

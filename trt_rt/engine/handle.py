@@ -90,6 +90,18 @@ class EngineHandle:
             raise ClosedError(f"engine {self.name!r} was closed; load it again to use it.")
         return self._held[1]
 
+    @property
+    def streams_weights(self) -> bool:
+        """Whether some weights are in host memory, and are copied to the device in every call.
+
+        Raises
+        ------
+        ClosedError
+            If it was closed.
+        """
+        engine = self.engine
+        return bool(engine.weight_streaming_budget_v2 < engine.streamable_weights_size)
+
     def reload(self, plan: bytes) -> None:
         """Replace TensorRT's engine by one of `plan`, when there are no contexts of it.
 

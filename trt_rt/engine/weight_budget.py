@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from trt_rt._core.critical import when_free
+from trt_rt._core.critical import Cell, when_free
 from trt_rt.engine.context_users import ContextUsers
 from trt_rt.engine.handle import EngineHandle
 from trt_rt.engine.placement import current_device
@@ -22,11 +22,17 @@ class WeightBudget:
         The engine.
     users : ContextUsers
         The users of the engine's contexts, which wait while the budget changes.
+
+    Attributes
+    ----------
+    cell : Cell
+        Holds another object whenever the budget has changed.
     """
 
     def __init__(self, handle: EngineHandle, users: ContextUsers) -> None:
         self._handle = handle
         self._users = users
+        self.cell: Cell[object] = Cell(object())
 
     @property
     def value(self) -> int:
@@ -38,6 +44,17 @@ class WeightBudget:
             If the engine was closed.
         """
         return int(self._handle.engine.weight_streaming_budget_v2)
+
+    @property
+    def streams(self) -> bool:
+        """Whether weights are streamed: the budget is less than the size of all streamable weights.
+
+        Raises
+        ------
+        ClosedError
+            If the engine was closed.
+        """
+        return self._handle.streams_weights
 
     def automatic(self) -> int:
         """Return the budget in bytes that TensorRT proposes for the memory that is free on the device now.
@@ -87,5 +104,8 @@ class WeightBudget:
         when_free(restore, () if may_wait else self._users.gates())
 
     def _set(self, budget: int, engine: Any) -> None:
-        with current_device(self._handle.device):
-            self._handle.backend.set_weight_streaming_budget(engine, budget, self._handle.name)
+        try:
+            with current_device(self._handle.device):
+                self._handle.backend.set_weight_streaming_budget(engine, budget, self._handle.name)
+        finally:
+            self.cell.update(lambda _: object())

@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from trt_rt._core.critical import Gate
-from trt_rt.engine import Engine
 from trt_rt.errors import SettingError
 from trt_rt.module.executors import ModuleExecutors
 
@@ -34,9 +33,6 @@ EXCLUSIONS: Mapping[frozenset[str], str] = MappingProxyType(
         frozenset({"enable_cudagraphs", "enable_output_allocator"}): (
             "TensorRT chooses the addresses of outputs in every call, but a CUDA graph has addresses baked in"
         ),
-        frozenset({"enable_cudagraphs", "weight_streaming"}): (
-            "TensorRT waits for the device while it streams weights, which a CUDA graph cannot contain"
-        ),
         frozenset({"enable_cudagraphs", "enable_profiling"}): (
             "TensorRT waits for the device to time its layers, which a CUDA graph cannot contain"
         ),
@@ -50,9 +46,6 @@ class _Module(Protocol):
     name: str
 
     @property
-    def engine(self) -> Engine: ...
-
-    @property
     def executors(self) -> ModuleExecutors: ...
 
 
@@ -62,10 +55,6 @@ _IS_ON: Mapping[str, Callable[[_Module], bool]] = {
         module.executors.uses_cuda_graphs or module.executors.modes.whole_graph
     ),
     "enable_output_allocator": lambda module: module.executors.modes.output_allocator,
-    # Entered with the whole budget it streams nothing, and excludes nothing.
-    "weight_streaming": lambda module: (
-        module.engine.weight_streaming_budget < module.engine.streamable_weights_size
-    ),
     "enable_profiling": lambda module: module.executors.modes.profiler is not None,
 }
 

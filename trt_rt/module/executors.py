@@ -23,7 +23,7 @@ from trt_rt.errors import ClosedError
 from trt_rt.module.layers import Layers
 from trt_rt.module.modes import Modes
 
-__all__ = ["ModuleExecutors", "default_cuda_graphs", "replays_cuda_graphs", "set_default_cuda_graphs"]
+__all__ = ["ModuleExecutors", "default_cuda_graphs", "set_default_cuda_graphs"]
 
 _live: LiveObjects[ModuleExecutors] = LiveObjects()
 _default_cuda_graphs = False
@@ -53,11 +53,6 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 def default_cuda_graphs() -> bool:
     """Return whether modules without a setting of their own replay CUDA graphs."""
     return _default_cuda_graphs
-
-
-def replays_cuda_graphs(engine: Engine) -> bool:
-    """Return whether calls of any module over an engine replay graphs, of the engine or of a program."""
-    return any(each.uses_cuda_graphs or each.modes.whole_graph for each in _live if each.engine is engine)
 
 
 @dataclass(frozen=True)

@@ -203,8 +203,5 @@ class TorchTensorRTMethods:
                 f"budget_bytes={budget}: a budget is from 0 bytes (stream all weights) to "
                 f"{self.engine.streamable_weights_size} (stream none)."
             )
-        budget = min(budget, self.engine.streamable_weights_size)
-        if budget < self.engine.streamable_weights_size:
-            refuse_if([self], "weight_streaming")
-        self.engine.set_weight_streaming_budget(budget)
+        self.engine.set_weight_streaming_budget(min(budget, self.engine.streamable_weights_size))
         return self.engine.weight_streaming_budget

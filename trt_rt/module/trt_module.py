@@ -384,7 +384,9 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
         Returns
         -------
         dict
-            ``calls``; ``captures`` and ``replays`` of CUDA graphs; ``rebinds``: addresses told to TensorRT;
+            ``calls``; ``captures`` and ``replays`` of CUDA graphs; ``invalidated_captures``: captures that
+            CUDA has ended, mostly because another thread waited for the device, so that a call had its result
+            and no graph; ``rebinds``: addresses told to TensorRT;
             ``shape_changes``: calls with other shapes than the one before; ``careful_reads``: arguments that
             were copied or were no plain tensors; ``contexts``: streams with an execution context.
         """

@@ -47,7 +47,7 @@ def set_cudagraphs_mode(mode: bool) -> None:
     Notes
     -----
     This function refuses no engine. While the mode is on, a call raises ExecutionError if the size of one of
-    its engine's outputs depends on data, or if the engine's weights are streamed.
+    its engine's outputs depends on data.
 
     Examples
     --------
@@ -139,9 +139,9 @@ def enable_cudagraphs(
     ------
     ValueError
         At entry, with the reason: there is no engine in the module, the size of an output depends on data, a
-        control that excludes this one is on (for example streamed weights), `whole_graph` is True for engines
-        on several devices, or `max_graphs` is less than 1 or more than 65,536. What does not
-        fit an engine is a SettingError, which is also a RuntimeError.
+        control that excludes this one is on (for example profiling), `whole_graph` is True for engines on
+        several devices, or `max_graphs` is less than 1 or more than 65,536. What does not fit an engine is a
+        SettingError, which is also a RuntimeError.
     TypeError
         At entry: `module` is neither a module nor a program, or `max_graphs` is not an integer.
 

@@ -16,15 +16,12 @@ from trt_rt._core.critical import Cell, Scope, complete
 from trt_rt.engine import Engine
 from trt_rt.engine.budget_shares import budget_shares
 from trt_rt.errors import BackendError, SettingError
-from trt_rt.module.composition import EXCLUSIONS
-from trt_rt.module.executors import replays_cuda_graphs
 from trt_rt.module.find_engines import as_module, find_engines
 from trt_rt.module.layers import Layers
 from trt_rt.runtime.compiled_module import takes_compiled_module
 
 __all__ = ["WeightStreaming", "weight_streaming"]
 
-_NOT_IN_GRAPHS = EXCLUSIONS[frozenset({"enable_cudagraphs", "weight_streaming"})]
 _LARGEST_BUDGET = 2**63 - 1
 
 _BUDGET = "budget"
@@ -104,15 +101,14 @@ class WeightStreaming(Scope["WeightStreaming"]):
 
         Setting it waits for running calls and drops execution contexts and CUDA graphs, and the next call
         makes new ones. Modes, profiles, allocators and profilers stay. While weights are streamed, every call
-        waits for the device, and a module cannot use CUDA graphs.
+        waits for the device, and runs without a CUDA graph.
 
         Raises
         ------
         TypeError
             The new budget is not an integer.
         ValueError
-            The new budget is less than 0 or more than 2**63 - 1, or weights would be streamed while a module
-            over the engine uses CUDA graphs.
+            The new budget is less than 0 or more than 2**63 - 1.
         ExecutionError
             TensorRT refuses the budget, or CUDA reports that work in flight has failed. After any error the
             earlier budgets are in force.
@@ -125,7 +121,6 @@ class WeightStreaming(Scope["WeightStreaming"]):
     def device_budget(self, budget: SupportsIndex) -> None:
         wanted = min(_checked(budget), self.total_device_budget)
         shares = dict(zip(self._sizes, budget_shares(wanted, list(self._sizes.values())), strict=True))
-        self._refuse_graphs(shares)
         before = {engine: engine.weight_streaming_budget for engine in self._sizes}
         try:
             self._set_all(shares)
@@ -150,15 +145,6 @@ class WeightStreaming(Scope["WeightStreaming"]):
             An engine was closed.
         """
         return sum(min(engine.weight_budget.automatic(), size) for engine, size in self._sizes.items())
-
-    def _refuse_graphs(self, shares: dict[Engine, int]) -> None:
-        for engine, share in shares.items():
-            if share < self._sizes[engine] and replays_cuda_graphs(engine):
-                raise SettingError(
-                    f"a device_budget of {sum(shares.values())} bytes would stream weights of engine "
-                    f"{engine.name!r}, which is run as a CUDA graph: {_NOT_IN_GRAPHS}. Set it outside of "
-                    f"enable_cudagraphs, or to total_device_budget, {self.total_device_budget}."
-                )
 
     def _set_all(self, budgets: Mapping[Engine, int]) -> None:
         for engine, budget in budgets.items():
