@@ -22,8 +22,9 @@ help: ## list the commands
 demo: $(BUILT) ## run a trained network on real images with the best backend of this machine
 	$(BIN)/trt-rt demo
 
-test: $(BUILT) ## run the tests
-	$(BIN)/python -m pytest
+# Each process gets tests in the order of their files, and takes over those of another when it has none left.
+test: $(BUILT) ## run the tests, on every core (at most eight)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(BUILT) $(BENCH_BUILT) ## check style, types, and that the stubs match the compiled modules
 	$(BIN)/ruff check

@@ -5,6 +5,7 @@ A test with the fixture `make` runs once for each plan factory; a test marked gp
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -17,6 +18,12 @@ from tests.reference import plans
 from trt_rt import TRTModule
 from trt_rt.backend import Backend, load
 from trt_rt.errors import BackendError
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One core for each process of `pytest -n`, and for each process that its tests start. With more threads
+    # than cores, each operator of PyTorch waits until all its threads have had a turn.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
