@@ -3,13 +3,22 @@
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport uint64_t
 
 from trt_rt._core.critical cimport Cell
 from trt_rt._core.python_objects cimport dict_size, list_item, list_size
 
+import torch
+
+from trt_rt.errors import ExecutionError
+
 cdef extern from "Python.h":
     bint PyDict_Next(PyObject*, Py_ssize_t*, PyObject**, PyObject**) noexcept
+
+
+cdef struct SeenTensor:
+    PyObject* tensor             # `ProgramState.seen_tensors` keeps it
+    TensorPlace place
 
 
 @cython.final
@@ -27,32 +36,60 @@ cdef class ProgramState:
 
     cdef list tables
     cdef list cells
-    cdef list seen_values        # of `cells`
+    cdef list seen_values        # of `cells`; None before the first look
     cdef list seen_sizes         # of `tables`
-    cdef list seen_tensors       # values of all tables, None included
-    cdef uintptr_t* addresses    # of `seen_tensors`; 0 for None
+    cdef list seen_tensors       # values of all tables in turn, None included
+    cdef uint64_t seen_changes   # `changes_of` the tables when they last held `seen_tensors`
+    cdef bint is_watched         # whether `changes_of` sees the changes of the tables
+    cdef SeenTensor* seen        # the tensors among `seen_tensors`, if calls can read their places
+    cdef Py_ssize_t seen_count
+    cdef list seen_places        # else the places of `seen_tensors`, as Python describes them
 
     def __cinit__(self, list tables not None, list cells not None):
         self.tables = tables
         self.cells = cells
+        self.is_watched = watch_tables(tables)
 
     def __dealloc__(self):
-        PyMem_Free(self.addresses)
+        PyMem_Free(self.seen)
 
     def look(self):
-        """Read the state, and remember it as that of the graphs. Call it when there are none."""
-        cdef Py_ssize_t index
-        cdef void* addresses
-        # Held, so that no other object can come to lie at the address of one that is compared.
-        self.seen_values = [cell.value for cell in self.cells]
+        """Read the state, and remember it as that of the graphs. Call it when there are none.
+
+        Raises
+        ------
+        ExecutionError
+            If a parameter or a buffer is sparse: a graph cannot follow its memory.
+        """
+        self.seen_values = None
+        self.seen_changes = changes_of(self.tables)
         self.seen_sizes = [len(table) for table in self.tables]
+        # Kept, so that no new object can have the address of one that is compared.
         self.seen_tensors = [tensor for table in self.tables for tensor in table.values()]
-        addresses = PyMem_Realloc(self.addresses, max(len(self.seen_tensors), 1) * sizeof(uintptr_t))
-        if addresses == NULL:
+        for table in self.tables:
+            for name, tensor in table.items():
+                if tensor is not None and tensor.layout != torch.strided:
+                    _refuse_parameter(name, tensor)
+        if tensor_state_is_known():
+            self._note_places()
+        else:
+            self.seen_places = _places_in_python(self.seen_tensors)
+        self.seen_values = [cell.value for cell in self.cells]
+
+    cdef int _note_places(self) except -1:
+        cdef Py_ssize_t index
+        cdef SeenTensor* seen
+        cdef list tensors = [tensor for tensor in self.seen_tensors if tensor is not None]
+        cdef void* room = PyMem_Realloc(self.seen, max(len(tensors), 1) * sizeof(SeenTensor))
+        if room == NULL:
             raise MemoryError()
-        self.addresses = <uintptr_t*> addresses
-        for index, tensor in enumerate(self.seen_tensors):
-            self.addresses[index] = 0 if tensor is None else tensor.data_ptr()
+        self.seen = <SeenTensor*> room
+        self.seen_count = len(tensors)
+        for index in range(self.seen_count):
+            seen = &self.seen[index]
+            seen.tensor = list_item(tensors, index)
+            read_place(seen.tensor, &seen.place)
+        return 0
 
     def is_same(self):
         """Whether nothing has changed since `look`."""
@@ -67,9 +104,18 @@ cdef class ProgramState:
                 <object> list_item(self.seen_values, index)
             ):
                 return False
-        return list_size(self.tables) == 0 or (self._has_same_tensors() and self._has_same_addresses())
+        return list_size(self.tables) == 0 or (self._has_same_tensors() and self._has_same_places())
 
-    cdef bint _has_same_tensors(self) except -1:
+    cdef inline bint _has_same_tensors(self) except -1:
+        cdef uint64_t changes = changes_of(self.tables)
+        if self.is_watched and changes == self.seen_changes:
+            return True
+        if not self._find_same_tensors():
+            return False
+        self.seen_changes = changes
+        return True
+
+    cdef bint _find_same_tensors(self) except -1:
         cdef Py_ssize_t index, position
         cdef Py_ssize_t seen = 0
         cdef PyObject* key
@@ -87,13 +133,37 @@ cdef class ProgramState:
                     seen += 1
         return True
 
-    cdef bint _has_same_addresses(self) except -1:
-        """Whether no tensor has been given other memory (``tensor.data = other``)."""
+    cdef bint _has_same_places(self) except -1:
+        """Whether no tensor has got other memory (``tensor.data = other``), or lies otherwise in it."""
         cdef Py_ssize_t index
-        for index in range(list_size(self.seen_tensors)):
-            if (
-                list_item(self.seen_tensors, index) != <PyObject*> None
-                and not has_address(list_item(self.seen_tensors, index), self.addresses[index])
-            ):
-                return False
-        return True
+        cdef uint64_t difference = 0
+        if _impl_offset == 0:
+            return self.seen_places == _places_in_python(self.seen_tensors)
+        for index in range(self.seen_count):
+            difference |= distance_of(self.seen[index].tensor, &self.seen[index].place)
+        return difference == 0
+
+
+cdef list _places_in_python(list tensors):
+    """Where the elements of tensors lie, and how they are to be read."""
+    return [
+        None
+        if tensor is None
+        else (
+            tensor.data_ptr(),
+            tensor.shape,
+            tensor.stride(),
+            tensor.dtype,
+            tensor.is_neg(),
+            tensor.is_conj(),
+        )
+        for tensor in tensors
+    ]
+
+
+cdef int _refuse_parameter(name, tensor) except -1:
+    raise ExecutionError(
+        f"a program cannot be run as one CUDA graph, because its parameter or buffer {name!r} has the layout "
+        f"{tensor.layout}: the graph cannot follow its memory. Make it dense with to_dense(), or leave "
+        "whole_graph=True."
+    )

@@ -1,10 +1,10 @@
-"""The state of a tensor for autograd and lazy views, which DLPack does not report.
+"""The state of a tensor that DLPack does not report: for autograd, for lazy views, and where it lies.
 
 A call asks whether its tensors still have to be negated and whether they require grad, and it tells autograd
-that it overwrites them. PyTorch has Python methods for all three, which would make a call noticeably slower.
-So the answers are read where PyTorch keeps them, and its own C++ functions are called. The places are found
-when this module is imported, and checked against what the Python methods say. If anything is not as
-expected, calls use the Python methods.
+that it overwrites them. A call of a program asks whether the program's parameters lie where they lay. PyTorch
+has Python methods for all of this, which would make a call noticeably slower. So the answers are read where
+PyTorch keeps them, and its own C++ functions are called. `tensor_state_search.pxi` finds the places. If it
+does not find them, calls use the Python methods.
 """
 
 from cpython.object cimport PyObject
@@ -13,8 +13,6 @@ from libc.string cimport memcpy
 from libcpp cimport bool as cpp_bool
 
 from trt_rt._core.tensor_layout cimport TensorLayout
-
-import ctypes
 
 import torch
 
@@ -50,9 +48,47 @@ cdef GetSizes _get_strides = NULL
 cdef GetNumber _get_rank = NULL
 cdef GetCode _get_dtype = NULL
 
-# The members of a TensorImpl lie within so many bytes in every version so far.
+# Where a TensorImpl has its storage and its layout, and where a StorageImpl has the address of its memory.
+cdef Py_ssize_t _storage_offset = 0
+cdef Py_ssize_t _layout_offset = 0
+cdef Py_ssize_t _memory_offset = 0
+
 cdef enum:
-    IMPL_SIZE = 192
+    # The layout in a TensorImpl: the number of dimensions, five sizes, five strides, the offset in the
+    # storage, the number of elements, and a word with the dtype and the device. Sizes and strides of more
+    # dimensions lie elsewhere. Their address is then in the place of the first size.
+    LAYOUT_WORDS = 14
+    INLINE_DIMS = 5
+
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    /* In pairs: a compiler would keep 14 sums of a base and an offset in more registers than there are. */
+    typedef uint64_t TrtRtPair __attribute__((vector_size(16)));
+
+    static inline uint64_t trt_rt_difference(const uint64_t *words, const uint64_t *others, int count)
+    {
+        TrtRtPair one, other, difference = {0, 0};
+        for (int word = 0; word < count; word += 2) {
+            memcpy(&one, words + word, sizeof(one));
+            memcpy(&other, others + word, sizeof(other));
+            difference |= one ^ other;
+        }
+        return difference[0] | difference[1];
+    }
+    """
+    # 0 if an even number of words are the same.
+    uint64_t _difference "trt_rt_difference" (const uint64_t*, const uint64_t*, int count) noexcept
+
+
+cdef struct TensorPlace:
+    void* storage                # NULL for a tensor without one
+    void* memory                 # of the storage
+    uint64_t keys                # dispatch keys: those of a view that waits to be negated or conjugated too
+    uint64_t layout[LAYOUT_WORDS]
 
 
 cdef inline void* _impl_of(PyObject* tensor) noexcept:
@@ -105,15 +141,40 @@ cdef inline int32_t dtype_number(PyObject* tensor) noexcept:
     return number
 
 
-cdef inline bint has_address(PyObject* tensor, uintptr_t address) except -1:
-    """Whether a tensor's data lies at an address."""
-    cdef void* impl
-    cdef void* data = NULL
-    if _impl_offset != 0:
-        impl = _impl_of(tensor)
-        _get_data(&impl, &data)
-        return <uintptr_t> data == address
-    return <uintptr_t> (<object> tensor).data_ptr() == address
+cdef inline void* _storage_of(void* impl) noexcept:
+    return (<void**> (<char*> impl + _storage_offset))[0]
+
+
+cdef inline void* _memory_of(void* storage) noexcept:
+    return NULL if storage == NULL else (<void**> (<char*> storage + _memory_offset))[0]
+
+
+cdef inline const uint64_t* _layout_of(void* impl) noexcept:
+    return <const uint64_t*> (<char*> impl + _layout_offset)
+
+
+cdef inline void read_place(PyObject* tensor, TensorPlace* place) noexcept:
+    """Note where a tensor's elements lie. May be called only if `_impl_offset` is known."""
+    cdef void* impl = _impl_of(tensor)
+    place.storage = _storage_of(impl)
+    place.memory = _memory_of(place.storage)
+    place.keys = _keys_of(tensor)
+    memcpy(place.layout, _layout_of(impl), sizeof(place.layout))
+
+
+cdef inline uint64_t distance_of(PyObject* tensor, const TensorPlace* place) noexcept:
+    """0 if a tensor's elements lie where they lay at `read_place`.
+
+    Only what belongs to the tensor now is read: what it had at `read_place` may have been freed.
+    """
+    cdef void* impl = _impl_of(tensor)
+    cdef void* storage = _storage_of(impl)
+    return (
+        (<uintptr_t> storage ^ <uintptr_t> place.storage)
+        | (<uintptr_t> _memory_of(storage) ^ <uintptr_t> place.memory)
+        | (_keys_of(tensor) ^ place.keys)
+        | _difference(_layout_of(impl), place.layout, LAYOUT_WORDS)
+    )
 
 
 cdef inline bint is_contiguous_tensor(
@@ -143,104 +204,3 @@ cdef inline bint is_contiguous_tensor(
             return False
         expected *= sizes[i]
     return True
-
-
-cdef object _probes():
-    """Tensors of many kinds, on which PyTorch's private state is compared with its public answers."""
-    with torch.inference_mode(False), torch.enable_grad():
-        probes = [
-            torch.zeros((1,) * 8),
-            torch.zeros((), dtype=torch.int64),
-            torch.zeros(2, 3).t(),
-            torch.zeros(2, requires_grad=True),
-            torch.nn.Parameter(torch.zeros(2)),
-            torch.zeros(2, requires_grad=True) * 2,
-            torch._neg_view(torch.zeros(2)),
-            torch.zeros(2, dtype=torch.complex64).conj(),
-            torch.zeros(2, dtype=torch.complex64).conj().imag,
-            torch.empty(2, device="meta"),
-        ]
-    with torch.inference_mode():
-        probes.append(torch.zeros(2))
-    return probes
-
-
-cdef Py_ssize_t _offset_of(object probes, object word_at, object wanted, Py_ssize_t begin, Py_ssize_t end):
-    """The only offset at which every probe has the word that is wanted of it; 0 if there is none."""
-    found = [
-        offset
-        for offset in range(begin, end, sizeof(void*))
-        if all([word_at(probe, offset) == wanted(probe) for probe in probes])
-    ]
-    return found[0] if len(found) == 1 else 0
-
-
-def _object_word(tensor, Py_ssize_t offset):
-    return (<uintptr_t*> (<char*> <PyObject*> tensor + offset))[0]
-
-
-def _impl_word(tensor, Py_ssize_t offset):
-    return (<uint64_t*> (<char*> <uintptr_t> tensor._cdata + offset))[0]
-
-
-def _keys(tensor):
-    return torch._C._dispatch_keys(tensor).raw_repr()
-
-
-cdef int _find_state() except -1:
-    global _impl_offset, _keys_offset, _negative_key, _tracked_key, _requires_grad, _bump_version
-    global _get_data, _get_sizes, _get_strides, _get_rank, _get_dtype
-    cdef Py_ssize_t impl_offset, keys_offset
-    cdef uintptr_t address
-    library = ctypes.CDLL(torch._C.__file__)  # finds what its dependencies define, libtorch among them
-    address = ctypes.cast(library._ZNK3c1010TensorImpl13requires_gradEv, ctypes.c_void_p).value
-    memcpy(&_requires_grad, &address, sizeof(address))
-    address = ctypes.cast(library._ZN5torch8autograd4impl12bump_versionERKN2at6TensorE, ctypes.c_void_p).value
-    memcpy(&_bump_version, &address, sizeof(address))
-    address = ctypes.cast(library.aoti_torch_get_data_ptr, ctypes.c_void_p).value
-    memcpy(&_get_data, &address, sizeof(address))
-    address = ctypes.cast(library.aoti_torch_get_sizes, ctypes.c_void_p).value
-    memcpy(&_get_sizes, &address, sizeof(address))
-    address = ctypes.cast(library.aoti_torch_get_strides, ctypes.c_void_p).value
-    memcpy(&_get_strides, &address, sizeof(address))
-    address = ctypes.cast(library.aoti_torch_get_dim, ctypes.c_void_p).value
-    memcpy(&_get_rank, &address, sizeof(address))
-    address = ctypes.cast(library.aoti_torch_get_dtype, ctypes.c_void_p).value
-    memcpy(&_get_dtype, &address, sizeof(address))
-    probes = _probes()
-    impl_offset = _offset_of(
-        probes, _object_word, lambda probe: probe._cdata, sizeof(PyObject), torch.Tensor.__basicsize__
-    )
-    keys_offset = _offset_of(probes, _impl_word, _keys, sizeof(void*), IMPL_SIZE)
-    if impl_offset == 0 or keys_offset == 0:
-        return 0
-    _keys_offset = keys_offset
-    _negative_key = torch._C.DispatchKeySet(torch._C.DispatchKey.Negative).raw_repr()
-    _tracked_key = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView).raw_repr()
-    _impl_offset = impl_offset
-    if not all([_is_as_python_says(probe) for probe in probes]):
-        _impl_offset = 0
-    return 0
-
-
-def _is_as_python_says(tensor):
-    cdef PyObject* probe = <PyObject*> tensor
-    facts = (tensor.is_neg(), tensor.is_inference(), tensor.requires_grad)
-    if (bool(is_negative(probe)), bool(is_inference(probe)), bool(requires_grad(probe))) != facts:
-        return False
-    if tensor.is_inference():
-        return True  # has no version
-    before = tensor._version
-    mark_overwritten(probe)
-    return tensor._version == before + 1
-
-
-def tensor_state_is_known():
-    """Whether this PyTorch keeps the state of tensors where calls can read it."""
-    return _impl_offset != 0
-
-
-try:
-    _find_state()
-except (AttributeError, OSError, RuntimeError):  # a PyTorch that keeps its state elsewhere
-    _impl_offset = 0

@@ -1,0 +1,220 @@
+"""A program that is run as one graph notices every change of a parameter or buffer but that of its values.
+
+On a CPU results are right in any case, so the captures are counted: a change makes the graphs stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tests.reference import plans
+from trt_rt import ExecutionError, TRTModule
+from trt_rt.runtime import enable_cudagraphs
+
+
+class Weighted(torch.nn.Module):
+    """An engine's result, multiplied by a square weight and with a buffer added."""
+
+    weight: torch.nn.Parameter
+    shift: torch.Tensor | None
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.engine = TRTModule(plans.affine(), device=device)
+        self.weight = torch.nn.Parameter(torch.randn(7, 7, device=device))
+        self.register_buffer("shift", torch.randn(4, 7, device=device)[1])
+        self.register_buffer("volume", torch.randn(2, 2, 2, 2, 2, 2, device=device))
+        self.register_buffer("nothing", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.engine(x) @ self.weight
+        return y if self.shift is None else y + self.shift
+
+
+def eager(program: Weighted, x: torch.Tensor) -> torch.Tensor:
+    y = (torch.relu(x) * 2 + 1) @ program.weight
+    return (y if program.shift is None else y + program.shift).detach()
+
+
+def new_parameter(program: Weighted) -> None:
+    program.weight = torch.nn.Parameter(torch.randn_like(program.weight))
+
+
+def new_buffer(program: Weighted) -> None:
+    program.shift = torch.randn(7, device=program.weight.device)
+
+
+def no_buffer(program: Weighted) -> None:
+    program.shift = None
+
+
+def one_more(program: Weighted) -> None:
+    program.register_buffer("more", torch.zeros(1))
+
+
+def one_less(program: Weighted) -> None:
+    del program.volume
+
+
+def the_other_way_round(program: Weighted) -> None:
+    """The same tensors under each other's names."""
+    program._buffers["shift"], program._buffers["volume"] = None, program.shift
+    program._buffers["nothing"] = program.volume
+
+
+def new_data(program: Weighted) -> None:
+    program.weight.data = torch.randn_like(program.weight)
+
+
+def the_same_memory_transposed(program: Weighted) -> None:
+    program.weight.data = program.weight.data.t()
+
+
+def transposed_in_place(program: Weighted) -> None:
+    program.volume.transpose_(2, 5)
+
+
+def negated_in_place(program: Weighted) -> None:
+    program.shift.data = torch._neg_view(program.shift.data)
+
+
+def moved_in_the_storage(program: Weighted) -> None:
+    assert program.shift is not None
+    program.shift.set_(program.shift.untyped_storage(), 14, (7,), (1,))
+
+
+def set_to_another(program: Weighted) -> None:
+    assert program.shift is not None
+    program.shift.set_(torch.randn(7, device=program.shift.device))
+
+
+def new_memory_of_the_storage(program: Weighted) -> None:
+    storage = program.weight.untyped_storage()
+    storage.resize_(64 * storage.nbytes())
+    program.weight.detach().normal_()
+
+
+def swapped(program: Weighted) -> None:
+    other = torch.nn.Parameter(torch.randn_like(program.weight))
+    torch.utils.swap_tensors(program.weight, other)
+
+
+def another_dtype_of_the_same_memory(program: Weighted) -> None:
+    program.volume.data = program.volume.data.view(torch.int32)
+
+
+def converted_and_back(program: Weighted) -> None:
+    program.half().float()
+
+
+CHANGES = [
+    new_parameter,
+    new_buffer,
+    no_buffer,
+    one_more,
+    one_less,
+    the_other_way_round,
+    new_data,
+    the_same_memory_transposed,
+    transposed_in_place,
+    negated_in_place,
+    moved_in_the_storage,
+    set_to_another,
+    new_memory_of_the_storage,
+    swapped,
+    another_dtype_of_the_same_memory,
+    converted_and_back,
+]
+
+
+def called(run: torch.nn.Module, program: Weighted, device: str) -> None:
+    for _ in range(3):
+        x = torch.randn(3, 7, device=device)
+        torch.testing.assert_close(run(x), eager(program, x))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change(device: str, change: Callable[[Weighted], None]) -> None:
+    program = Weighted(device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        called(run, program, device)
+        assert run.stats()["captures"] == 1
+        change(program)
+        called(run, program, device)
+        assert run.stats()["captures"] == 2
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_before_the_first_call(device: str, change: Callable[[Weighted], None]) -> None:
+    program = Weighted(device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        change(program)
+        called(run, program, device)
+        assert run.stats()["captures"] == 1
+
+
+def test_values_that_change_in_place(device: str) -> None:
+    program = Weighted(device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        called(run, program, device)
+        with torch.no_grad():
+            for tensor in (program.weight, program.shift, program.volume):
+                tensor.normal_()
+        program.requires_grad_(False)
+        called(run, program, device)
+        assert run.stats()["captures"] == 1
+
+
+def test_changes_of_another_program(device: str) -> None:
+    program, other = Weighted(device), Weighted(device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        called(run, program, device)
+        new_parameter(other)
+        one_less(other)
+        called(run, program, device)
+        assert run.stats()["captures"] == 1
+
+
+def test_a_parameter_that_is_put_back(device: str) -> None:
+    """Graphs are stale only if a call finds other parameters."""
+    program = Weighted(device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        called(run, program, device)
+        weight = program.weight
+        new_parameter(program)
+        program.weight = weight
+        called(run, program, device)
+        assert run.stats()["captures"] == 1
+
+
+def test_two_graphs_of_one_program(device: str) -> None:
+    """Both notice a change, also after one of them is gone."""
+    program = Weighted(device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        with enable_cudagraphs(program, whole_graph=True) as other:
+            for each in (run, other):
+                called(each, program, device)
+            new_parameter(program)
+            for each in (run, other):
+                called(each, program, device)
+                assert each.stats()["captures"] == 2
+        del other
+        new_parameter(program)
+        called(run, program, device)
+        assert run.stats()["captures"] == 3
+
+
+def test_a_sparse_buffer_is_refused(device: str) -> None:
+    """Its values lie in tensors of its own, which operators replace."""
+    program = Weighted(device)
+    program.volume = torch.eye(3, device=device).to_sparse()
+    x = torch.randn(3, 7, device=device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        for _ in range(2):
+            with pytest.raises(ExecutionError, match=r"'volume'.*sparse_coo.*to_dense"):
+                run(x)
+        program.volume = program.volume.to_dense()
+        called(run, program, device)
