@@ -11,6 +11,7 @@ BUILT := $(VENV)/.built
 BENCH_BUILT := $(VENV)/.bench-built
 
 CORE := $(wildcard trt_rt/_core/*.pyx trt_rt/_core/*.pxd trt_rt/_core/*.pxi)
+NATIVE := $(shell find trt_rt/deploy/native trt_rt/deploy/include -name '*.cpp' -o -name '*.h')
 BENCH_CORE := bench/setup.py $(wildcard bench/*.pyx bench/*/*.pyx)
 
 .DEFAULT_GOAL := help
@@ -65,7 +66,7 @@ $(INSTALLED): constraints.txt pyproject.toml setup.py
 	    --editable '.[all-pypi,demo,dev]'
 	touch $@
 
-$(BUILT): $(INSTALLED) $(CORE)
+$(BUILT): $(INSTALLED) $(CORE) $(NATIVE)
 	$(BIN)/python setup.py build_ext --inplace
 	touch $@
 

@@ -1,4 +1,4 @@
-"""Builds the Cython core, trt_rt._core; everything else about the package is in pyproject.toml."""
+"""Builds the Cython core, trt_rt._core, and the C++ runtime; pyproject.toml has the rest of the package."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import Cython
@@ -18,6 +19,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, PlatformError
 
 CORE = Path("trt_rt/_core")
+DEPLOY = Path("trt_rt/deploy")
+NATIVE = DEPLOY / "native"
 # `make` sets this while it installs, because it compiles in place itself, and only what has changed.
 SKIP_CORE = os.environ.get("TRT_RT_SKIP_CORE", "") not in ("", "0")
 COMPILE_FLAGS = ["-std=c++17", "-O3", "-fno-plt", "-g0"]
@@ -28,6 +31,13 @@ DIRECTIVES = {
     # An annotation is documentation for people and mypy; only a cdef declaration types a variable.
     "annotation_typing": False,
 }
+# The C++ runtime ships in every wheel: its size counts more than a few percent of time.
+NATIVE_FLAGS = [
+    *("-std=c++17", "-Os", "-g0", "-fPIC", "-Wall", "-Wextra", "-Werror=return-type"),
+    *("-fvisibility=hidden", "-fvisibility-inlines-hidden", "-ffunction-sections", "-fdata-sections"),
+]
+# Never unloaded: PyTorch keeps a pointer to the operator, and TensorRT one to the log.
+NATIVE_LINK_FLAGS = ["-Wl,--gc-sections", "-Wl,-z,nodelete", "-s"]
 # Two Cython jobs and two compiler jobs: a job needs up to 1 GB, and small machines must build too.
 JOBS = 2
 
@@ -37,6 +47,10 @@ PROBE = "from cuda.bindings cimport cydriver\ndef probe():\n    return <int>cydr
 
 class BuildCore(build_ext):
     """build_ext that translates trt_rt/_core/*.pyx and finds a cuda.h that fits cuda-bindings."""
+
+    def run(self) -> None:
+        super().run()
+        self.build_native()
 
     def build_extensions(self) -> None:
         bindings = cuda_bindings_version()
@@ -56,6 +70,50 @@ class BuildCore(build_ext):
             ext.include_dirs.append(str(include))
         self.parallel = self.parallel or JOBS
         super().build_extensions()
+
+    def build_native(self) -> None:
+        """Build the libraries of trt_rt.deploy, which are no Python modules and need no foreign headers."""
+        folder = (Path() if self.inplace else Path(self.build_lib)) / DEPLOY / "lib"
+        folder.mkdir(parents=True, exist_ok=True)
+        # Stands in for PyTorch's library, whose name is all that the link needs.
+        stand_in = Path(self.build_temp) / "libtorch_cpu.so"
+        stand_in.parent.mkdir(parents=True, exist_ok=True)
+        self.run_compiler(["-shared", "-x", "c++", os.devnull, "-Wl,-soname,libtorch_cpu.so"], stand_in)
+        macros = [f'-DTRT_RT_VERSION="{self.distribution.get_version()}"', f"-I{DEPLOY / 'include'}"]
+        self.build_library(
+            folder / "libtrt_rt_runtime.so",
+            sorted(NATIVE.glob("*.cpp")),
+            macros,
+            [f"-Wl,--version-script={NATIVE / 'exports.map'}", "-Wl,--no-as-needed", str(stand_in), "-ldl"],
+        )
+        reference = NATIVE / "reference"
+        self.build_library(
+            folder / "libtrt_rt_reference.so",
+            [*sorted(reference.glob("*.cpp")), NATIVE / "error.cpp", NATIVE / "json.cpp"],
+            [],
+            [f"-Wl,--version-script={reference / 'exports.map'}"],
+        )
+
+    def build_library(
+        self, library: Path, sources: list[Path], macros: list[str], libraries: list[str]
+    ) -> None:
+        headers = [*NATIVE.rglob("*.h"), *NATIVE.rglob("*.map"), *(DEPLOY / "include").rglob("*.h")]
+        depends = [*headers, *sources, Path(__file__)]
+        if library.exists() and all(path.stat().st_mtime < library.stat().st_mtime for path in depends):
+            return
+        objects = [Path(self.build_temp) / library.stem / f"{source.stem}.o" for source in sources]
+        objects[0].parent.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(JOBS) as pool:
+            commands = [[*NATIVE_FLAGS, *macros, "-c", str(source)] for source in sources]
+            list(pool.map(self.run_compiler, commands, objects))
+        soname = f"-Wl,-soname,{library.name}"
+        self.run_compiler(["-shared", soname, *NATIVE_LINK_FLAGS, *map(str, objects), *libraries], library)
+
+    def run_compiler(self, arguments: list[str], output: Path) -> None:
+        command = [self.compiler.compiler_cxx[0], *arguments, "-o", str(output)]
+        print(" ".join(command))
+        if subprocess.run(command).returncode:
+            raise CompileError(f"The C++ compiler could not make {output}.")
 
     def find_cuda_include(self, generated: Path, bindings: str) -> Path:
         """The first directory with a cuda.h that the installed cuda-bindings compile against.

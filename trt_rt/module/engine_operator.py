@@ -16,7 +16,7 @@ from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.engine import Engine
 from trt_rt.errors import InputError, InputValueError, PlanError
 from trt_rt.module.trt_module import TRTModule
-from trt_rt.operator import LIBRARY, EngineMeta, TensorMeta
+from trt_rt.operator import EngineMeta, TensorMeta, register_kernel
 
 __all__ = ["execute_engine", "let_operator_call", "module_of_plan"]
 
@@ -250,6 +250,6 @@ def _run_on_copies(module: TRTModule, meta: EngineMeta, inputs: Sequence[torch.T
     ]
 
 
-LIBRARY.impl("execute_engine", execute_engine, "CompositeExplicitAutograd")
+register_kernel(execute_engine)
 
 hide_from_dynamo(globals())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trt_rt.operator.definition import LIBRARY, OPERATOR
+from trt_rt.operator.definition import OPERATOR, register_kernel
 from trt_rt.operator.meta import EngineMeta, TensorMeta
 
-__all__ = ["LIBRARY", "OPERATOR", "EngineMeta", "TensorMeta"]
+__all__ = ["OPERATOR", "EngineMeta", "TensorMeta", "register_kernel"]

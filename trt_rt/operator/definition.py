@@ -6,7 +6,7 @@ The module layer adds the kernel that runs engines.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,16 +16,33 @@ from trt_rt.errors import InputTypeError, InputValueError
 from trt_rt.operator.expressions import Size
 from trt_rt.operator.meta import EngineMeta
 
-__all__ = ["LIBRARY", "OPERATOR"]
+__all__ = ["OPERATOR", "register_kernel"]
 
-# A fragment, because a C++ program's library may define the namespace too.
-LIBRARY = torch.library.Library("trt_rt", "FRAGMENT")
-LIBRARY.define(
-    "execute_engine(Tensor[] inputs, Tensor plan, str meta) -> Tensor[]", tags=(torch.Tag.pt2_compliant_tag,)
-)
+_LIBRARY = torch.library.Library("trt_rt", "FRAGMENT")
+
+# A process has one definition and one kernel: the C++ runtime's if its library was loaded first, else these.
+# A library that is loaded later finds this module, and leaves the operator alone.
+_IS_DEFINED_HERE = not hasattr(torch.ops.trt_rt, "execute_engine")
+if _IS_DEFINED_HERE:
+    _LIBRARY.define(
+        "execute_engine(Tensor[] inputs, Tensor plan, str meta) -> Tensor[]",
+        tags=(torch.Tag.pt2_compliant_tag,),
+    )
 OPERATOR: Any = torch.ops.trt_rt.execute_engine.default
 
 _parse = functools.lru_cache(maxsize=256)(EngineMeta.parse)
+
+
+def register_kernel(kernel: Callable[..., list[torch.Tensor]]) -> None:
+    """Make a function the operator's kernel on every device, unless the C++ runtime's kernel is there.
+
+    Parameters
+    ----------
+    kernel : callable
+        Takes the operator's arguments.
+    """
+    if _IS_DEFINED_HERE:
+        _LIBRARY.impl("execute_engine", kernel, "CompositeExplicitAutograd")
 
 
 def _fake(inputs: Sequence[torch.Tensor], plan: torch.Tensor, meta: str) -> list[torch.Tensor]:
@@ -66,6 +83,6 @@ def _evaluated(size: Size, sizes: dict[str, Any], name: str) -> Any:
     return value
 
 
-torch.library.register_fake("trt_rt::execute_engine", _fake, lib=LIBRARY)
+torch.library.register_fake("trt_rt::execute_engine", _fake, lib=_LIBRARY)
 
 hide_from_dynamo(globals())

@@ -1,0 +1,91 @@
+// A program that `trt-rt package` made, for C++: loads it with its mapped constants, and calls it.
+//
+// Needs PyTorch's headers and libtrt_rt_runtime.so. Everything is inline, so it is compiled with the PyTorch that the
+// program uses.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
+#include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+#include <trt_rt/runtime.h>
+
+#include <fstream>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace trt_rt {
+
+// Tensors over a mapped file of constants. A tensor keeps the mapping as long as it lives.
+//
+// `device` is that of the program. On CUDA, plans stay in mapped memory on the CPU, and the other constants are copied
+// to the device. Raises std::runtime_error if the file is not there, or not one of `trt-rt package`.
+inline std::unordered_map<std::string, at::Tensor> map_constants(const std::string& path, at::Device device) {
+  static const std::unordered_map<std::string, at::ScalarType> dtypes = {
+      {"bfloat16", at::kBFloat16}, {"bool", at::kBool},       {"complex128", at::kComplexDouble},
+      {"complex64", at::kComplexFloat}, {"float16", at::kHalf}, {"float32", at::kFloat},
+      {"float64", at::kDouble},    {"int16", at::kShort},     {"int32", at::kInt},
+      {"int64", at::kLong},        {"int8", at::kChar},       {"uint8", at::kByte},
+  };
+  const std::shared_ptr<trt_rt_constants> file(trt_rt_constants_open(path.c_str()), [](trt_rt_constants* opened) {
+    if (opened != nullptr) trt_rt_constants_close(opened);
+  });
+  if (!file) throw std::runtime_error(trt_rt_last_error());
+  std::unordered_map<std::string, at::Tensor> tensors;
+  for (std::size_t i = 0; i < trt_rt_constants_count(file.get()); ++i) {
+    const trt_rt_constant constant = trt_rt_constants_get(file.get(), i);
+    const auto dtype = dtypes.find(constant.dtype);
+    if (dtype == dtypes.end())
+      throw std::runtime_error("The constant '" + std::string(constant.name) + "' in '" + path + "' has the dtype " +
+                               constant.dtype + ", which trt_rt/program.h does not know.");
+    at::Tensor tensor =
+        at::from_blob(const_cast<void*>(constant.data), at::IntArrayRef(constant.sizes, constant.rank),
+                      [file](void*) {}, at::TensorOptions().dtype(dtype->second));
+    tensors.emplace(constant.name, device.is_cpu() || constant.is_plan ? tensor : tensor.to(device));
+  }
+  return tensors;
+}
+
+// A program compiled by AOTInductor. Calls of one program from several threads wait for each other, unless it was made
+// with more `runners`.
+class Program {
+ public:
+  // `folder` is what `trt-rt package` wrote. `device_index` is the CUDA device; -1 is the current one.
+  explicit Program(const std::string& folder, std::size_t runners = 1, int device_index = -1) {
+    const std::string path = folder + "/program.pt2";
+    if (!std::ifstream(path))
+      throw std::runtime_error("There is no program for C++ in '" + folder +
+                               "' (no file program.pt2). Make one: trt-rt package model.pt2 -o '" + folder + "'");
+    loader_ = std::make_unique<torch::inductor::AOTIModelPackageLoader>(
+        path, "model", false, runners, static_cast<c10::DeviceIndex>(device_index));
+    auto metadata = loader_->get_metadata();
+    const bool is_cuda = metadata["AOTI_DEVICE_KEY"] == "cuda";
+    device_ = at::Device(is_cuda ? at::kCUDA : at::kCPU, static_cast<c10::DeviceIndex>(is_cuda ? device_index : -1));
+    constants_ = map_constants(folder + "/constants.safetensors", device_);
+    loader_->load_constants(constants_, /*use_inactive=*/false, /*check_full_update=*/true, /*user_managed=*/true);
+  }
+
+  // Where the program expects its inputs.
+  at::Device device() const { return device_; }
+
+  // Takes the program's tensors in the order of its arguments, and returns its results as one list.
+  // Raises std::runtime_error with the reason.
+  std::vector<at::Tensor> operator()(std::vector<at::Tensor> inputs) {
+    try {
+      return loader_->boxed_run(std::move(inputs));
+    } catch (const std::exception& error) {
+      const std::string reason = trt_rt_last_error();
+      throw std::runtime_error(reason.empty() ? error.what() : reason);
+    }
+  }
+
+ private:
+  at::Device device_ = at::kCPU;
+  // The loader refers to the constants, so it is declared after them and destroyed first.
+  std::unordered_map<std::string, at::Tensor> constants_;
+  std::unique_ptr<torch::inductor::AOTIModelPackageLoader> loader_;
+};
+
+}  // namespace trt_rt

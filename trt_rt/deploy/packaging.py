@@ -1,0 +1,143 @@
+"""Packages for C++: a program compiled by AOTInductor, its constants, and TorchScript."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+
+from trt_rt.deploy.constants_file import write_constants
+from trt_rt.errors import CompileError, TRTError
+from trt_rt.operator import OPERATOR
+
+__all__ = ["CONSTANTS_FILE", "PROGRAM_FILE", "Package", "package_program"]
+
+PROGRAM_FILE = "program.pt2"
+"""The AOTInductor package: PyTorch's part of the program as machine code, without constants."""
+
+CONSTANTS_FILE = "constants.safetensors"
+"""The plans, and the weights of PyTorch's operators. The C++ runtime maps it."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """What `package_program` wrote.
+
+    Attributes
+    ----------
+    folder : Path
+        The folder that a C++ program loads.
+    sizes : dict of str to int
+        The bytes of each file, by name.
+    engines : int
+        The number of plans.
+    """
+
+    folder: Path
+    sizes: Mapping[str, int]
+    engines: int
+
+
+def package_program(exported: ExportedProgram, folder: str | os.PathLike[str]) -> Package:
+    """Compile a program for C++, with its engines' plans beside it.
+
+    AOTInductor compiles PyTorch's part of the program for this machine's processor, and for the GPU of this
+    machine if the program is for CUDA. The plans and weights are not in what it compiles, but in a file that
+    the C++ runtime maps, so loading copies no plan.
+
+    Parameters
+    ----------
+    exported : torch.export.ExportedProgram
+        A program whose engines are calls of ``trt_rt::execute_engine``.
+    folder : path-like
+        Is made if it does not exist. Files of an earlier package are replaced, when all of the new ones are
+        complete.
+
+    Returns
+    -------
+    Package
+        What was written.
+
+    Raises
+    ------
+    TRTError
+        The program has something that a package cannot hold.
+    CompileError
+        AOTInductor or its C++ compiler failed.
+    OSError
+        A file cannot be written.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".package-", dir=target) as temporary:
+        program = Path(temporary) / PROGRAM_FILE
+        _compile(exported, program)
+        constants = _constants(exported, program)
+        plans = _plans(exported) & constants.keys()
+        write_constants(Path(temporary) / CONSTANTS_FILE, constants, plans)
+        for file in (PROGRAM_FILE, CONSTANTS_FILE):
+            os.replace(Path(temporary) / file, target / file)
+    sizes = {file: (target / file).stat().st_size for file in (CONSTANTS_FILE, PROGRAM_FILE)}
+    return Package(target, sizes, len(plans))
+
+
+def _compile(exported: ExportedProgram, path: Path) -> None:
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # Inductor warns of its own code, which differs from one PyTorch to the next.
+            warnings.simplefilter("ignore")
+            torch._inductor.aoti_compile_and_package(
+                exported,
+                package_path=str(path),
+                inductor_configs={"aot_inductor.package_constants_in_so": False},
+            )
+    except Exception as error:
+        raise CompileError(
+            f"AOTInductor could not compile the program: {_first_line(error)} It needs a C++ compiler "
+            "(g++, or the one that the environment variable CXX names), and for a program on CUDA a GPU of "
+            "the kind that will run it."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+def _constants(exported: ExportedProgram, program: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors that the compiled program asks for, by the names that it uses."""
+    values = {**exported.constants, **exported.state_dict}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loader = torch._inductor.aoti_load_package(str(program)).loader
+    names: list[str] = loader.get_constant_fqns()
+    missing = [name for name in names if not isinstance(values.get(name), torch.Tensor)]
+    if missing:
+        raise TRTError(
+            f"the compiled program needs the constants {missing}, which the exported program does "
+            "not have as tensors."
+        )
+    return {name: values[name] for name in names}
+
+
+def _plans(exported: ExportedProgram) -> set[str]:
+    """Return the names of the tensors that the program gives to engines as plans."""
+    signature = exported.graph_signature
+    names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    calls = [node for node in exported.graph.nodes if node.target == OPERATOR]
+    if not calls:
+        raise TRTError(
+            "the program has no engines. Compile it with trt_rt.compile, save that with trt_rt.save, and "
+            "package the file. For a program of PyTorch alone, use torch._inductor.aoti_compile_and_package."
+        )
+    return {names[call.args[1].name] for call in calls}
