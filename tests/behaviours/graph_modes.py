@@ -67,9 +67,11 @@ class Graphed:
 
 
 @contextmanager
-def graphed(case: Any, mode: str, **options: Any) -> Iterator[Graphed]:
+def graphed(
+    case: Any, mode: str, engine: trt_rt.TRTModule | None = None, **options: Any
+) -> Iterator[Graphed]:
     """A case's engine within enable_cudagraphs, by itself ("per_engine") or in a program ("whole")."""
-    engine = case.module()
+    engine = case.module() if engine is None else engine
     program = Doubled(engine) if mode == "whole" else engine
     with enable_cudagraphs(program, whole_graph=mode == "whole", **options) as run:
         yield Graphed(case, mode, engine, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.behaviours.graph_modes import GRAPH_MODES, graphed
 from tests.behaviours.modes import MODES, Caller
 from tests.behaviours.recording import recorded
 from trt_rt.runtime import enable_cudagraphs, weight_streaming
@@ -156,24 +158,34 @@ def test_graphs_of_another_budget_are_not_replayed(make):
 
 
 @pytest.mark.behaviour(6)
+@pytest.mark.parametrize("mode", GRAPH_MODES)
 @pytest.mark.parametrize("first", ["graphs", "streaming"])
-def test_graphs_and_streamed_weights_exclude_each_other(make, first):
-    """Whichever comes second is refused with the reason, and calls go on as they were."""
+def test_graphs_rest_while_weights_are_streamed(make, first, mode):
+    """Whichever comes second, calls are right, with one warning, and graphs come back afterwards."""
     case = make("streaming")
-    module = case.module()
     inputs = case.example(3)
-    if first == "graphs":
-        with enable_cudagraphs(module), weight_streaming(module) as streaming:
-            with pytest.raises(ValueError, match="CUDA graph"):
-                streaming.device_budget = 0
-            case.assert_right(module(*inputs), case.expected(*inputs))
-    else:
-        with weight_streaming(module) as streaming:
+    with contextlib.ExitStack() as contexts:
+        if first == "graphs":
+            graphs = contexts.enter_context(graphed(case, mode))
+            graphs.check(*inputs)
+            streaming = contexts.enter_context(weight_streaming(graphs.engine))
             streaming.device_budget = 0
-            with pytest.raises(ValueError, match="streams weights"), enable_cudagraphs(module):
-                pytest.fail("graphs were switched on")
-            case.assert_right(module(*inputs), case.expected(*inputs))
-    case.assert_right(module(*inputs), case.expected(*inputs))
+        else:
+            engine = case.module()
+            streaming = contexts.enter_context(weight_streaming(engine))
+            streaming.device_budget = 0
+            graphs = contexts.enter_context(graphed(case, mode, engine=engine))
+        captures = graphs.captures
+        with pytest.warns(RuntimeWarning, match="run without graphs") as caught:
+            graphs.check(*inputs)
+        assert len(caught) == 1
+        for n in (1, 3):
+            graphs.check(*case.example(n))
+        assert graphs.captures == captures
+        streaming.device_budget = streaming.total_device_budget
+        graphs.check(*inputs)
+        assert graphs.captures == captures + 1
+    case.assert_right(graphs.engine(*inputs), case.expected(*inputs))
 
 
 @pytest.mark.behaviour(5)
