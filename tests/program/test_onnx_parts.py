@@ -101,3 +101,61 @@ def test_an_engine_takes_the_sizes_of_its_inputs(rtx_settings: CompileSettings) 
     result = built(program, rtx_settings)
     (engine,) = [part for part in result.partition.engines if "aten.expand.default" in part.operators]
     assert "x" in [tensor.name for tensor in engine.inputs]
+
+
+class Decomposed(nn.Module):
+    """Operators that torch.onnx has no function of, next to a size that is read from an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up = nn.ConvTranspose2d(3, 4, 3)
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = nn.functional.adaptive_avg_pool2d(self.up(x), 2).flatten(1)
+        order = torch.argsort(y, dim=1)
+        chosen = (y > 0) & (y < 1) | (order > 3) ^ (order < 2)
+        rows = torch.arange(x.size(0) * 2, device=x.device).view(x.size(0), 2)
+        return self.normed(torch.diff(y[:, :5])) + (rows + order[:, :2]).sum(1, keepdim=True) * chosen[:, :4]
+
+
+def converted_parts(program: torch.export.ExportedProgram, settings: CompileSettings) -> list[Any]:
+    """The ONNX model of each part."""
+    divided = divide_program(model_graph(program), settings).divided
+    return [part.converted.model_proto for part in divided.parts]
+
+
+def test_a_part_computes_in_onnx_what_it_computes_in_pytorch(
+    rtx_settings: CompileSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    from trt_rt.program import part
+
+    monkeypatch.setattr(part, "export_program", lambda *_, **__: pytest.fail("the part was traced again"))
+    model = Decomposed().eval()
+    batch = torch.export.Dim("batch", min=1, max=8)
+    program = exported(model, torch.randn(3, 3, 6, 6), dynamic_shapes=({0: batch},))
+    (proto,) = converted_parts(program, rtx_settings)
+    for size in (1, 3, 8):
+        x = torch.randn(size, 3, 6, 6)
+        (found,) = ReferenceEvaluator(proto).run(None, {"x": x.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(found), model(x))
+
+
+def test_a_part_that_only_tracing_can_tell_of_is_traced(rtx_settings: CompileSettings) -> None:
+    """The second part's input has a size that depends on values; another has an expression for a size."""
+    batch = torch.export.Dim("batch", min=1, max=8)
+    program = exported(TwoRefused(), torch.randn(3, 4), dynamic_shapes=({0: batch},))
+    assert len(converted_parts(program, rtx_settings)) == 3
+
+    class Doubled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.fft.fft(torch.cat([x, x])).real
+            return torch.relu(y * 2 + 1).repeat(y.size(0), 1) * 2
+
+    program = exported(Doubled(), torch.randn(3, 4), dynamic_shapes=({0: batch},))
+    (engine,) = built(program, rtx_settings).partition.engines
+    assert len(engine.operators) >= 4

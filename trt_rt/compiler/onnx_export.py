@@ -102,8 +102,13 @@ def convert_program(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     name: str = "the exported program",
+    decompose: bool = True,
 ) -> Any:
-    """Convert as :func:`export_onnx` does, and return torch's ``ONNXProgram``, which shares the weights."""
+    """Convert as :func:`export_onnx` does, and return torch's ``ONNXProgram``, which shares the weights.
+
+    Without `decompose`, every operator must have an ONNX function, and the program is changed: decomposing
+    operators traces the program once more, which takes longer than everything else.
+    """
     weight_bytes = sum(tensor.nbytes for tensor in program.state_dict.values())
     if weight_bytes > _PROTOBUF_LIMIT_BYTES:
         raise CompileError(
@@ -111,7 +116,7 @@ def convert_program(
             f"{_PROTOBUF_LIMIT_BYTES:,}; export it with fewer or smaller weights (float16, for one)"
         )
     try:
-        with _without_warnings_of_pytorch(), kept_registry():
+        with _without_warnings_of_pytorch(), kept_registry(decompose=decompose):
             return torch.onnx.export(
                 program, dynamo=True, verbose=False, input_names=input_names, output_names=output_names
             )

@@ -6,30 +6,40 @@ a small network.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-__all__ = ["kept_registry", "onnx_registry"]
+import torch
+
+__all__ = ["decompositions_for_onnx", "has_onnx_function", "kept_registry", "onnx_registry"]
 
 _lock = threading.RLock()
 _registries: dict[Any, Any] = {}
 
 
 @contextmanager
-def kept_registry() -> Iterator[None]:
+def kept_registry(*, decompose: bool = True) -> Iterator[None]:
     """Let torch.onnx use the table that an earlier export has made, while the context lasts.
 
     Exports of other threads wait: torch.onnx keeps the state of an export in globals. Where a PyTorch builds
     its table in another way, nothing is changed.
+
+    Parameters
+    ----------
+    decompose : bool
+        Whether torch.onnx decomposes operators; without need that only takes time.
     """
     try:
+        from torch.onnx._internal.exporter import _fx_passes
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
         make = ONNXRegistry.from_torchlib
+        decomposed = _fx_passes.decompose_with_registry
     except (ImportError, AttributeError):
         yield
         return
@@ -41,7 +51,14 @@ def kept_registry() -> Iterator[None]:
                 _registries[key] = make(*args, **kwargs)
         return _registries[key]
 
-    with _lock, mock.patch.object(ONNXRegistry, "from_torchlib", staticmethod(from_torchlib)):
+    def as_it_is(program: Any, registry: Any) -> Any:
+        return program
+
+    with (
+        _lock,
+        mock.patch.object(ONNXRegistry, "from_torchlib", staticmethod(from_torchlib)),
+        mock.patch.object(_fx_passes, "decompose_with_registry", decomposed if decompose else as_it_is),
+    ):
         yield
 
 
@@ -55,6 +72,29 @@ def onnx_registry() -> Any | None:
             return ONNXRegistry.from_torchlib(opset_version=ONNX_DEFAULT_OPSET)
     except (ImportError, AttributeError):
         return None
+
+
+def has_onnx_function(target: Any) -> bool:
+    """Whether torch.onnx expresses the target of a graph's node as it is, without decomposing it first."""
+    registry = onnx_registry()
+    if registry is None:
+        return False
+    # What is no operator picks a result, or computes with sizes.
+    return not isinstance(target, torch._ops.OpOverload) or bool(registry.is_registered(target))
+
+
+@functools.cache
+def decompositions_for_onnx() -> dict[Any, Callable[..., Any]]:
+    """Return the decompositions that torch.onnx applies; empty where this PyTorch does not tell."""
+    try:
+        from torch.onnx._internal.exporter import _decomp
+
+        registry: Any = onnx_registry()
+        registered = set(_decomp.get_onnx_implemented_overloads(registry))
+        table: dict[Any, Callable[..., Any]] = _decomp.create_onnx_friendly_decomposition_table(registered)
+    except (ImportError, AttributeError):
+        return {}
+    return table
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from trt_rt.compiled.node_kinds import is_number
 from trt_rt.compiled.size_bounds import expression
 from trt_rt.compiler import Profile, export_program
 from trt_rt.errors import CompileError
+from trt_rt.program.part_export import exported_for_onnx
 from trt_rt.program.size_ranges import SizeRanges
 from trt_rt.program.sizes import (
     SizeSource,
@@ -77,33 +78,49 @@ class Part:
         RefusedError
             It cannot be exported alone, or only for one size where the program has a range.
         """
-        placeholders = [node for node in self.module.graph.nodes if node.op == "placeholder"]
-        examples, dimensions = [], []
-        for node in placeholders:
-            tensor = node.meta["val"]
-            shape = [ranges.example(size) for size in tensor.shape]
-            examples.append(torch.empty(shape, dtype=tensor.dtype, device=tensor.device))
-            dimensions.append(
-                {
-                    axis: Dim.AUTO(**dict(zip(("min", "max"), ranges.limits(size), strict=True)))
-                    for axis, size in enumerate(tensor.shape)
-                    if ranges.varies(size)
-                }
-            )
+        placeholders = self._placeholders()
+        dimensions = [
+            {
+                axis: Dim.AUTO(**dict(zip(("min", "max"), ranges.limits(size), strict=True)))
+                for axis, size in enumerate(node.meta["val"].shape)
+                if ranges.varies(size)
+            }
+            for node in placeholders
+        ]
         try:
             # One tuple for the variadic forward of a GraphModule with any number of inputs.
-            exported = export_program(self.module, examples, dynamic_shapes=tuple(dimensions))
+            exported = export_program(self.module, self._examples(ranges), dynamic_shapes=tuple(dimensions))
         except CompileError as error:
             raise RefusedError(dict.fromkeys(self.names, f"alone it cannot be exported: {error}")) from error
         _check_dimensions(exported, dimensions, self.names)
         _restore_ranges(exported, placeholders, ranges)
         return exported
 
+    def export_for_onnx(self, ranges: SizeRanges) -> ExportedProgram | None:
+        """Export the part from what the program's graph knows, with operators that have ONNX functions.
+
+        None where only tracing tells.
+        """
+        return exported_for_onnx(self.module, self._examples(ranges), ranges)
+
+    def _placeholders(self) -> list[Node]:
+        return [node for node in self.module.graph.nodes if node.op == "placeholder"]
+
+    def _examples(self, ranges: SizeRanges) -> list[torch.Tensor]:
+        values = [node.meta["val"] for node in self._placeholders()]
+        return [
+            torch.empty(
+                [ranges.example(size) for size in value.shape], dtype=value.dtype, device=value.device
+            )
+            for value in values
+        ]
+
     def profiles(self, ranges: SizeRanges) -> list[Profile]:
         """Return the ranges of the part's inputs, one profile for each that the program has."""
-        placeholders = [node for node in self.module.graph.nodes if node.op == "placeholder"]
         dynamic = [
-            node for node in placeholders if any(ranges.varies(size) for size in node.meta["val"].shape)
+            node
+            for node in self._placeholders()
+            if any(ranges.varies(size) for size in node.meta["val"].shape)
         ]
         if not dynamic:
             return []

@@ -118,6 +118,34 @@ class OnnxPartBuilder(PartBuilder):
 
     def prepare(self, part: Part) -> PreparedPart:
         """Export a part, convert it to ONNX, and ask the parser about each node."""
+        prepared = self._converted_untraced(part) or self._converted(part)
+        refused = refused_by_parser(prepared.converted, self.backend)
+        if refused:
+            whole = refused.pop("", None)
+            raise RefusedError(refused or dict.fromkeys(part.names, str(whole)))
+        return prepared
+
+    def _converted_untraced(self, part: Part) -> PreparedPart | None:
+        """Convert a part without tracing it.
+
+        None where that cannot be done; :meth:`_converted` then finds the reason, or another way.
+        """
+        exported = part.export_for_onnx(self._ranges)
+        if exported is None:
+            return None
+        prepared = PreparedPart(part, exported, None)
+        try:
+            prepared.converted = convert_program(
+                exported,
+                input_names=_input_names(prepared),
+                output_names=_output_names(prepared),
+                decompose=False,
+            )
+        except CompileError:
+            return None
+        return prepared
+
+    def _converted(self, part: Part) -> PreparedPart:
         exported = part.export(self._ranges)
         prepared = PreparedPart(part, exported, None)
         try:
@@ -131,10 +159,6 @@ class OnnxPartBuilder(PartBuilder):
             failed = node_of_conversion_error(error, names)
             reason = f"torch.onnx cannot express it: {error}"
             raise RefusedError(dict.fromkeys([failed] if failed else part.names, reason)) from error
-        refused = refused_by_parser(prepared.converted, self.backend)
-        if refused:
-            whole = refused.pop("", None)
-            raise RefusedError(refused or dict.fromkeys(part.names, str(whole)))
         return prepared
 
     def build(self, prepared: PreparedPart) -> bytes:
