@@ -1,4 +1,4 @@
-"""Builds the C++ programs of the tests and examples, and a package for them, once for all tests and workers."""
+"""Builds C++ programs and a package for the tests, once for all tests and workers."""
 
 from __future__ import annotations
 
