@@ -379,6 +379,42 @@ class TestInspect:
                 profile.opt for profile in tensor.profiles
             ]
 
+    def test_output_shapes_at_the_limits_of_each_profile(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "model.plan"
+        path.write_bytes(plans.nonzero())
+        assert main(["inspect", str(path), "--json"]) == 0
+        x, *outputs = json.loads(capsys.readouterr().out)["io"]
+        (limits,) = x["profiles"]
+        assert (x["shapes"], [output["profiles"] for output in outputs]) == ([], [[], []])
+        engine = trt_rt.Engine.load(path, device="cpu")
+        for output, index in zip(outputs, range(2), strict=True):
+            assert output["shapes"] == [
+                {limit: list(engine.output_shapes({"x": limits[limit]})[index]) for limit in limits}
+            ]
+        assert main(["inspect", str(path)]) == 0
+        assert "?x2 / ?x2 / ?x2" in " ".join(capsys.readouterr().out.split())
+
+    def test_limits_that_do_not_fit_together(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = torch.export.Dim("rows", min=1, max=8)
+        path = tmp_path / "model.plan"
+        path.write_bytes(
+            reference.build(
+                plans.SumAndIncrement(),
+                (torch.zeros(3, 2), torch.zeros(3, 2)),
+                dynamic_shapes=({0: rows}, {0: rows}),
+                profiles=[{"a": ([1, 2], [3, 2], [8, 2]), "b": ([1, 2], [4, 2], [8, 2])}],
+            )
+        )
+        assert main(["inspect", str(path), "--json"]) == 0
+        output = json.loads(capsys.readouterr().out)["io"][-1]
+        assert output["shapes"] == [{"min": [1, 2], "max": [8, 2]}]
+        assert main(["inspect", str(path)]) == 0
+        assert "1x2 / refused / 8x2" in " ".join(capsys.readouterr().out.split())
+
     def test_a_reference_plan_for_cuda_needs_no_gpu(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

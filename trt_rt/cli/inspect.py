@@ -51,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> Result:
         "bytes": len(plan),
         "backends": list(kind.backends),
         "why_not_loaded": why_not,
-        "io": [_describe(tensor) for tensor in contents.io] if contents else None,
+        "io": [_describe(tensor, contents) for tensor in contents.io] if contents else None,
         "profiles": contents.num_profiles if contents else None,
         "layers": contents.layers if contents else None,
         "memory_bytes": contents.memory if contents else None,
@@ -84,7 +84,7 @@ def _read(plan: memoryview, name: str, *, host_code: bool) -> tuple[PlanKind, Pl
     PlanError
         The file is not a plan, or it is damaged in a way that shows without loading it.
     """
-    from trt_rt.backend import choose_backend, identify_plan
+    from trt_rt.backend import identify_plan
     from trt_rt.cli.plan_contents import load_contents, read_reference_plan
 
     kind = identify_plan(plan)
@@ -93,14 +93,13 @@ def _read(plan: memoryview, name: str, *, host_code: bool) -> tuple[PlanKind, Pl
     if kind.backends == ("reference",):
         return kind, read_reference_plan(plan), ""
     try:
-        backend = choose_backend(plan, "auto", name)
-        return kind, load_contents(plan, backend, name, host_code_allowed=host_code), ""
+        return kind, load_contents(plan, name, host_code_allowed=host_code), ""
     except (BackendError, PlanError) as error:
         # The kind and the version are known from the first bytes, and are worth showing alone.
         return kind, None, str(error)
 
 
-def _describe(tensor: IOTensor) -> dict[str, Any]:
+def _describe(tensor: IOTensor, contents: PlanContents) -> dict[str, Any]:
     return {
         "name": tensor.name,
         "mode": tensor.mode,
@@ -111,6 +110,7 @@ def _describe(tensor: IOTensor) -> dict[str, Any]:
             {"min": list(profile.min), "opt": list(profile.opt), "max": list(profile.max)}
             for profile in tensor.profiles
         ],
+        "shapes": contents.output_shapes.get(tensor.name, []),
         "aliased_input": tensor.aliased_input,
     }
 
@@ -137,8 +137,8 @@ def _print(found: dict[str, Any]) -> None:
 
 def _io_row(tensor: dict[str, Any]) -> tuple[str, ...]:
     ranges = (
-        " / ".join(_sizes(profile[limit]) for limit in ("min", "opt", "max"))
-        for profile in tensor["profiles"]
+        " / ".join(_sizes(limits[limit]) if limit in limits else "refused" for limit in ("min", "opt", "max"))
+        for limits in tensor["profiles"] or tensor["shapes"]
     )
     place = f"input {tensor['aliased_input']!r}" if tensor["aliased_input"] else tensor["location"]
     return (
@@ -151,8 +151,8 @@ def _io_row(tensor: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _sizes(sizes: Iterable[int]) -> str:
-    return "x".join(map(str, sizes)) or "scalar"
+def _sizes(sizes: Iterable[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in sizes) or "scalar"
 
 
 def _layer_row(layer: Any) -> tuple[str, str]:

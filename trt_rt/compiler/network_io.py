@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from trt_rt._core.io_tensor import IOTensor, ProfileRange
+from trt_rt.backend.io_tensors import DTYPES
 from trt_rt.compiler.profiles import Profile
 from trt_rt.errors import CompileError
 
@@ -34,7 +35,7 @@ def network_io(network: Any, profiles: Sequence[Profile]) -> tuple[IOTensor, ...
     )
 
 
-def reference_io(plan: bytes) -> tuple[IOTensor, ...]:
+def reference_io(plan: bytes | memoryview) -> tuple[IOTensor, ...]:
     """Return the I/O tensors that a plan of the reference backend holds."""
     from trt_rt.reference.plan import unpack_plan
 
@@ -62,17 +63,12 @@ def reference_io(plan: bytes) -> tuple[IOTensor, ...]:
 
 
 def _dtype(tensor: Any) -> torch.dtype:
-    # Imported here because it is slow: `import trt_rt` must not pay for it.
-    from trt_rt.reference.dtypes import TENSORRT_DTYPES
-
-    # Compare the names of the enum members: their numbers differ between versions.
-    dtypes = {member.name: dtype for dtype, member in TENSORRT_DTYPES.items()}
-    if tensor.dtype.name not in dtypes:
+    if tensor.dtype.name not in DTYPES:
         raise CompileError(
             f"I/O tensor {tensor.name!r} of the model is {tensor.dtype.name}, and an engine can be "
             "given no PyTorch tensor of that type: cast it in the model"
         )
-    return dtypes[tensor.dtype.name]
+    return DTYPES[tensor.dtype.name]
 
 
 def _tensor(tensor: Any, mode: Literal["input", "output"], profiles: Sequence[Profile]) -> IOTensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 
@@ -16,7 +16,7 @@ from trt_rt.engine.contexts import ContextFactory
 from trt_rt.engine.placement import current_device
 from trt_rt.errors import ExecutionError, InputTypeError, InputValueError
 
-__all__ = ["OutputShape", "OutputShapes"]
+__all__ = ["OutputShape", "OutputShapes", "limits_of_profile"]
 
 OutputShape = tuple[int | None, ...]
 
@@ -77,16 +77,8 @@ class OutputShapes:
 
     def of_optimal_inputs(self) -> tuple[OutputShape, ...] | None:
         """The output shapes for the optimal inputs of the first profile; None if there is no such profile."""
-        inputs = self._inputs.values()
-        if any((tensor.is_dynamic or tensor.is_shape_tensor) and not tensor.profiles for tensor in inputs):
-            return None
-        values = {tensor.name: tensor.profiles[0].opt for tensor in inputs if tensor.is_shape_tensor}
-        shapes = {
-            tensor.name: tensor.profiles[0].opt if tensor.is_dynamic else tensor.shape
-            for tensor in inputs
-            if not tensor.is_shape_tensor
-        }
-        return self.of(shapes, values)
+        limits = limits_of_profile(self._inputs.values(), 0, "opt")
+        return None if limits is None else self.of(*limits)
 
     def data_dependent_outputs(self) -> tuple[str, ...]:
         """As `Engine.data_dependent_outputs`."""
@@ -224,6 +216,39 @@ class OutputShapes:
     def _check(self, succeeded: Any, call: str) -> None:
         if succeeded is not True:
             raise ExecutionError(f"engine {self._name!r}: TensorRT refused {call} for its output shapes.")
+
+
+def limits_of_profile(
+    inputs: Iterable[IOTensor], profile: int, limit: Literal["min", "opt", "max"]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]] | None:
+    """Return the input shapes and shape-tensor values at one limit of an optimization profile.
+
+    Parameters
+    ----------
+    inputs : iterable of IOTensor
+        All inputs of the engine.
+    profile : int
+        The profile's number.
+    limit : {"min", "opt", "max"}
+        The limit.
+
+    Returns
+    -------
+    tuple of (dict, dict) or None
+        The arguments of `Engine.output_shapes`; None if the profile does not say them for every input.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    values: dict[str, tuple[int, ...]] = {}
+    for tensor in inputs:
+        if not tensor.is_dynamic and not tensor.is_shape_tensor:
+            shapes[tensor.name] = tensor.shape
+        elif profile < len(tensor.profiles):
+            (values if tensor.is_shape_tensor else shapes)[tensor.name] = getattr(
+                tensor.profiles[profile], limit
+            )
+        else:
+            return None
+    return shapes, values
 
 
 def _whole_numbers(given: Any, tensor: IOTensor, what: str) -> tuple[int, ...]:
