@@ -23,10 +23,10 @@ import torch_tensorrt_calls
 from driver_floors import GraphLaunch
 from prepared_call import PreparedCall
 from report import processor_name
-from timed_calls import time_calls
 
 import trt_rt
 from tests.factories.plan_folder import VARIABLE, PlainCalls, inputs_for, plan_files
+from trt_rt._core.timed_calls import time_calls
 
 ENGINES = ("relu", "cnn", "bert")
 BATCHES = (1, 8)
@@ -218,7 +218,7 @@ def time_rows(rows: Sequence[Row], device: torch.device, rounds: int) -> dict[st
                 with row.turn():
                     row.call.repeat(UNTIMED_CALLS_A_TURN)
                     measure.synchronize(device)
-                    returned, done = time_calls(row.call, CALLS_A_TURN, stream)
+                    returned, done = time_calls(row.call, CALLS_A_TURN, stream=stream)
                 samples[row.name].returned.extend(returned)
                 samples[row.name].done.extend(done)
     return samples

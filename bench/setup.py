@@ -16,7 +16,6 @@ def bench_extensions(compile_flags: list[str]) -> list[Extension]:
         # C and not C++: callgrind finds bench_repeat_calls by its unmangled name.
         Extension("prepared_call", ["prepared_call.pyx"], extra_compile_args=["-O2", "-g0"]),
         Extension("driver_floors", ["driver_floors.pyx"], language="c++", extra_compile_args=compile_flags),
-        Extension("timed_calls", ["timed_calls.pyx"], language="c++", extra_compile_args=compile_flags),
         Extension(
             "null_engine.null_context",
             ["null_engine/null_context.pyx"],

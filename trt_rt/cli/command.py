@@ -27,11 +27,14 @@ class Result:
         Prints the result for people.
     problem : str
         A sentence, if the command ran to its end and what it found is a failure. Empty otherwise.
+    interrupted : bool
+        Whether Ctrl-C ended the command, which kept what it had found until then.
     """
 
     json: Any
     show: Callable[[], None]
     problem: str = ""
+    interrupted: bool = False
 
 
 def add_command(

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from trt_rt import __version__
-from trt_rt.cli import build, cache, compile, demo, doctor, inspect
+from trt_rt.cli import bench, build, cache, compile, demo, doctor, inspect
 from trt_rt.cli.command import Result, print_json
 from trt_rt.cli.streams import checked_stdout, diverted_stdout, prepare_streams, print_error, printable
 from trt_rt.errors import TRTError
 
 __all__ = ["main"]
 
-_COMMANDS = (doctor, build, compile, cache, inspect, demo)
+_COMMANDS = (doctor, build, compile, bench, cache, inspect, demo)
 
 _INTERRUPTED = 128 + 2
 _READER_GONE = 128 + 13
@@ -71,7 +71,7 @@ def _print(result: Result, *, as_json: bool) -> int:
         return _READER_GONE
     if result.problem:
         raise TRTError(result.problem)
-    return 0
+    return _INTERRUPTED if result.interrupted else 0
 
 
 def _explain(error: Exception) -> str:

@@ -209,6 +209,17 @@ class Engine:
         return int(self._handle.engine.num_optimization_profiles)
 
     @property
+    def workspace_size(self) -> int:
+        """The scratch memory of one execution context, in bytes, for the largest shapes of any profile.
+
+        Raises
+        ------
+        ClosedError
+            The engine was closed.
+        """
+        return self._handle.backend.device_memory_size(self._handle.engine)
+
+    @property
     def streamable_weights_size(self) -> int:
         """The bytes of weights that can stay in host memory; 0 without support for weight streaming.
 

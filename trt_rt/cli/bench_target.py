@@ -1,0 +1,124 @@
+"""The target of ``trt-rt bench``: a plan, an ONNX file, or a callable that returns a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trt_rt.cli.model_source import model_options, refuse_exit
+from trt_rt.errors import SettingError
+
+if TYPE_CHECKING:
+    from trt_rt.report import Target, Workload
+    from trt_rt.report.shapes import Shapes
+
+__all__ = ["opened_target"]
+
+
+@contextmanager
+def opened_target(
+    text: str, *, device: str | None, backend: str, shapes: list[Shapes], batches: list[int]
+) -> Iterator[tuple[Target, list[Workload]]]:
+    """Open what is measured, and make the arguments of its calls.
+
+    Parameters
+    ----------
+    text : str
+        A path, or ``module:callable``.
+    device, backend : str
+        Where it runs, and what builds its engines.
+    shapes, batches : list
+        What to measure; both empty: what the engine was optimized for.
+
+    Yields
+    ------
+    tuple of Target and list of Workload
+        The target is open within the context.
+
+    Raises
+    ------
+    TRTError
+        It cannot be opened, or it does not run with these shapes.
+    OSError
+        The file cannot be read.
+    """
+    path = Path(text)
+    if text.endswith(".onnx"):
+        with _onnx_target(path, device, backend) as target:
+            yield target, _workloads(target, shapes, batches)
+    elif path.exists():
+        with _plan_target(path, device, backend) as target:
+            yield target, _workloads(target, shapes, batches)
+    else:
+        if shapes or batches:
+            raise SettingError(
+                f"--shapes and --batch are for plans and ONNX files: {text} gives its own example inputs."
+            )
+        yield _model_target(text, device, backend)
+
+
+@contextmanager
+def _plan_target(path: Path, device: str | None, backend: str) -> Iterator[Any]:
+    import trt_rt
+    from trt_rt.report import EngineTarget
+
+    with trt_rt.Engine.load(path, device=device, backend=backend) as engine:
+        yield EngineTarget(engine, path.name)
+
+
+@contextmanager
+def _onnx_target(path: Path, device: str | None, backend: str) -> Iterator[Any]:
+    import trt_rt
+    from trt_rt.report import EngineTarget
+    from trt_rt.report.peers import onnx_runtime
+
+    plan = trt_rt.build(model_options(str(path))["model"], backend=backend)
+    with trt_rt.Engine.from_bytes(plan, device=device, name=path.stem) as engine:
+        yield EngineTarget(
+            engine, path.name, [onnx_runtime(path, tuple(tensor.name for tensor in engine.inputs))]
+        )
+
+
+def _workloads(target: Any, shapes: list[Shapes], batches: list[int]) -> list[Workload]:
+    from trt_rt.report.shapes import shapes_of_batch
+
+    (engine,) = target.engines()
+    asked = [*shapes, *(shapes_of_batch(engine.inputs, batch) for batch in batches)]
+    return [target.workload(sizes) for sizes in asked or [{}]]
+
+
+def _model_target(text: str, device: str | None, backend: str) -> tuple[Target, list[Workload]]:
+    import torch
+
+    import trt_rt
+    from trt_rt.report import ProgramTarget, Workload
+    from trt_rt.report.peers import eager, torch_compile, torch_tensorrt
+
+    with refuse_exit(text):
+        options = model_options(text)
+        model = options.pop("model")
+        arguments = tuple(options.get("inputs") or options.get("arg_inputs") or ())
+        keywords = dict(options.get("kwarg_inputs") or {})
+        if not isinstance(model, torch.nn.Module):
+            raise SettingError(f"{text} gives a {type(model).__name__}, and bench compares modules.")
+        if device is not None:
+            model = model.to(device)
+            arguments, keywords = _moved((arguments, keywords), device)
+        options |= {"arg_inputs": arguments, "kwarg_inputs": keywords}
+        options.pop("inputs", None)
+        options.setdefault("backend", backend)
+        program = trt_rt.compile(model, **options)
+    tensors = [
+        leaf for leaf in torch.utils._pytree.tree_leaves((arguments, keywords)) if hasattr(leaf, "device")
+    ]
+    where = tensors[0].device if tensors else torch.device(device or "cpu")
+    peers = (eager(model), torch_compile(model), torch_tensorrt(model))
+    return ProgramTarget(program, text, where, peers), [Workload("its inputs", arguments, keywords)]
+
+
+def _moved(values: Any, device: str) -> Any:
+    import torch
+
+    return torch.utils._pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), values)
