@@ -1,8 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True, embedsignature=True, annotation_typing=False
 """Times single calls: until a call returns, and until the GPU has done what it was given.
 
-The loop is in C, so that no bytecode of a caller is measured. A call goes through ``PyObject_Vectorcall``, as the
-interpreter's own CALL instruction does for a callable that it has not specialised.
+The loop is in C, so that no bytecode of a caller is measured. A call goes through ``PyObject_Vectorcall``, as
+the interpreter's own CALL instruction does for a callable that it has not specialised.
 """
 
 from cpython.array cimport array
@@ -97,7 +97,7 @@ def time_calls(call, Py_ssize_t calls, tuple arguments=(), dict keywords=None, s
 
 
 def clock_cost(Py_ssize_t readings=1000):
-    """Return the nanoseconds that one reading of the clock adds to a measured time: the least of `readings`."""
+    """Return the nanoseconds that reading the clock adds to a measured time: the least of `readings`."""
     cdef int64_t least = 1 << 60
     cdef int64_t start
     cdef Py_ssize_t _
