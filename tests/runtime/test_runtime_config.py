@@ -203,6 +203,27 @@ class TestCache:
         assert stat.S_ISDIR(cache.stat().st_mode)
         assert module.engine.closed
 
+    def test_a_signal_handler_closes_the_engine_while_it_saves(
+        self, rtx: Backend, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A signal handler runs on the thread that saves, between two bytecodes."""
+        module = load(rtx, RuntimeSettings(runtime_cache=cache))
+        assert is_right(module)
+        serialize = IRuntimeCache.serialize
+
+        def serialize_and_close(self: IRuntimeCache) -> bytes:
+            monkeypatch.setattr(IRuntimeCache, "serialize", serialize)
+            module.engine.close()
+            return serialize(self)
+
+        monkeypatch.setattr(IRuntimeCache, "serialize", serialize_and_close)
+        saving = threading.Thread(target=module.engine.save_runtime_cache, daemon=True)
+        saving.start()
+        saving.join(60)
+        assert not saving.is_alive()
+        assert module.engine.closed
+        assert cache.read_bytes() == GOOD + b"k"
+
     def test_the_end_of_the_process_saves(self, cache: Path) -> None:
         code = """
 import sys

@@ -1,22 +1,18 @@
-"""TensorRT-RTX's runtime settings, and its cache of compiled kernels in a file.
+"""TensorRT-RTX's runtime settings.
 
-TensorRT-RTX compiles an engine's kernels when they first run. Its ``IRuntimeConfig`` says when and how, and
-its ``IRuntimeCache`` keeps the compiled kernels for the next process.
+TensorRT-RTX compiles an engine's kernels when they first run. Its ``IRuntimeConfig`` says when and how.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-from trt_rt.backend.atomic_file import check_writable, write_atomically
+from trt_rt.backend.kernel_caches import KernelCaches
 
-__all__ = ["KernelCaches", "RuntimeSettings", "has_runtime_settings", "make_runtime_config"]
+__all__ = ["RuntimeSettings", "has_runtime_settings", "make_runtime_config"]
 
 Specialization = Literal["lazy", "eager", "none"]
 GraphStrategy = Literal["disabled", "whole_graph_capture"]
@@ -99,9 +95,9 @@ def make_runtime_config(
     engine : ICudaEngine
         The engine of the context.
     settings : RuntimeSettings
-        What the user has chosen.
+        The user's settings.
     caches : KernelCaches
-        The engine's.
+        The kernel caches of the engine.
     for_capture : bool
         Whether the context's runs are captured in a CUDA graph.
     """
@@ -118,81 +114,9 @@ def make_runtime_config(
     if settings.runtime_cache is not None:
         cache = caches.open(settings.runtime_cache, config.create_runtime_cache)
         if not config.set_runtime_cache(cache):
-            _warn(f"TensorRT-RTX does not use the kernel cache {os.fspath(settings.runtime_cache)!r}.")
+            warnings.warn(
+                f"TensorRT-RTX does not use the kernel cache {os.fspath(settings.runtime_cache)!r}.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
     return config
-
-
-class KernelCaches:
-    """The kernel caches of one engine, by file. All contexts over a file share one ``IRuntimeCache``."""
-
-    def __init__(self) -> None:
-        self._caches: dict[str, Any] = {}
-        self._in_file: dict[str, bytes] = {}
-        self._lock = threading.Lock()
-
-    def open(self, path: str | os.PathLike[str], create: Callable[[], Any]) -> Any:
-        """Return the ``IRuntimeCache`` of a file, and read the file into it at first.
-
-        Parameters
-        ----------
-        path : path-like
-            The file. If it does not exist, the cache is empty.
-        create : callable
-            Makes an empty cache.
-
-        Raises
-        ------
-        OSError
-            The file cannot be read, or could not be written later.
-        """
-        name = os.path.abspath(path)
-        with self._lock:
-            if name not in self._caches:
-                check_writable(name)
-                cache = create()
-                try:
-                    content = Path(name).read_bytes()
-                except FileNotFoundError:
-                    content = b""
-                if content and not cache.deserialize(content):
-                    _warn(
-                        f"TensorRT-RTX does not accept the kernel cache {name!r}: it is damaged, or from "
-                        "another GPU, driver or version. The kernels are compiled again, and the file is "
-                        "replaced."
-                    )
-                    content = b""
-                self._caches[name] = cache
-                self._in_file[name] = content
-            return self._caches[name]
-
-    def save(self) -> None:
-        """Write every cache that has changed since it was read or written.
-
-        Raises
-        ------
-        OSError
-            A file cannot be written. Then it is unchanged.
-        """
-        with self._lock:
-            for name, cache in self._caches.items():
-                serialized = cache.serialize()
-                content = b"" if serialized is None else bytes(serialized)
-                if content and content != self._in_file[name]:
-                    write_atomically(name, content)
-                    self._in_file[name] = content
-
-    def save_or_warn(self) -> None:
-        """Save, where an error would hide another one or has no caller to go to."""
-        try:
-            self.save()
-        except OSError as error:
-            _warn(f"the kernel cache of TensorRT-RTX was not saved: {error}")
-
-    def clear(self) -> None:
-        """Let go of the caches; their contexts are gone."""
-        with self._lock:
-            self._caches.clear()
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from trt_rt.backend import Backend, RuntimeSettings
-from trt_rt.backend.runtime_settings import KernelCaches, make_runtime_config
+from trt_rt.backend.kernel_caches import KernelCaches
+from trt_rt.backend.runtime_settings import make_runtime_config
 from trt_rt.engine.placement import current_device
 from trt_rt.errors import ClosedError, ExecutionError
 
