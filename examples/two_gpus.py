@@ -1,4 +1,4 @@
-"""One engine on each of two GPUs, each called by a thread of its own; with fewer GPUs, both run on one device.
+"""One engine on each of two GPUs, each called by a thread of its own; with fewer GPUs, both share a device.
 
 Run it: python examples/two_gpus.py
 """
