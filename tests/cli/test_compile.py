@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,89 @@ def test_errors_are_sentences(
     error = capsys.readouterr().err
     assert error.startswith("trt-rt: ")
     assert message in error
+
+
+def _save_script(path: Path) -> torch.nn.Module:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchScript's age
+        torch.jit.save(torch.jit.trace(model, torch.ones(3, 4)), path)
+    return model
+
+
+@pytest.mark.parametrize("given", ["3x4", "1x4:3x4:8x4", "1x4:3x4:8x4@float32"])
+def test_a_torchscript_file_is_compiled_for_the_inputs_of_the_shell(
+    folder: Path, capsys: pytest.CaptureFixture[str], given: str
+) -> None:
+    _save_script(folder / "model.ts")
+    assert main(["compile", "model.ts", "--inputs", given, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["engines"] == 1
+    (shape,) = [tensor["shape"] for tensor in found["steps"][0]["inputs"]]
+    assert isinstance(shape[0], str) == (":" in given)
+
+
+def test_a_callable_may_return_the_model_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["compile", "models_of_the_test:Split", "--dryrun", "--json", "--inputs", "x=1x4:3x4:8x4"]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["engines"] == 2
+    assert main(["compile", "models_of_the_test:Split", "--dryrun"]) == 1
+    assert "must return (model, arg_inputs)" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_inputs_of_an_exported_program_are_its_profile(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = torch.export.Dim("batch", min=1, max=8)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).eval()
+    exported = torch.export.export(model, (torch.ones(3, 4),), dynamic_shapes=({0: batch},))
+    torch.export.save(exported, folder / "model.pt2")
+    assert main(["compile", "model.pt2", "--dryrun", "--inputs", "2x4:3x4:4x4"]) == 0
+    capsys.readouterr()
+    for given, message in {
+        "2x4:3x4:16x4": "right from 1 to 8",
+        "2x5:3x5:4x5": "dimension 1 of 'input' is always 4",
+        "inptu=2x4": "did you mean 'input'?",
+        "2x4@float16": "is torch.float32 in the exported program",
+        "2": "has 2 dimensions",
+    }.items():
+        assert main(["compile", "model.pt2", "--dryrun", "--inputs", given]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["3x4@flaot32"], "did you mean float32?"),
+        (["4x4:3x4:8x4"], "breaks min <= opt <= max"),
+        (["x=3x4", "x=3x4"], "names 'x' twice"),
+        ([], "give --inputs"),
+    ],
+)
+def test_inputs_that_are_wrong_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str
+) -> None:
+    _save_script(folder / "model.ts")
+    assert main(["compile", "model.ts", *(["--inputs", *given] if given else [])]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("given", ["3xx4", "3x4:3x4", "3x4@", "-3x4"])
+def test_an_input_that_cannot_be_read_is_a_wrong_use(
+    folder: Path, capsys: pytest.CaptureFixture[str], given: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["compile", "models_of_the_test:split", "--inputs", given])
+    assert caught.value.code == 2
+    assert "is not [NAME=]SHAPE" in capsys.readouterr().err or given.startswith("-")
+
+
+def test_a_file_that_is_no_torchscript_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "model.ts").write_bytes(b"x")
+    assert main(["compile", "model.ts", "--inputs", "3x4"]) == 1
+    assert "is no TorchScript module that can be read" in capsys.readouterr().err

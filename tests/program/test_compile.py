@@ -90,6 +90,16 @@ def test_profiles_go_to_every_engine(model: nn.Module) -> None:
         assert limits == [(1, 2, 4), (4, 8, 16)]
 
 
+def test_an_input_may_be_named_as_a_builtin_is() -> None:
+    batch = torch.export.Dim("batch", min=1, max=16)
+    program = compiled(
+        nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval(),
+        dynamic_shapes=({0: batch},),
+        profiles=[{"input": ((1, 4), (2, 4), (4, 4))}],
+    )
+    assert program.engine_0.engine.inputs[0].profiles[0].max == (4, 4)
+
+
 @pytest.mark.parametrize(
     ("profiles", "message"),
     [

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer, print_table
+from trt_rt.cli.input_shapes import WrittenInput, as_example_inputs, as_profile, written_input
 from trt_rt.cli.model_source import model_options, refuse_exit
 from trt_rt.cli.streams import printable
 from trt_rt.errors import CompileError
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from trt_rt.compiled import Partition
 
 __all__ = ["add"]
@@ -19,15 +23,23 @@ _DESCRIPTION = """\
 Prints which operators of a model run in engines, which in PyTorch, and why. The compiled program is kept in
 the cache, where trt_rt.compile finds it; with --dryrun nothing is built.
 
-MODEL is a file that torch.export.save has written (.pt2; only open files that you trust: PyTorch runs code in
-them), or module:callable. The callable takes no arguments and returns the arguments of trt_rt.compile in one
-of these forms:
+MODEL is a file that torch.export.save has written (.pt2), a TorchScript file (.ts), or module:callable. Only
+open files that you trust: PyTorch runs code in them. The callable takes no arguments and returns the
+arguments of trt_rt.compile in one of these forms:
 
   (model, inputs)                  a module and a tuple of example inputs
   (model, inputs, dynamic_shapes)  and its dynamic shapes, as torch.export.export takes them
   a dict                           arguments of trt_rt.compile by name, "model" among them
+  a module                         whose inputs --inputs describes
 
 The module is looked for in the current folder too. An option of this command overrides the dict.
+
+--inputs describes each input as [NAME=]SHAPE[:SHAPE:SHAPE][@DTYPE]: one shape, or the smallest, the most
+usual and the largest; float32 without a dtype. Inputs without a name are positional. An exported program has
+inputs of its own; for it, --inputs says for which of its sizes the engines are tuned.
+
+  trt-rt compile model.ts --inputs 1x3x224x224:8x3x224x224:32x3x224x224
+  trt-rt compile models:bert --inputs input_ids=1x16:4x128:8x512@int64 attention_mask=1x16:4x128:8x512@int64
 """
 
 
@@ -37,7 +49,14 @@ def add(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "compile", _run, summary)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = f"{parser.description}\n\n{_DESCRIPTION}"
-    parser.add_argument("model", metavar="MODEL", help="a .pt2 file, or module:callable")
+    parser.add_argument("model", metavar="MODEL", help="a .pt2 or .ts file, or module:callable")
+    parser.add_argument(
+        "--inputs",
+        nargs="+",
+        type=written_input,
+        metavar="INPUT",
+        help="the model's inputs, such as 1x3x224x224, x=1x3:8x3:32x3 or tokens=1x16@int64",
+    )
     parser.add_argument("--dryrun", action="store_true", default=None, help="stop before anything is built")
     parser.add_argument("--backend", help="whose engines run the program (default: the best for the device)")
     parser.add_argument("--precision", choices=["fp32", "fp16", "bf16", "strong"])
@@ -84,21 +103,50 @@ def _run(arguments: argparse.Namespace) -> Result:
     given = {name: getattr(arguments, name) for name in _OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     with refuse_exit(arguments.model):
-        options = _model_options(arguments.model) | options
+        options = _model_options(arguments.model, arguments.inputs) | options
         made = trt_rt.compile(options.pop("model"), **options)
     partition = made if isinstance(made, Partition) else made.partition
     return Result(_as_json(partition), lambda: _print(partition))
 
 
-def _model_options(model: str) -> dict[str, Any]:
-    if not model.endswith(".pt2"):
-        return model_options(model)
+def _model_options(model: str, inputs: list[WrittenInput] | None) -> dict[str, Any]:
+    if model.endswith(".pt2"):
+        program = _exported_program(model)
+        return {"model": program} | ({"profiles": [as_profile(inputs, program)]} if inputs else {})
+    if model.endswith(".ts"):
+        if not inputs:
+            raise CompileError(
+                f"{model!r} is a TorchScript module, which does not tell its inputs: give --inputs, such as "
+                "--inputs 1x3x224x224"
+            )
+        return {"model": _script_module(model), **as_example_inputs(inputs)}
+    options = model_options(model, needs_inputs=inputs is None)
+    if inputs:
+        own = ("inputs", "arg_inputs", "kwarg_inputs", "dynamic_shapes", "profiles")
+        options = {name: value for name, value in options.items() if name not in own}
+        options |= as_example_inputs(inputs)
+    return options
+
+
+def _exported_program(path: str) -> ExportedProgram:
     import torch
 
     try:
-        return {"model": torch.export.load(model)}
+        return torch.export.load(path)
     except Exception as error:  # whatever PyTorch's reader meets in the file
-        raise CompileError(f"{model!r} is no exported program that can be read: {error}") from error
+        raise CompileError(f"{path!r} is no exported program that can be read: {error}") from error
+
+
+def _script_module(path: str) -> Any:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchScript's age; whoever has such a file knows
+        try:
+            return torch.jit.load(path)
+        except Exception as error:  # whatever PyTorch's reader meets in the file
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CompileError(f"{path!r} is no TorchScript module that can be read: {reason}") from error
 
 
 def _as_json(partition: Partition) -> dict[str, Any]:

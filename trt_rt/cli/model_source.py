@@ -15,13 +15,15 @@ from trt_rt.errors import CompileError, TRTError
 __all__ = ["model_options", "refuse_exit"]
 
 
-def model_options(model: str) -> dict[str, Any]:
+def model_options(model: str, *, needs_inputs: bool = True) -> dict[str, Any]:
     """Return the arguments of `trt_rt.build` for a model.
 
     Parameters
     ----------
     model : str
         Path of an ONNX file, or ``module:callable``. The module is looked for in the current folder too.
+    needs_inputs : bool
+        Whether the callable must return the inputs, too; otherwise it may return the model alone.
 
     Returns
     -------
@@ -54,6 +56,8 @@ def model_options(model: str) -> dict[str, Any]:
         return dict(made)
     if isinstance(made, tuple) and len(made) in (2, 3):
         return dict(zip(("model", "arg_inputs", "dynamic_shapes"), made, strict=False))
+    if not needs_inputs and callable(made):
+        return {"model": made}
     raise CompileError(
         f"{model} returned {type(made).__name__}: it must return (model, arg_inputs), (model, arg_inputs, "
         "dynamic_shapes), or a dict of arguments of trt_rt.build with a 'model'."

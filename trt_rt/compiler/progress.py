@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from trt_rt.errors import CompileError
 
-__all__ = ["Display", "make_monitor", "progress_display"]
+__all__ = ["NO_DISPLAY", "Display", "make_monitor", "progress_display"]
 
 _log = logging.getLogger("trt_rt.compiler")
 
@@ -21,6 +21,9 @@ class Display(Protocol):
 
     def start(self, phase: str, depth: int, steps: int) -> None:
         """Show a new phase inside `depth` others."""
+
+    def label(self, phase: str, text: str) -> None:
+        """Show another text for a phase."""
 
     def advance(self, phase: str, steps_done: int) -> None:
         """Show how many steps of a phase are done."""
@@ -33,11 +36,18 @@ class _NoDisplay:
     def start(self, phase: str, depth: int, steps: int) -> None:
         pass
 
+    def label(self, phase: str, text: str) -> None:
+        pass
+
     def advance(self, phase: str, steps_done: int) -> None:
         pass
 
     def finish(self, phase: str) -> None:
         pass
+
+
+NO_DISPLAY: Display = _NoDisplay()
+"""Shows nothing."""
 
 
 class _Bars:
@@ -49,6 +59,9 @@ class _Bars:
 
     def start(self, phase: str, depth: int, steps: int) -> None:
         self._tasks[phase] = self._progress.add_task("  " * depth + phase, total=steps)
+
+    def label(self, phase: str, text: str) -> None:
+        self._progress.update(self._tasks[phase], description=text)
 
     def advance(self, phase: str, steps_done: int) -> None:
         self._progress.update(self._tasks[phase], completed=steps_done)
@@ -73,7 +86,7 @@ def progress_display(wanted: bool | None) -> Iterator[Display]:
         `wanted` is True and the package rich is missing.
     """
     if wanted is False or (wanted is None and not sys.stderr.isatty()):
-        yield _NoDisplay()
+        yield NO_DISPLAY
         return
     try:
         from rich.console import Console
@@ -83,7 +96,7 @@ def progress_display(wanted: bool | None) -> Iterator[Display]:
             raise CompileError(
                 f"progress=True needs the package rich ({error}); install it with: pip install rich"
             ) from error
-        yield _NoDisplay()
+        yield NO_DISPLAY
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True, force_terminal=True if wanted else None)

@@ -101,7 +101,7 @@ class Part:
 
         None where only tracing tells.
         """
-        return exported_for_onnx(self.module, self._examples(ranges), ranges)
+        return exported_for_onnx(self.module, ranges)
 
     def _placeholders(self) -> list[Node]:
         return [node for node in self.module.graph.nodes if node.op == "placeholder"]

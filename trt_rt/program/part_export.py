@@ -26,9 +26,7 @@ class _OnlyTracingTells(Exception):
     """Something about the part is not known from its graph."""
 
 
-def exported_for_onnx(
-    module: GraphModule, examples: Sequence[torch.Tensor], ranges: SizeRanges
-) -> ExportedProgram | None:
+def exported_for_onnx(module: GraphModule, ranges: SizeRanges) -> ExportedProgram | None:
     """Return the exported program of a part, with operators that all have ONNX functions.
 
     Sizes are symbols of the whole program. An operator without ONNX function is decomposed alone.
@@ -37,8 +35,6 @@ def exported_for_onnx(
     ----------
     module : torch.fx.GraphModule
         The part. Its placeholders are tensors, its weights ``get_attr`` nodes, and it writes to nothing.
-    examples : sequence of torch.Tensor
-        An argument for each placeholder.
     ranges : SizeRanges
         Of the whole program.
 
@@ -51,7 +47,7 @@ def exported_for_onnx(
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     try:
         limits = {symbol: ranges.limits(symbol) for symbol in _symbols(placeholders)}
-        return _Copy(module, placeholders).exported(examples, limits)
+        return _Copy(module, placeholders).exported(limits)
     except (_OnlyTracingTells, ImportError, AttributeError, TypeError):
         return None
 
@@ -138,10 +134,8 @@ class _Copy:
             raise _OnlyTracingTells
         return values[result]
 
-    def exported(
-        self, examples: Sequence[torch.Tensor], limits: dict[Any, tuple[int, int]]
-    ) -> ExportedProgram:
-        """Return the program."""
+    def exported(self, limits: dict[Any, tuple[int, int]]) -> ExportedProgram:
+        """Return the program, without example inputs: those of all parts together could be large."""
         from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
         from torch.export.graph_signature import (
             ExportGraphSignature,
@@ -168,7 +162,7 @@ class _Copy:
         call = ModuleCallSignature(
             inputs=list(inputs),
             outputs=list(outputs),
-            in_spec=tree_structure((tuple(examples), {})),
+            in_spec=tree_structure(((0,) * len(inputs), {})),
             out_spec=tree_structure((0,) * len(outputs)),
         )
         return ExportedProgram(
@@ -178,8 +172,7 @@ class _Copy:
             state,
             {symbol: ValueRanges(low, high) for symbol, (low, high) in limits.items()},
             [ModuleCallEntry("", call)],
-            (tuple(examples), {}),
-            {},
+            constants={},
         )
 
 

@@ -63,6 +63,7 @@ def divide(
     support: Support,
     min_block_size: int,
     prepare: Callable[[Part], PreparedPart],
+    progress: Callable[[float], None],
 ) -> Divided:
     """Divide a program's graph into as few parts as its operators allow.
 
@@ -78,6 +79,8 @@ def divide(
         A part with fewer operators stays in PyTorch.
     prepare : callable
         Exports a part and asks the backend about it. Raises RefusedError.
+    progress : callable
+        Told which fraction of the operators in parts has been prepared.
     """
     reasons: dict[str, str] = {}
     prepared: dict[frozenset[str], PreparedPart] = {}
@@ -85,7 +88,10 @@ def divide(
         reasons.clear()
         proposals = _propose(program, support, min_block_size, reasons)
         refused: dict[str, str] = {}
+        done, count = 0, sum(map(len, proposals))
         for nodes in proposals:
+            progress(done / count)
+            done += len(nodes)
             names = frozenset(node.name for node in nodes)
             if names in prepared:
                 continue

@@ -50,7 +50,7 @@ def compile_model(request: CompileRequest) -> Program | Partition:
     if not request.dryrun:
         settings.backend.require(settings.device)
     with shown_steps(request.progress) as steps:
-        steps.next("export")
+        steps.export()
         model = _exported(request, settings)
         sizes: dict[str, Any] = {
             "signature": model.signature,
@@ -59,8 +59,8 @@ def compile_model(request: CompileRequest) -> Program | Partition:
         }
         if request.dryrun:
             graph = model_graph(model.program, truncate_double=settings.truncate_double, **sizes)
-            steps.next("divide")
-            partition = divide_program(graph, settings).partition
+            steps.divide()
+            partition = divide_program(graph, settings, steps).partition
         else:
             compiled = compile_exported(
                 model.program,
@@ -71,7 +71,7 @@ def compile_model(request: CompileRequest) -> Program | Partition:
                 **sizes,
             )
             if request.check is not None:
-                steps.next("check")
+                steps.check()
                 _check(compiled, model, request.check, truncate_double=settings.truncate_double)
     if request.dryrun:
         if sys.stdout.isatty():
@@ -110,7 +110,7 @@ def compile_exported(
     *,
     cache_dir: str | os.PathLike[str] | None,
     name: str,
-    steps: Steps | None = None,
+    steps: Steps,
     owns_buffers: bool = True,
     signature: inspect.Signature | None = None,
     opt_shapes: Sequence[tuple[int, ...] | None] | None = None,
@@ -128,13 +128,14 @@ def compile_exported(
         As for `trt_rt.compile`.
     name : str
         Of the model, for the cache.
-    steps : Steps, optional
+    steps : Steps
         Told about each step.
     owns_buffers : bool
         Whether the program gets copies of the buffers that it writes to, or writes to the model's.
     signature, opt_shapes, profiles
         As for :func:`model_graph`.
     """
+    steps.divide()
     graph = model_graph(
         exported,
         signature=signature,
@@ -216,12 +217,12 @@ def _built(
     settings: CompileSettings,
     cache_dir: str | os.PathLike[str] | None,
     name: str,
-    steps: Steps | None,
+    steps: Steps,
 ) -> CachedProgram:
     """The engines, from the cache or built now."""
     folder = cache_folder() if cache_dir == "auto" else cache_dir
     if folder is None:
-        return build_program(divide_program(graph, settings), settings, steps)[0]
+        return build_program(divide_program(graph, settings, steps), settings, steps)[0]
     cache = ProgramCache(Path(folder))
     decisive = [graph.ranges.described(), settings.min_block_size, settings.exclusions.described()]
     key = program_key(graph.program, settings.backend, settings.device, settings.options, decisive)
@@ -229,7 +230,7 @@ def _built(
         found = cache.load(key)
         if found is not None:
             return found
-        built, is_complete = build_program(divide_program(graph, settings), settings, steps)
+        built, is_complete = build_program(divide_program(graph, settings, steps), settings, steps)
         # What the builder refused for want of memory, say, it may build another time.
         if is_complete:
             cache.store(key, built, model=name, backend=settings.backend.name)

@@ -35,7 +35,7 @@ class SizeRanges:
     opt_shapes : sequence
         For each leaf the shape for which engines are tuned; None for what is no tensor.
     profiles : sequence of Profile, optional
-        The user's, by name of the placeholder. Default: one, of all sizes in `ranges`.
+        The user's, by name of the input in the exported program. Default: one, of all sizes in `ranges`.
 
     Attributes
     ----------
@@ -147,7 +147,7 @@ class SizeRanges:
             for axis, size in enumerate(node.meta["val"].shape):
                 if not self.is_bounded(size):
                     raise CompileError(
-                        f"dimension {axis} of input {node.name!r} is dynamic and has no largest size: give "
+                        f"dimension {axis} of input {_name(node)!r} is dynamic and has no largest size: give "
                         "it one (torch.export.Dim(..., max=...) in dynamic_shapes, trt_rt.Input, or max= of "
                         "mark_dynamic)"
                     )
@@ -164,7 +164,7 @@ class SizeRanges:
     def _users_profile(
         self, profile: Profile, number: int, tensors: Sequence[Node]
     ) -> dict[Any, _SymbolRange]:
-        nodes = {node.name: node for node in tensors}
+        nodes = {_name(node): node for node in tensors}
         for name, limits in profile.items():
             if name not in nodes:
                 near = get_close_matches(name, nodes, n=1)
@@ -173,14 +173,14 @@ class SizeRanges:
             self._check_profile(number, nodes[name], limits)
         found: dict[Any, _SymbolRange] = {}
         for symbol, source in self._sources.items():
-            if source.tensor.name not in profile:
+            if _name(source.tensor) not in profile:
                 raise CompileError(
-                    f"profile {number} has no range for input {source.tensor.name!r}, whose dimension "
+                    f"profile {number} has no range for input {_name(source.tensor)!r}, whose dimension "
                     f"{source.axis} is dynamic"
                 )
             low, middle, high = (
                 (int(shape[source.axis]) - source.offset) // source.scale
-                for shape in profile[source.tensor.name]
+                for shape in profile[_name(source.tensor)]
             )
             found[symbol] = (low, middle, high)
         return found
@@ -189,19 +189,24 @@ class SizeRanges:
         shape = node.meta["val"].shape
         if len(limits) != 3 or any(len(sizes) != len(shape) for sizes in limits):
             raise CompileError(
-                f"profile {number}, input {node.name!r}: a range is a smallest, a most usual and a largest "
+                f"profile {number}, input {_name(node)!r}: a range is a smallest, a most usual and a largest "
                 f"shape, each with {len(shape)} dimensions, not {limits!r}"
             )
         for axis, (size, low, middle, high) in enumerate(zip(shape, *limits, strict=True)):
             smallest, largest = self.limits(size)
             if not low <= middle <= high:
                 raise CompileError(
-                    f"profile {number}, dimension {axis} of input {node.name!r} breaks min <= opt <= max: "
+                    f"profile {number}, dimension {axis} of input {_name(node)!r} breaks min <= opt <= max: "
                     f"{low}, {middle}, {high}"
                 )
             if not smallest <= low <= high <= largest:
                 raise CompileError(
-                    f"profile {number} allows dimension {axis} of input {node.name!r} from {low} to {high}, "
-                    f"and the exported model is right from {smallest} to {largest}: narrow the profile, or "
+                    f"profile {number} allows dimension {axis} of input {_name(node)!r} from {low} to {high}"
+                    f", and the exported model is right from {smallest} to {largest}: narrow the profile, or "
                     "widen dynamic_shapes"
                 )
+
+
+def _name(placeholder: Node) -> str:
+    """The name of an input in the exported program: a node's own name is never that of a Python builtin."""
+    return str(placeholder.target)

@@ -16,6 +16,7 @@ from trt_rt.compiled.generated_call import GeneratedCall
 from trt_rt.compiled.partition import Partition
 from trt_rt.compiled.program import Program
 from trt_rt.compiler import Profile
+from trt_rt.compiler.progress import NO_DISPLAY
 from trt_rt.errors import CompileError
 from trt_rt.module import TRTModule
 from trt_rt.program.assembling import describe_partition, in_order_of_execution, program_with_engines
@@ -160,11 +161,16 @@ def model_graph(
     return ModelGraph(graph, ranges)
 
 
-def divide_program(graph: ModelGraph, settings: CompileSettings) -> DividedProgram:
+def divide_program(
+    graph: ModelGraph, settings: CompileSettings, steps: Steps | None = None
+) -> DividedProgram:
     """Divide a model's graph into parts; nothing is built."""
+    steps = steps or Steps(NO_DISPLAY)
     builder = part_builder(settings.backend, graph.ranges, settings.options, settings.device)
     support = Support(settings.device, settings.exclusions, builder.supports, graph.ranges)
-    divided = divide(graph.program, graph.ranges, support, settings.min_block_size, builder.prepare)
+    divided = divide(
+        graph.program, graph.ranges, support, settings.min_block_size, builder.prepare, steps.prepare
+    )
     return DividedProgram(graph, divided, builder)
 
 
@@ -196,13 +202,13 @@ def build_program(
     """
     if settings.require_full_compilation:
         _require_full(program.partition)
+    steps = steps or Steps(NO_DISPLAY)
     divided = program.divided
     built: list[CachedPart] = []
     refused: dict[str, str] = {}
     count = len(divided.parts)
     while divided.parts:
-        if steps is not None:
-            steps.next(f"engine {count - len(divided.parts) + 1} of {count}")
+        steps.build(count - len(divided.parts), count)
         prepared = divided.parts.pop(0)
         try:
             plan = program.builder.build(prepared)
