@@ -1,4 +1,4 @@
-"""One run of a program, recorded for calls with arguments of one kind."""
+"""The captured run of a program, for calls with arguments of one kind."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ __all__ = ["CapturedProgram"]
 
 
 class CapturedProgram:
-    """A run that can be repeated: on a GPU a CUDA graph; on a CPU, where there are none, the program itself.
+    """A run of a program that can be repeated: a CUDA graph on a GPU, the program itself on a CPU.
 
-    On the CPU the program is run again on the same static inputs, so that all that surrounds graphs (keys,
-    static tensors, eviction, mutators) runs and is tested there; nothing is gained by it.
+    On a CPU the program runs again on the same static inputs. This is not faster, but it runs and tests the
+    code around the graph there: keys, static tensors, eviction, and changes of engines.
 
-    Calls with plain tensors are served by `graph` alone, without any of this. All other calls come here.
+    `graph` alone serves calls with plain tensors. All other calls come to this object.
 
-    Owns the execution contexts that were captured: an engine that is closed, or wants to be without contexts,
-    closes or drops this in place of their executors.
+    This object owns the execution contexts that were captured. When an engine is closed or drops its
+    contexts, it closes or drops this object in place of their executors.
 
     Parameters
     ----------
     inputs : StaticInputs
-        What it reads.
+        The static inputs of the run.
     outputs : ProgramOutputs
-        What it writes.
+        The static outputs of the run.
     graph : ProgramGraph
-        What was captured.
+        The captured graph.
     repeat : callable
         Enqueues the run on the current stream. Returns whether its results are in the static outputs.
     take_other_results : callable or None
         Returns the results of a run for which `repeat` returned False.
     sequence : StreamSequence
-        Of the program's calls.
+        Orders the program's calls.
     """
 
     _executors: Sequence[Executor] = ()  # for `__del__` after an interrupt in `__init__`
@@ -62,7 +62,7 @@ class CapturedProgram:
         self._repeat: Callable[[], bool] | None = repeat
         self._take_other_results = take_other_results
         self._sequence = sequence
-        self.memory: CaptureMemory | None = None  # of intermediate results, as long as the graph exists
+        self.memory: CaptureMemory | None = None  # holds intermediate results while the graph exists
 
     @property
     def gate(self) -> Gate:
@@ -70,13 +70,13 @@ class CapturedProgram:
         return self.graph.gate
 
     def __del__(self) -> None:
-        # CUDA frees a graph that is in flight when it is done, but the contexts' memory goes at once.
+        # CUDA keeps a running graph until it is done. The contexts' memory is freed at once, so wait here.
         if self._executors and sys is not None and not sys.is_finalizing():
-            with suppress(Exception):  # no one is left to tell
+            with suppress(Exception):  # a finalizer has no caller that could handle it
                 self._sequence.wait()
 
     def own(self, executor: Executor, users: ContextUsers) -> None:
-        """Take the place of an executor that was captured among the `users` of its engine's contexts."""
+        """Take the place of a captured executor among the `users` of its engine's contexts."""
         self._executors = [*self._executors, executor]
         users.replace(executor, self)
 
@@ -93,12 +93,12 @@ class CapturedProgram:
         Returns
         -------
         tuple of (bool, object)
-            Whether it was run, and what the program returns; not if what was captured is gone.
+            Whether the run was repeated, and its results. False if the captured contexts were dropped.
 
         Raises
         ------
         InputValueError
-            If arguments share memory that the program writes into.
+            If two arguments share memory that the program writes into.
         """
         return self.gate.run(self._run, leaves, buffers)
 
@@ -114,17 +114,17 @@ class CapturedProgram:
         return True, self.hand_over(buffers)
 
     def hand_over(self, buffers: int) -> Any:
-        """The outputs of the last run, as the caller is to get them."""
+        """Return the outputs of the last run, in fresh or pre-allocated tensors."""
         if self.graph.gives_results:
             return self.graph.hand_over()
         return self.outputs.pre_allocated(buffers) if buffers else self.outputs.fresh()
 
     def drop(self) -> None:
-        """Wait for the last run, and let go of all that was captured. Idempotent."""
+        """Wait for the last run, and drop the graph and its contexts. Idempotent."""
         self.gate.run(self.drop_contexts)
 
     def drop_contexts(self) -> None:
-        """As `ContextUser`: contexts that were captured cannot be made anew, so this is over for good."""
+        """As `ContextUser`. Captured contexts cannot be replaced, so no run is repeated after this."""
         if self._repeat is None:
             return
         self._sequence.wait()

@@ -19,24 +19,24 @@ __all__ = ["EngineCalls", "current_executors", "take_executors"]
 
 
 class EngineCalls:
-    """Follows the calls of a program's engines on one thread, and gives each an execution context of its own.
+    """Follows the engine calls of a program on one thread, and gives each call an execution context.
 
-    Once it is captured, a context must not be modified. An engine that a program calls several times needs
-    one for each call. The n-th call of an engine in a run goes to the n-th of a list of streams, each of
-    which has an executor in the engine's pool; events keep all of them in the order of the program.
+    A captured context must not be modified, so an engine that a program calls several times needs one
+    context for each call. The n-th call of an engine in a run goes to the n-th stream of a list. Each stream
+    has an executor of its own in the engine's pool. Events keep the streams in the order of the program.
 
     Parameters
     ----------
     modules : sequence of TRTModule
         The program's engines.
     streams : list of CaptureStream
-        The program's own first; more are appended when they are needed. Empty on a CPU, where calls are only
-        looked at.
+        The program's own stream first. More streams are appended when they are needed. Empty on a CPU,
+        where no streams are switched.
 
     Attributes
     ----------
     written : set of int
-        `memory_of` the arguments that engines have written into in the last run.
+        `memory_of` the arguments that engines wrote into in the last run.
     """
 
     def __init__(self, modules: Sequence[TRTModule], streams: list[CaptureStream]) -> None:
@@ -49,7 +49,7 @@ class EngineCalls:
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """While the program runs once."""
+        """Follow the calls while the program runs once."""
         self._counts.clear()
         self._active.clear()
         self.written.clear()
@@ -91,14 +91,14 @@ class EngineCalls:
 
     @property
     def routes(self) -> list[tuple[TRTModule, torch.cuda.Stream]]:
-        """Engines and streams of the calls of the last run; on a CPU there are none."""
+        """The engines and streams of the last run's calls; empty on a CPU."""
         return [
             (module, each.stream) for module, count in self._counts.items() for each in self._streams[:count]
         ]
 
 
 def current_executors(routes: Sequence[tuple[TRTModule, torch.cuda.Stream]]) -> list[Executor]:
-    """The executors that run an engine's calls on a stream."""
+    """Return the executor of each engine for each stream."""
     executors = []
     for module, stream in routes:
         with torch.cuda.stream(stream):
@@ -107,7 +107,7 @@ def current_executors(routes: Sequence[tuple[TRTModule, torch.cuda.Stream]]) -> 
 
 
 def take_executors(routes: Sequence[tuple[TRTModule, torch.cuda.Stream]]) -> list[Executor | None]:
-    """Take the same out of their pools, so that no other call ever uses them; None for one that has gone."""
+    """Take these executors out of their pools, so that no other call uses them; None for a missing one."""
     executors = []
     for module, stream in routes:
         with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""Stands in for the CUDA graph of a program on a CPU, where there are none."""
+"""The replacement on a CPU for the CUDA graph of a program."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class HostRun:
     Parameters
     ----------
     program : callable
-        Without arguments: they are the static tensors.
+        Takes no arguments: the static tensors are bound to it.
     outputs : ProgramOutputs
-        Of the recorded run.
+        The outputs of the first run.
     """
 
     def __init__(self, program: Callable[[], Any], outputs: ProgramOutputs) -> None:
@@ -30,17 +30,17 @@ class HostRun:
         self._other: Any = None
 
     def repeat(self, _stream: int) -> bool:
-        """Run the program. Returns whether its results are like the recorded ones, and in their place."""
+        """Run the program. Return whether its results are like the first ones, and are in the outputs."""
         with torch.inference_mode(False), torch.no_grad():
             result = self._program()
             if self._outputs.matches(result):
                 self._outputs.take(result)
                 return True
-            # The results may lie in static tensors, which the next call overwrites.
+            # The results may share memory with static tensors, which the next call overwrites.
             self._other = pytree.tree_map_only(torch.Tensor, torch.clone, result)
             return False
 
     def take_other_results(self) -> Any:
-        """Return the results of a run that are not like the recorded ones."""
+        """Return the results of the last run, if they were not like the first ones."""
         other, self._other = self._other, None
         return other

@@ -1,4 +1,4 @@
-"""The arguments of a program's call, and which of its captured graphs they fit."""
+"""The arguments of a program's calls, and the keys that choose the graph of each call."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["ProgramInputs", "flatten"]
 
 _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
-# A tensor on the CPU is baked into a CUDA graph by its values, which are compared at every call.
+# A CUDA graph has the values of CPU tensors baked in. Every call compares them, so there may be only a few.
 _MOST_BAKED_VALUES = 256
 
 
 def flatten(arguments: Any) -> tuple[list[Any], Hashable]:
-    """The leaves of nested arguments, and their structure.
+    """Return the leaves of nested arguments, and their structure.
 
     Parameters
     ----------
@@ -35,40 +35,41 @@ def flatten(arguments: Any) -> tuple[list[Any], Hashable]:
 
 
 class ProgramInputs:
-    """Sorts the arguments of calls of one program.
+    """The rule that tells which calls of a program one graph serves.
 
     Parameters
     ----------
     device : torch.device
-        Where the program runs. Tensors there are copied to static ones; all else is baked into a graph.
+        The program's device. Tensors on it are copied to static ones. A graph has all other arguments baked
+        in.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
     def key(self, leaves: Sequence[Any], structure: Hashable) -> Hashable:
-        """Equal for calls that one graph serves.
+        """Return a key that is equal for calls that one graph serves.
 
-        Tensors on the program's device count by shape, dtype and strides; tensors on the CPU, for a program
-        on a GPU, by their values, which a graph has baked in; everything else by type and value.
+        The key has the shape, dtype and strides of tensors on the program's device. For a program on a GPU it
+        has the values of tensors on the CPU. It has the type and value of everything else.
 
         Raises
         ------
         InputTypeError, InputValueError
-            If an argument cannot be told apart from others: an object that is neither hashable nor a plain,
+            If an argument cannot be compared with others: an object that is neither hashable nor a plain,
             dense tensor, or a CPU tensor with many values for a program on a GPU.
         """
         return (structure, *[self._key_of(leaf) for leaf in leaves])
 
     def is_static(self, leaf: Any) -> bool:
-        """Whether a leaf is a tensor that a graph reads from memory of its own."""
+        """Return whether a leaf is a tensor that a graph reads from a static copy."""
         return isinstance(leaf, torch.Tensor) and leaf.device.type == self._device.type
 
     def _key_of(self, leaf: Any) -> Hashable:
         if isinstance(leaf, torch.Tensor):
             return self._key_of_tensor(leaf)
         if isinstance(leaf, float):
-            return float, leaf.hex()  # not a number equals itself here, and -0.0 is not 0.0
+            return float, leaf.hex()  # as text, NaN equals itself, and -0.0 differs from 0.0
         try:
             hash(leaf)
         except TypeError:
@@ -97,7 +98,7 @@ class ProgramInputs:
 
 
 def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
-    """Strides as far as they matter: none for contiguous tensors, 0 for dimensions of size 1."""
+    """Return strides that are equal for equal layouts: () if contiguous, 0 for dimensions of size 1."""
     if tensor.is_contiguous():
         return ()
     return tuple(

@@ -1,4 +1,4 @@
-"""Whether a program is engines only, or has PyTorch operators of its own between them."""
+"""Whether a program consists of engines only, or has PyTorch operators between them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["OperatorObserver", "ProgramKind", "program_kind"]
 
 
 class ProgramKind(Enum):
-    """The parts that a program is made of.
+    """The kinds of programs.
 
     Attributes
     ----------
     ENGINES
-        Engines, with nothing between them that runs on the device.
+        Engines, and nothing else that runs on the device.
     MIXED
         Engines and PyTorch operators.
     UNKNOWN
-        Python code that cannot be read as a graph; only a call can tell.
+        Engines and Python code that cannot be read as a graph. Only a call shows the kind.
     """
 
     ENGINES = "engines"
@@ -36,19 +36,19 @@ class ProgramKind(Enum):
 
 
 def program_kind(program: torch.nn.Module) -> ProgramKind:
-    """Tell from a program's structure and graph, without running it, what it is made of.
+    """Return a program's kind, from its structure and graph, without running it.
 
     Parameters
     ----------
     program : torch.nn.Module
-        An engine is `ENGINES`. A ``torch.fx.GraphModule``, which is what ``torch.export`` gives too, is read
-        node by node. A ``torch.nn.Sequential`` is what its parts are. A part with no engine in it is taken
-        for PyTorch operators. All other modules with engines are `UNKNOWN`: nothing is guessed from names,
-        and no code is traced, since that could change the module.
+        An engine is `ENGINES`. A ``torch.fx.GraphModule``, which ``torch.export`` returns too, is read node
+        by node. A ``torch.nn.Sequential`` has the kind of its parts. A part without engines counts as
+        PyTorch operators. All other modules with engines are `UNKNOWN`: their names say nothing, and tracing
+        their code could change them.
     """
     if isinstance(program, TRTModule):
         return ProgramKind.ENGINES
-    # What trt_rt.compile has made knows what it is made of.
+    # A program of trt_rt.compile knows its kind.
     computes_outside = getattr(program, "computes_outside_engines", None)
     if isinstance(computes_outside, bool):
         return ProgramKind.MIXED if computes_outside else ProgramKind.ENGINES
@@ -88,35 +88,35 @@ def _kind_of_node(node: Node, program: GraphModule) -> ProgramKind:
 
 def _kind_of_submodule(node: Node, program: GraphModule) -> ProgramKind:
     part = program.get_submodule(str(node.target))
-    # torch.export puts its checks of the inputs' shapes into a module whose result nobody uses.
+    # torch.export puts its checks of the inputs' shapes into a submodule without users of its result.
     if not node.users and not _has_engines(part):
         return ProgramKind.ENGINES
     return program_kind(part)
 
 
 def _computes(node: Node) -> bool:
-    """Whether a node of a graph does something on the device."""
+    """Return whether a node of a graph runs something on the device."""
     if node.target in (operator.getitem, torch._assert) and not _indexes_a_tensor(node):
         return False
     values = [value.meta["val"] for value in (node, *node.all_input_nodes) if "val" in value.meta]
     if values and not any(isinstance(value, (torch.Tensor, tuple, list)) for value in values):
-        return False  # arithmetic on sizes, and checks of them
+        return False  # arithmetic on sizes, or a check of sizes
     return not (isinstance(node.target, torch._ops.OpOverload) and node.target.is_view)
 
 
 def _indexes_a_tensor(node: Node) -> bool:
-    """Whether a getitem picks from a tensor, with an index that is more than a number."""
+    """Return whether a getitem indexes a tensor with more than a number."""
     return node.target is operator.getitem and not isinstance(node.args[1], (int, str))
 
 
 class OperatorObserver(TorchDispatchMode):
-    """Notes, while it is entered, whether this thread runs PyTorch operators; engines do not count.
+    """Context manager that notes whether this thread runs PyTorch operators. Engines do not count.
 
     Attributes
     ----------
     seen : str
-        Name of the first operator that did something on the device; "" while there was none. Views and
-        allocations do nothing there.
+        The name of the first operator that ran something on the device; "" before. Views and allocations
+        run nothing there.
     """
 
     def __init__(self) -> None:

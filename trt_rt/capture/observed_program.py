@@ -1,4 +1,4 @@
-"""A program whose first call tells how it is to be run."""
+"""A program whose first call decides how later calls run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["ObservedProgram"]
 
 
 class ObservedProgram(torch.nn.Module):
-    """Calls a program as it is, once; then as was chosen by what that call did.
+    """A program whose first call is observed. The kind of the program then decides how later calls run.
 
     Parameters
     ----------
     program : torch.nn.Module
-        What runs.
+        The program.
     choose : callable
-        ``choose(kind)`` is told `ProgramKind.ENGINES` or `ProgramKind.MIXED`, and gives what later calls
-        call.
+        ``choose(kind)`` gets `ProgramKind.ENGINES` or `ProgramKind.MIXED`, and returns the callable that
+        serves later calls.
     """
 
     def __init__(self, program: torch.nn.Module, choose: Callable[[ProgramKind], Callable[..., Any]]) -> None:
@@ -30,7 +30,7 @@ class ObservedProgram(torch.nn.Module):
         self.program = program
         self._choose = choose
         self._chosen: Callable[..., Any] | None = None
-        self._gate = Gate()  # a program may call what it was wrapped in
+        self._gate = Gate()  # lets a thread in again, because a program may call this wrapper
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program on the caller's current stream; same arguments and result."""
@@ -52,7 +52,7 @@ class ObservedProgram(torch.nn.Module):
         return True, result
 
     def close(self) -> None:
-        """Call the program as it is from now on, or from the end of a first call that runs. Never waits."""
+        """Let later calls run the program itself, also if a first call is under way. Never waits."""
         self._gate.defer(self._close)
 
     def _close(self) -> None:
@@ -60,6 +60,6 @@ class ObservedProgram(torch.nn.Module):
 
     @property
     def graph_inputs(self) -> tuple[Any, ...] | None:
-        """As `WholeGraph.graph_inputs`; None while calls do not go through one graph of all of it."""
+        """As `WholeGraph.graph_inputs`; None while calls do not replay one graph of the program."""
         inputs: tuple[Any, ...] | None = getattr(self._chosen, "graph_inputs", None)
         return inputs

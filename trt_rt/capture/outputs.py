@@ -21,8 +21,8 @@ class ProgramOutputs:
     Parameters
     ----------
     result : object
-        What the program returned: tensors, in lists, tuples and dicts; anything else is the same at every
-        call.
+        The program's result: tensors in lists, tuples and dicts. Objects that are not tensors are the same
+        in every call.
 
     Raises
     ------
@@ -50,42 +50,42 @@ class ProgramOutputs:
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """The static tensors, in the order of the leaves of what the program returned."""
+        """The static tensors, in the order of the leaves of the program's result."""
         return tuple(self._tensors)
 
     @property
     def assemble(self) -> Callable[[Sequence[torch.Tensor]], Any] | None:
-        """Builds what the program returns from tensors; None where it is the tensor, or the tuple of them."""
+        """A function from tensors to the program's result; None if that is a tensor or a tuple of tensors."""
         return None if self._is_tensor or self._is_flat else self._assembled
 
     def matches(self, result: Any) -> bool:
-        """Whether a run returned what the recorded run did, but for the values in tensors.
+        """Return whether a result differs from the first one only in the values of tensors.
 
-        It need not, on a CPU, where each call runs the program: its Python code may look at values, and a
-        shape tensor, whose values decide on shapes, cannot be told from other tensors.
+        On a CPU each call runs the program, and its results may differ: its Python code may depend on
+        values, and the values of a shape tensor decide on shapes.
         """
         leaves, structure = pytree.tree_flatten(result)
         return structure == self._structure and all(map(_is_like, leaves, self._leaves))
 
     def take(self, result: Any) -> None:
-        """Copy what a run returned to the static outputs, where it is not there already."""
+        """Copy the tensors of a run's result to the static outputs, unless they are the static outputs."""
         leaves = [result] if self._is_tensor else pytree.tree_leaves(result)
         sources, targets = [], []
         for position, target in zip(self._positions, self._tensors, strict=True):
             if leaves[position].data_ptr() != target.data_ptr():
                 sources.append(leaves[position])
                 targets.append(target)
-        with torch.inference_mode():  # which may write into tensors that were made under it
+        with torch.inference_mode():  # only this mode may write into tensors that were made under it
             copy_together(targets, sources)
 
     def fresh(self) -> Any:
-        """New tensors with the values of the static outputs, for the current stream."""
+        """Return the result in new tensors, for the current stream."""
         values = [torch.empty_like(tensor) for tensor in self._tensors]
         copy_together(values, self._tensors)
         return self._assembled(values)
 
     def pre_allocated(self, buffers: int) -> Any:
-        """The static outputs themselves, or if `buffers` is more than 1 copies in as many sets in turn."""
+        """Return the result in the static outputs, or, if `buffers` > 1, in one of that many sets in turn."""
         if buffers == 1:
             return self._assembled([view.get() for view in self._views])
         self._turn %= buffers
@@ -118,12 +118,14 @@ def _is_like(leaf: Any, recorded: Any) -> bool:
 
 
 class _View:
-    """What callers get of a tensor of ours: they cannot free its memory, where such a view can be had.
+    """The view of a static tensor that callers get, so that they cannot free or resize its memory.
+
+    A tensor of which there is no such view is detached instead.
 
     Parameters
     ----------
     tensor : torch.Tensor
-        Kept; nobody else has it.
+        The static tensor. Callers never get it.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
@@ -133,7 +135,7 @@ class _View:
         self._view: torch.Tensor | None = None
 
     def get(self) -> torch.Tensor:
-        """The same view as before, unless a caller has altered it in place (``resize_``, ``set_``)."""
+        """Return the last view, or a new one if a caller has altered it in place (``resize_``, ``set_``)."""
         view = self._view
         if (
             view is None

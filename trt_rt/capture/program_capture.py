@@ -1,4 +1,4 @@
-"""Runs a program once for a call, and records that run."""
+"""Runs a program for one call, and captures it for later calls."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ _capturing = Gate()
 
 
 class ProgramCapture:
-    """Makes `CapturedProgram` of one program.
+    """Creates a `CapturedProgram` for each kind of call of one program.
 
     Parameters
     ----------
     program : callable
-        What runs.
+        The program.
     modules : sequence of TRTModule
-        Its engines.
+        The engines of the program.
     device : torch.device
-        Where it runs.
+        The device of the engines.
     sequence : StreamSequence
-        Of the program's calls.
+        Orders the program's calls.
 
     Attributes
     ----------
     attempts : CaptureAttempts
-        Of all kinds of calls.
+        The failed attempts to capture, of all kinds of calls.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ProgramCapture:
         self._device = device
         self._sequence = sequence
         self.attempts = CaptureAttempts("a program")
-        # One for each call of an engine in a run; the first is the program's.
+        # One stream for each call that a run makes of the same engine. The first one also runs the program.
         self._streams = [CaptureStream(device)] if device.type == "cuda" else []
 
     def run(
@@ -78,10 +78,10 @@ class ProgramCapture:
         *,
         is_plain: bool,
     ) -> tuple[CapturedProgram | None, Any]:
-        """Run the program once with a call's arguments, and record it.
+        """Run the program once with a call's arguments, and capture it.
 
-        The run before the capture, which TensorRT and PyTorch ask for, is the call's own: what the program
-        keeps in buffers advances by one step, not two.
+        TensorRT and PyTorch require a run before the capture. That run gives the call's results, so state
+        that the program keeps in buffers advances by one step, not two.
 
         Parameters
         ----------
@@ -90,21 +90,21 @@ class ProgramCapture:
         buffers : int
             As for `CapturedProgram.run`.
         is_plain : bool
-            The arguments are positional tensors, and nothing else.
+            Whether all arguments are positional tensors.
 
         Returns
         -------
         tuple of (CapturedProgram or None, object)
-            The recording, and what the program returned. None if another thread has changed an engine
-            meanwhile, or CUDA has invalidated the capture, so that the next call has to try again.
+            The captured program, and the program's result. The first is None if another thread changed an
+            engine meanwhile, or CUDA invalidated the capture. The next call then tries again.
 
         Raises
         ------
         ExecutionError
-            If the run went well, but PyTorch or CUDA refuses to capture it. State that the program keeps has
+            If the run succeeded, but PyTorch or CUDA refuses to capture it. State that the program keeps has
             advanced by one step.
         Exception
-            Whatever the program raises.
+            Any exception of the program.
         """
         if not self._streams:
             return self._record_on_cpu(leaves, structure, positions, buffers, is_plain)
@@ -119,7 +119,7 @@ class ProgramCapture:
                 capture = partial(self._capture, inputs, calls, buffers, is_plain, random_numbers.seen)
                 captured = self._try(capture)
         finally:
-            current.wait_stream(stream)  # whose memory the caller may free now
+            current.wait_stream(stream)  # the caller may free the arguments' memory now
         outputs = ProgramOutputs(result) if captured is None else captured.outputs
         outputs.take(result)
         for tensor in pytree.tree_leaves(result):
@@ -142,7 +142,7 @@ class ProgramCapture:
         return captured, outputs.fresh() if captured is None else captured.hand_over(buffers)
 
     def _try(self, capture: Callable[[], CapturedProgram | None]) -> CapturedProgram | None:
-        """Capture; None also if CUDA invalidates the capture."""
+        """Return what `capture` returns; None if CUDA invalidates the capture."""
         try:
             captured = capture()
         except CaptureInvalidatedError as error:
@@ -188,9 +188,9 @@ class ProgramCapture:
     ) -> CapturedProgram | None:
         routes = calls.routes
         if any(module.executors.uses_cuda_graphs for module, _ in routes):
-            return None  # switched on since: the contexts that ran are those of an engine's own graphs
+            return None  # an engine's own graphs were switched on meanwhile: other contexts have run
         expected = current_executors(routes)
-        # Weak: a mutator on another thread may want the engine without contexts.
+        # Weak references, so that another thread can free the contexts to change the engine.
         contexts = [weakref.ref(executor.context) for executor in expected]
         failure = captured = None
         try:
@@ -200,16 +200,16 @@ class ProgramCapture:
                 captured = self._capture_stream(inputs, calls, buffers, is_plain)
         except Exception as error:
             failure = error
-        # Whatever has happened, no other call may use the contexts of before.
+        # The contexts belong to the graph now, so no other call may use them, also after a failure.
         taken = take_executors(routes)
-        # In one order, so that two captures over the same engines never wait for each other.
+        # Always in the same order, so that two captures over the same engines never wait for each other.
         engines = sorted({module.engine for module, _ in routes}, key=id)
         keep = partial(
             self._keep, captured if calls.routes == routes else None, routes, expected, taken, contexts
         )
         is_unchanged = run_holding([engine.context_users.gate for engine in engines], keep)
         if not is_unchanged:
-            return None  # a mutator dropped a context, or another stream took an executor over
+            return None  # a change of an engine dropped a context, or another stream took over an executor
         if captured is not None and calls.routes == routes:
             return captured
         _refuse(failure)
@@ -222,7 +222,7 @@ class ProgramCapture:
         taken: Sequence[Executor | None],
         contexts: Sequence[weakref.ref[Any]],
     ) -> bool:
-        """Whether the contexts are those that ran before; then what was captured owns them."""
+        """Give the contexts to the captured program, if they are still those that ran. Return whether."""
         if taken != expected or not all(map(_has_kept, expected, contexts)):
             return False
         if captured is not None:
@@ -253,11 +253,11 @@ class ProgramCapture:
     def _capture_in_stream(
         self, graph: ProgramGraph, program: Callable[[], Any], buffers: int | None
     ) -> tuple[ProgramOutputs, CaptureMemory]:
-        """Capture what the program enqueues on the current stream.
+        """Capture the work that the program enqueues on the current stream.
 
-        PyTorch's own capture, ``torch.cuda.CUDAGraph``, makes its random number generator belong to the
-        capture: meanwhile every random operation of another thread raises "Offset increment outside graph
-        capture". A program that uses no random numbers can do without.
+        PyTorch's own capture, ``torch.cuda.CUDAGraph``, takes over PyTorch's random number generator.
+        During the capture, every random operation of another thread raises "Offset increment outside graph
+        capture". So it is used only for programs that use random numbers.
         """
         memory = CaptureMemory(self._device)
 
@@ -270,7 +270,7 @@ class ProgramCapture:
         return graph.capture(torch.cuda.current_stream(self._device).cuda_stream, run), memory
 
     def _capture_with_random_numbers(self, inputs: StaticInputs, calls: EngineCalls) -> CapturedProgram:
-        """With PyTorch's own graph, which gives each replay random numbers of its own."""
+        """Capture with PyTorch's own graph, which gives each replay other random numbers."""
         graph = torch.cuda.CUDAGraph()
         pool = torch.cuda.graph_pool_handle()
         args, kwargs = inputs.arguments
@@ -286,15 +286,15 @@ class ProgramCapture:
         return CapturedProgram(inputs, ProgramOutputs(result), unused, repeat, None, self._sequence)
 
     def _capture_in(self, graph: torch.cuda.CUDAGraph, pool: Any, program: Callable[[], Any]) -> Any:
-        # Thread-local: what other threads do meanwhile, allocating above all, must not break this.
-        # Not torch.cuda.graph, which waits for the device: that breaks captures of other threads.
+        # With thread_local, calls that other threads make meanwhile, such as allocations, do not end this
+        # capture. torch.cuda.graph waits for the device, which would end captures of other threads.
         stream = torch.cuda.current_stream(self._device).cuda_stream
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             result = program()
         except BaseException as error:
             is_invalidated = capture_is_invalidated(stream)
-            with suppress(RuntimeError):  # it says only that the capture has failed
+            with suppress(RuntimeError):  # its message says only that the capture has failed
                 self._end_capture(graph, pool)
             raise_invalidated(error, is_invalidated=is_invalidated)
             raise
@@ -307,8 +307,8 @@ class ProgramCapture:
 
     def _end_capture(self, graph: torch.cuda.CUDAGraph, pool: Any) -> None:
         with warnings.catch_warnings():
-            # Of an empty graph, which is what is left of a program that has failed at once. As an exception
-            # it would keep PyTorch from putting its own state right.
+            # PyTorch warns of an empty graph, which a program leaves that fails at once. If warnings are
+            # errors, the exception keeps PyTorch from restoring its own state.
             warnings.simplefilter("ignore")
             try:
                 graph.capture_end()
@@ -318,11 +318,11 @@ class ProgramCapture:
 
 
 def _end_what_pytorch_left(device: torch.device, pool: Any) -> None:
-    """Put PyTorch's state right after a ``capture_end`` in which ``cudaStreamEndCapture`` failed.
+    """Restore PyTorch's state after a ``capture_end`` in which ``cudaStreamEndCapture`` failed.
 
     CUDAGraph::capture_end (aten/src/ATen/cuda/CUDAGraph.cpp) raises before it tells the allocator and the
-    random number generator that the capture is over. The allocator would then refuse to free memory, and
-    every later random operation would raise "Offset increment outside graph capture".
+    random number generator that the capture is over. Without this function, the allocator refuses to free
+    memory, and every later random operation raises "Offset increment outside graph capture".
     """
     torch._C._cuda_endAllocateToPool(device.index, pool)
     generator = torch.cuda.default_generators[device.index]

@@ -11,12 +11,12 @@ __all__ = ["SeesRandomNumbers"]
 
 
 class SeesRandomNumbers(TorchDispatchMode):
-    """While entered, looks at every operator that this thread calls.
+    """Context manager that notes whether an operator of this thread takes random numbers.
 
     Attributes
     ----------
     seen : bool
-        Whether one of them has taken random numbers from a generator.
+        Whether an operator has taken random numbers from a generator.
     """
 
     def __init__(self) -> None:

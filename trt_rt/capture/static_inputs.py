@@ -1,4 +1,4 @@
-"""Tensors that a captured program reads in place of its callers'."""
+"""Static copies of the callers' tensors, which a captured program reads."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["StaticInputs", "copy_together", "memory_of"]
 
 
 class StaticInputs:
-    """Static copies of the tensors among a call's arguments, made for the current stream.
+    """Static copies of the tensors among a call's arguments, allocated for the current stream.
 
     Parameters
     ----------
     leaves : sequence
         The arguments, flattened.
     structure : TreeSpec
-        How to put them together again.
+        The structure of the arguments.
     positions : sequence of int
-        Which leaves are tensors that change from call to call. Other tensors are copied once and for all.
+        The leaves that are tensors and change from call to call. Other tensors are copied only once.
 
     Raises
     ------
@@ -50,14 +50,14 @@ class StaticInputs:
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword arguments with static tensors in place of the callers'."""
+        """The positional and keyword arguments, with static tensors in place of the caller's."""
         args, kwargs = pytree.tree_unflatten(self._leaves, self._structure)
         return args, kwargs
 
     def refuse_replaced(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         """Refuse a program that has put other objects into its list or dict arguments.
 
-        A replay runs none of the program's Python code, so later callers would not find them.
+        A replay does not run the program's Python code, so later callers would not get these objects.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class StaticInputs:
             )
 
     def fill(self, leaves: Sequence[Any]) -> None:
-        """Copy a call's tensors to the static ones, those that are the static ones excepted."""
+        """Copy a call's tensors to the static ones, unless they are the static ones."""
         values = [leaves[position] for position in self._positions]
         sources, targets = [], []
         for value, target, address in zip(values, self._tensors, self._addresses, strict=True):
@@ -92,11 +92,17 @@ class StaticInputs:
         return bool(self._written)
 
     def watch(self) -> None:
-        """Begin to notice which static inputs PyTorch writes into."""
+        """Remember the versions of the static inputs, to find those that PyTorch writes into."""
         self._versions = [tensor._version for tensor in self._tensors]
 
     def note_writes(self, memory: Iterable[int]) -> None:
-        """Remember those that were written into since `watch`, or lie in one of the given `memory_of`."""
+        """Remember the inputs that PyTorch wrote into since `watch`, or that lie in the given memory.
+
+        Parameters
+        ----------
+        memory : iterable of int
+            `memory_of` each tensor that engines wrote into.
+        """
         written = set(memory)
         self._written = [
             index
@@ -105,14 +111,14 @@ class StaticInputs:
         ]
 
     def refuse_shared_memory(self, leaves: Sequence[Any]) -> None:
-        """Refuse a call whose arguments share memory that the program writes into.
+        """Refuse a call with two arguments that share memory which the program writes into.
 
-        Each has a copy of its own, so that a write through one would not be seen through the other.
+        Each argument has a static copy of its own. A write to one copy does not change the other.
 
         Raises
         ------
         InputValueError
-            Naming the arguments by their places among all leaves.
+            Two arguments share such memory. The message gives their positions among all leaves.
         """
         if not self._written:
             return
@@ -131,7 +137,7 @@ class StaticInputs:
                     )
 
     def write_back(self, leaves: Sequence[Any]) -> None:
-        """Let the caller see what the program has written into its arguments."""
+        """Copy the static inputs that the program wrote into back to the caller's tensors."""
         sources, targets = [], []
         for index in self._written:
             target = leaves[self._positions[index]]
@@ -142,18 +148,18 @@ class StaticInputs:
 
 
 def memory_of(tensor: torch.Tensor) -> int:
-    """Where a tensor's storage begins."""
+    """Return the address of a tensor's storage."""
     return tensor.untyped_storage().data_ptr()
 
 
 def _may_overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether the stretches of memory meet that two tensors of one storage lie in."""
+    """Return whether the address ranges of two tensors of one storage overlap."""
     (begin, end), (other_begin, other_end) = _stretch(a), _stretch(b)
     return begin < other_end and other_begin < end
 
 
 def _stretch(tensor: torch.Tensor) -> tuple[int, int]:
-    """Addresses of a tensor's first byte and of the one after its last; equal if it has no elements."""
+    """Return the addresses of a tensor's first byte and of the byte after its last."""
     begin = tensor.data_ptr()
     if tensor.numel() == 0:
         return begin, begin
@@ -162,13 +168,13 @@ def _stretch(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def copy_together(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
-    """Copy tensors of ours, or to tensors of ours, on the current stream."""
+    """Copy tensors on the current stream. The sources or the targets must be static tensors."""
     if not copy_plain(targets, sources):
         _copy_by_pytorch(targets, sources)
 
 
 def _copy_by_pytorch(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
-    """With as few kernels as PyTorch can. It notes that the targets were written into."""
+    """Copy with as few kernels as PyTorch can. PyTorch counts the versions of the targets up."""
     if len(targets) == 1:
         targets[0].copy_(sources[0])
     elif targets:

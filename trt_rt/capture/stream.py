@@ -1,7 +1,8 @@
-"""Streams on which programs are captured, and that nobody else uses.
+"""Streams on which programs are captured, and which nothing else uses.
 
-PyTorch hands out its streams in turn, so that a ``torch.cuda.Stream`` of a caller's can be the very one on
-which a graph is being captured, and the caller's work would end up in the graph.
+PyTorch has a fixed set of streams and hands them out in turn. If a program were captured on one of them, a
+caller could get the same stream as a ``torch.cuda.Stream``, and the caller's work would become part of the
+graph.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from trt_rt.errors import ExecutionError
 
 __all__ = ["CaptureStream"]
 
-# Streams are never destroyed: PyTorch keeps memory for the order of each. The next owner takes one over.
+# Streams by device. They are never destroyed, because PyTorch's allocator keeps memory for each stream. The
+# next owner reuses one.
 _unused: defaultdict[int, list[int]] = defaultdict(list)
 
 
 class CaptureStream:
-    """A stream for one owner at a time, given back when this is collected.
+    """A stream that has one owner at a time. It becomes free when this object is collected.
 
     Parameters
     ----------
     device : torch.device
-        A GPU, with index.
+        A GPU, with its index.
 
     Attributes
     ----------
@@ -36,7 +38,7 @@ class CaptureStream:
     Raises
     ------
     ExecutionError
-        If CUDA gives none.
+        If CUDA creates no stream.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -51,7 +53,7 @@ class CaptureStream:
 
 def _new_stream(device: torch.device) -> int:
     with torch.cuda.device(device):
-        torch.cuda.current_stream()  # PyTorch's context is current from here on
+        torch.cuda.current_stream()  # makes PyTorch's CUDA context current
         error, stream = driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
     if error != driver.CUresult.CUDA_SUCCESS:
         raise ExecutionError(f"cuStreamCreate failed with {error.name}.")

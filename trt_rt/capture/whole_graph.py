@@ -25,38 +25,37 @@ _SWITCH_GRAD_ON = partial(torch._C._set_grad_enabled, True)
 
 
 class WholeGraph(ProgramCallBase, torch.nn.Module):
-    """Calls a program through graphs of all of it; `enable_cudagraphs` makes it.
+    """A program whose calls replay one CUDA graph each. `enable_cudagraphs` creates it.
 
-    On a CPU, where there are no CUDA graphs, the program itself is run on the same static tensors, so that
-    everything but the graph is the same.
+    A CPU has no CUDA graphs. There, each call runs the program itself on the same static tensors.
 
     Parameters
     ----------
     program : torch.nn.Module
-        What runs.
+        The program.
     modules : sequence of TRTModule
-        Its engines, all on one device.
+        The engines of the program, all on one device.
     max_graphs : int
-        How many graphs are kept; the one used least recently is dropped.
+        The number of graphs that are kept. Beyond it, the least recently used graph is dropped.
     frozen : bool, optional
-        The program's parameters and buffers are never replaced nor given other memory, so that calls need
-        not look at them. Values may change in place.
+        Whether the program's parameters and buffers keep their memory, so that calls need not check them.
+        Their values may change in place.
 
     Attributes
     ----------
     program : torch.nn.Module
-        As it was given.
+        The program.
 
     Notes
     -----
     One graph serves all calls whose tensors have the same shapes, dtypes, devices and strides, and whose
-    other arguments are equal. The first such call runs the program, on static copies of its inputs, and
-    captures it; the program's Python code runs a second time for that, while nothing is executed. Later calls
-    copy their inputs to the static ones and launch the graph: nothing of the program's Python code runs. What
-    the program writes into its arguments, callers find there.
+    other arguments are equal. The first such call runs the program on static copies of its inputs. Then it
+    captures the program: the program's Python code runs a second time, and the device executes nothing.
+    Later calls copy their inputs to the static ones and launch the graph, and the program's Python code does
+    not run. If the program writes into its arguments, the caller's arguments get the new values.
 
-    Calls from several threads and streams run one after the other, since they share static tensors. Outputs
-    never require grad.
+    Calls from several threads and streams run one after the other, because they share static tensors.
+    Outputs never require grad.
     """
 
     def __init__(
@@ -79,9 +78,9 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         self._gate = Gate("a program that is run as one CUDA graph was called from within its own call.")
         self._closed = False
         self._captures = 0
-        self._ring_size = 0  # sets of pre-allocated outputs: as many as every engine has
+        self._ring_size = 0  # sets of pre-allocated outputs: the smallest number that an engine has
         engines = dict.fromkeys(module.engine for module in modules)
-        # Looked at in every call, so the others are left out.
+        # Every call checks these, so engines without streamable weights are left out.
         self._streamable = [engine for engine in engines if engine.streamable_weights_size]
         self._has_warned = False
         self._state = ProgramState(
@@ -101,13 +100,13 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         Parameters
         ----------
         *args, **kwargs
-            As the program takes them: tensors, numbers and strings, in lists, tuples and dicts.
+            The program's arguments: tensors, numbers and strings, in lists, tuples and dicts.
 
         Returns
         -------
         object
-            What the program returns, in new tensors, valid in the order of the stream; in memory that is
-            reused if every engine has pre-allocated outputs on.
+            The program's result. Its tensors are new, and valid in the order of the stream. If every engine
+            has pre-allocated outputs, their memory is reused.
 
         Raises
         ------
@@ -127,7 +126,7 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         return self._gate.run(call)
 
     def _call_in_turn(self, args: tuple[Any, ...], kwargs: dict[str, Any], infers: bool) -> Any:
-        # As torch.no_grad does, which takes as long as a launch.
+        # Not torch.no_grad, which does the same and takes as long as a launch of the graph.
         restore_grad = _SWITCH_GRAD_ON if torch.is_grad_enabled() else _SWITCH_GRAD_OFF
         return between(_SWITCH_GRAD_OFF, partial(self._call_in_order, args, kwargs, infers), restore_grad)
 
@@ -141,7 +140,7 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], infers: bool) -> Any:
         if not self._state.is_same():
             self._drop_all()
-            self._state.look()  # only now: an interrupt must not keep graphs of another state
+            self._state.look()  # after the drop: an interrupt between them must not keep outdated graphs
             self._ring_size = min(module.executors.modes.pre_allocated_outputs for module in self._engines)
         if self._streams_weights():
             return self._call_without_graph(args, kwargs, infers)
@@ -160,7 +159,7 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
             return self._call_without_graph(args, kwargs, infers)
         self._replays.calls += 1
         positions = [index for index, leaf in enumerate(leaves) if self._inputs.is_static(leaf)]
-        # An autocast dtype is part of the key, and the core does not look at it.
+        # The autocast dtype is part of the key, but the core does not compare it.
         is_plain = (
             not kwargs
             and key[1] is None
@@ -199,7 +198,7 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         return captured
 
     def _offer(self) -> None:
-        """Let the core serve calls with the graphs that there are."""
+        """Give the core the graphs with which it can serve calls."""
         graphs = [captured.graph for captured in self._graphs.values()]
         self._replays.graphs = [graph for graph in graphs if graph.serves_plain_calls]
 
@@ -207,15 +206,16 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         dtype = _autocast(self._device.type)
         if dtype is None:
             return self.program(*args, **kwargs)
-        # A graph must not read weights that autocast has cast, and keeps until its end, in an earlier run.
+        # Autocast caches the weights that it has cast until its context ends. A graph must not read them
+        # from the cache of an earlier run, because their memory is freed with it.
         with torch.autocast(self._device.type, dtype=dtype, cache_enabled=False):
             return self.program(*args, **kwargs)
 
     @property
     def graph_inputs(self) -> tuple[Any, ...] | None:
-        """Static positional arguments of the last call's graph; None before there was one.
+        """The static positional arguments of the last call's graph; None before the first graph.
 
-        Write new data into these and call with them: nothing is copied.
+        Write new data into these tensors and call with them; then nothing is copied.
         """
         if not self._graphs:
             return None
@@ -229,7 +229,7 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         -------
         dict
             ``calls``; ``captures`` and ``replays`` of graphs; ``invalidated_captures``: captures that CUDA
-            has ended, mostly because another thread waited for the device; ``graphs`` that are kept.
+            has ended, usually because another thread waited for the device; ``graphs``: graphs that are kept.
         """
         return {
             "calls": self._replays.calls,
@@ -240,9 +240,9 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         }
 
     def close(self) -> None:
-        """Let go of all graphs when their work is done: now, or when the call that runs has ended.
+        """Drop all graphs after their work is done: now, or at the end of a running call.
 
-        Calls run the program itself from now on.
+        From now on, calls run the program itself.
         """
         self._closed = True
         self._gate.defer(self._drop_all)
@@ -254,7 +254,7 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
 
 
 def _tables(program: torch.nn.Module) -> list[dict[str, torch.Tensor | None]]:
-    """Parameters and buffers by name, of each module. Submodules that are replaced later are not noticed."""
+    """Return each module's dicts of parameters and buffers. A submodule that is replaced later is missed."""
     tables: list[dict[str, torch.Tensor | None]] = []
     for module in program.modules():
         tables += [cast("dict[str, torch.Tensor | None]", module._parameters), module._buffers]
@@ -262,5 +262,5 @@ def _tables(program: torch.nn.Module) -> list[dict[str, torch.Tensor | None]]:
 
 
 def _autocast(device_type: str) -> torch.dtype | None:
-    """The dtype that the caller's autocast computes in; None if it is off."""
+    """Return the dtype that the caller's autocast computes in; None if autocast is off."""
     return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None

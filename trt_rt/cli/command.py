@@ -1,4 +1,4 @@
-"""What all commands share: the common options, types of arguments, the result, and output."""
+"""The common parts of all commands: options, types of arguments, the result, and output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 @dataclass(frozen=True)
 class Result:
-    """What a command found.
+    """The result of a command.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a program consists of, and why: engines, and operators that PyTorch runs."""
+"""The parts of a program, with reasons: engines, and operators that PyTorch runs."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Program(torch.nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """What ``print(program)`` shows of it."""
+        """Return the text that ``print(program)`` shows in brackets."""
         return self.partition.summary()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:

@@ -21,13 +21,13 @@ class ContextUser(Protocol):
 
     @property
     def gate(self) -> Gate:
-        """Keeps calls out while a thread has it."""
+        """The lock that a call holds. While another thread holds it, calls wait."""
 
     def drop_contexts(self) -> None:
-        """Wait for work, and drop every context; only within the gate."""
+        """Wait for work, and drop every context. The caller holds the gate."""
 
     def close(self) -> None:
-        """Wait for work and drop every context for good."""
+        """Wait for work, drop every context, and make no other."""
 
 
 class ContextUsers:
@@ -54,7 +54,7 @@ class ContextUsers:
         self._users.add(user)
 
     def replace(self, old: ContextUser, new: ContextUser) -> None:
-        """Let `new` be paused and closed in place of `old`, whose contexts it has taken over."""
+        """Replace `old` by `new`, which has taken over its contexts."""
         self._users.add(new)
         self._users.discard(old)
 
@@ -87,7 +87,7 @@ class ContextUsers:
         return run_holding([user.gate for user in users], run_alone)
 
     def close(self) -> None:
-        """Close every user, and raise the errors of those that raised any; only within the gate.
+        """Close every user. The caller holds the gate.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Makes an engine's execution contexts."""
+"""The making of an engine's execution contexts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def warn_of_streaming(name: str) -> None:
 
 
 class ContextFactory:
-    """Makes execution contexts for one module, with the settings that the module's modes ask for.
+    """Makes execution contexts for one module, with the settings that follow from the module's modes.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class ContextFactory:
         return False
 
     def create(self) -> tuple[Any, ContextSettings]:
-        """An ``IExecutionContext`` for ordinary calls.
+        """Return an ``IExecutionContext`` for ordinary calls.
 
         Returns
         -------
@@ -92,21 +92,21 @@ class ContextFactory:
         Raises
         ------
         BackendError
-            If there is no memory for it.
+            If there is no memory for the context.
         """
-        settings = self.settings  # read once: another thread may replace them meanwhile
+        settings = self.settings  # read once, because another thread may replace them
         context = self._create(settings.runtime, user_managed=settings.shared_workspace)
         if settings.profiler is not None:
             context.profiler = settings.profiler
         return context, settings
 
     def create_for_graph(self) -> Any:
-        """An ``IExecutionContext`` for one CUDA graph; many share the scratch memory of their stream.
+        """Return an ``IExecutionContext`` for one CUDA graph; contexts of one stream share scratch memory.
 
         Raises
         ------
         BackendError
-            If there is no memory for it.
+            If there is no memory for the context.
         """
         return self._create(self.settings.runtime, user_managed=True, for_capture=True)
 
@@ -134,20 +134,20 @@ class ContextFactory:
         Returns
         -------
         torch.Tensor
-            The memory; to be kept as long as the context may run.
+            The memory. Keep it as long as the context may run.
 
         Raises
         ------
         torch.OutOfMemoryError, MemoryError
-            If there is none, on a GPU or a CPU.
+            If there is no memory, on a GPU or a CPU.
         """
         return self._give(context, stream, int(context.update_device_memory_size_for_shapes()))
 
     def give_graph_workspace(self, context: Any, stream: int) -> torch.Tensor:
         """As `give_workspace`, for a context of `create_for_graph`.
 
-        Without `ContextSettings.shared_workspace` it is as large as the largest shapes need, so that all
-        graphs of a stream have the same.
+        Without `ContextSettings.shared_workspace` the memory is large enough for the largest shapes, so that
+        all graphs of a stream share the same memory.
         """
         if self.settings.shared_workspace:
             return self.give_workspace(context, stream)

@@ -1,4 +1,4 @@
-"""An engine's output shapes for given input shapes, asked of an execution context that never runs."""
+"""An engine's output shapes for given input shapes, from an execution context that never runs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _LARGEST_SIZE = 2**63 - 1
 
 
 class OutputShapes:
-    """Works out the output shapes of one engine. It is a `ContextUser` and safe to use from several threads.
+    """The output shapes of one engine. It is a `ContextUser`, and several threads may use it.
 
-    The context never runs: once TensorRT 8.6 has run a context, it answers for a data-dependent output with
-    the shape of the last run. The context is created at the first question and kept for the next.
+    Its execution context never runs, because after a run TensorRT 8.6 returns the last run's shape for a
+    data-dependent output. The context is created by the first question and kept for the next.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class OutputShapes:
     def _answer(
         self, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, tuple[int, ...]]
     ) -> tuple[OutputShape, ...]:
-        # Taken, so that an interrupt or an error drops it: nobody knows what it is set up for then.
+        # Taken out, so that an interrupt or an error drops it: its state is unknown then.
         context, self._context = self._context, None
         with current_device(self._device):
             if context is None:
@@ -76,7 +76,7 @@ class OutputShapes:
         return answer
 
     def of_optimal_inputs(self) -> tuple[OutputShape, ...] | None:
-        """The output shapes for the optimal inputs of the first profile; None if there is no such profile."""
+        """Return the output shapes for the first profile's optimal inputs; None if it lacks an input's."""
         limits = limits_of_profile(self._inputs.values(), 0, "opt")
         return None if limits is None else self.of(*limits)
 
@@ -189,24 +189,24 @@ class OutputShapes:
         before, self._values = self._values, []
         for name, held in values.items():
             tensor = self._inputs[name]
-            # One element at least: TensorRT refuses the address of an empty tensor.
+            # At least one element, because TensorRT refuses the address of an empty tensor.
             memory = torch.tensor(held or (0,), dtype=tensor.dtype, device="cpu")
             self._values.append(memory)
             self._check(context.set_tensor_address(name, memory.data_ptr()), f"set_tensor_address({name!r})")
-        before.clear()  # until now the context had its addresses
+        before.clear()  # only now, because until here the context had the addresses of these tensors
         try:
             missing = context.infer_shapes()
         except RuntimeError as error:
             raise ExecutionError(f"engine {self._name!r}: {error}") from error
         self._check(not missing, f"infer_shapes(), which lacks {list(missing)},")
-        # While PyTorch traces, sizes come out as tensors.
+        # While PyTorch traces, sizes are tensors.
         sizes = [[int(size) for size in context.get_tensor_shape(output.name)] for output in self._outputs]
         return tuple(tuple(None if size < 0 else size for size in shape) for shape in sizes)
 
     def _use_profile(self, context: Any, profile: int) -> None:
         if context.active_optimization_profile == profile:
             return
-        # On a stream of its own, because the caller's may be captured; TensorRT may copy on it.
+        # On a stream of its own: TensorRT may copy on it, and the caller's stream may be capturing.
         stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         done = context.set_optimization_profile_async(profile, stream.cuda_stream if stream else 0)
         self._check(done, f"set_optimization_profile_async({profile})")

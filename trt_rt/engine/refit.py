@@ -1,4 +1,4 @@
-"""New weights for one engine, and for several engines together or none."""
+"""The refit of engines with new weights: of one engine, or of several, which all change or none."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class EngineRefit:
     refitter : EngineRefitter
         TensorRT's refitter of the engine.
     missing : list of str
-        Weights for which there is no value.
+        The weights without a new value.
     used : set of str
-        Keys of the state dict.
+        The keys of the state dict whose values are used.
     count : int
-        Weights that change.
+        The number of weights that change.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -56,12 +56,12 @@ class EngineRefit:
         self.count = 0
 
     def look_up(self, name_map: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]) -> None:
-        """Find and check a value for every weight.
+        """Find and check the new value of every weight.
 
         Raises
         ------
         InputError
-            If one does not fit, or TensorRT wants more of them.
+            If a value does not fit, or TensorRT needs further weights with these.
         """
         constants = name_map.get(_CONSTANTS, {})
         for name in self.refitter.names:
@@ -83,17 +83,17 @@ class EngineRefit:
             )
 
     def make(self) -> None:
-        """Give the engine its new weights; it must have no contexts.
+        """Give the engine its new weights. It must have no contexts.
 
         Raises
         ------
         ExecutionError
-            If TensorRT fails at it.
+            If TensorRT cannot refit the engine.
         """
         device = self.engine.device
         on_cuda = device.type == "cuda"
         if on_cuda:
-            # TensorRT reads weights on the device without regard to the stream that writes them.
+            # TensorRT reads weights on the device without waiting for the stream that writes them.
             torch.cuda.current_stream(device).synchronize()
         with current_device(device):
             succeeded = self.refitter.refit()
@@ -164,18 +164,18 @@ def _needed_bytes(tensor: torch.Tensor) -> int:
 def apply_refits(refits: Iterable[EngineRefit]) -> None:
     """Give all engines their new weights, or none.
 
-    Engines change one at a time: a thread that kept the calls of two engines out could wait for a thread that
-    does the same in another order.
+    Engines change one after the other. A thread that blocked the calls of two engines at once could wait
+    forever for a thread that blocks them in another order.
 
     Parameters
     ----------
     refits : iterable of EngineRefit
-        One for each engine, all looked up.
+        One refit for each engine, after `EngineRefit.look_up`.
 
     Raises
     ------
     ExecutionError
-        If TensorRT fails at it; every engine has the weights that it had.
+        If TensorRT cannot refit an engine. Every engine has its old weights then.
     """
     plans: dict[Engine, bytes] = {}
     try:
@@ -187,7 +187,7 @@ def apply_refits(refits: Iterable[EngineRefit]) -> None:
 
 
 def _apply_one(refit: EngineRefit, plans: dict[Engine, bytes], tensorrt_engine: Any) -> None:
-    """Change one engine, or leave it as it was. Before it changes, its plan is in `plans`."""
+    """Change one engine, or leave it unchanged. Its old plan is put into `plans` before the change."""
     plan = refit.engine.serialize()
     plans[refit.engine] = plan
     try:

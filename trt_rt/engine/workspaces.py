@@ -1,4 +1,4 @@
-"""Scratch memory that execution contexts of one stream share."""
+"""Scratch memory that the execution contexts of one stream share."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _of_stream: WeakValueDictionary[tuple[torch.device, int], torch.Tensor] = WeakVa
 
 
 def shared_workspace(device: torch.device, stream: int, size: int) -> torch.Tensor:
-    """Scratch memory for work in the order of one stream.
+    """Return scratch memory for work in the order of one stream.
 
-    What runs on one stream runs one after the other, so all of it can use the same scratch memory. On a CPU a
-    thread is what a stream is on a GPU.
+    Work on one stream runs in order, so all contexts of a stream can share scratch memory. On a CPU, the
+    contexts of one thread share it.
 
     Parameters
     ----------
     device : torch.device
-        Where.
+        The device of the memory.
     stream : int
         The caller's CUDA stream, which must be current; 0 on a CPU.
     size : int
-        Bytes that are needed.
+        The number of bytes that are needed.
 
     Returns
     -------
     torch.Tensor
-        At least `size` bytes, uint8, starting at a multiple of `ALIGNMENT`. Freed when nobody keeps it;
-        whoever was given a smaller one keeps that.
+        At least `size` bytes, uint8, starting at a multiple of `ALIGNMENT`. It is freed when nothing refers
+        to it. Contexts that have a smaller tensor keep that one.
 
     Raises
     ------
@@ -60,12 +60,12 @@ def _aligned_bytes(device: torch.device, size: int) -> torch.Tensor:
     try:
         with torch.inference_mode(False), plain_pytorch():
             memory = torch.empty(size, dtype=torch.uint8, device=device)
-            if memory.data_ptr() % ALIGNMENT == 0:  # always, with PyTorch's own allocator of CUDA memory
+            if memory.data_ptr() % ALIGNMENT == 0:  # always true for PyTorch's own CUDA allocator
                 return memory
             del memory
             memory = torch.empty(size + ALIGNMENT - 1, dtype=torch.uint8, device=device)
             return memory.narrow(0, -memory.data_ptr() % ALIGNMENT, size)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:  # what PyTorch raises on a CPU, and for sizes beyond any machine
+    except RuntimeError as error:  # from PyTorch on a CPU, and for sizes that no machine has
         raise MemoryError(f"no memory for {size} bytes of scratch memory on {device}: {error}") from None

@@ -41,7 +41,7 @@ EXCLUSIONS: Mapping[frozenset[str], str] = MappingProxyType(
 
 
 class _Module(Protocol):
-    """What is asked of a `TRTModule` here."""
+    """The part of `TRTModule` that this file uses."""
 
     name: str
 

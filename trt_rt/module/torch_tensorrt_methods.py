@@ -20,7 +20,7 @@ __all__ = ["TorchTensorRTMethods"]
 
 
 class _Module(Protocol):
-    """What the methods use of a `TRTModule`."""
+    """The part of `TRTModule` that these methods use."""
 
     name: str
 
@@ -42,7 +42,7 @@ def _switch_profiler_on(module: _Module, profiler: Any) -> None:
 
 
 class TorchTensorRTMethods:
-    """What code that was written for Torch-TensorRT's modules calls. `TRTModule` has them."""
+    """Methods of `TRTModule` for code that was written for Torch-TensorRT's modules."""
 
     def set_use_output_allocator(self: _Module, enable: bool) -> None:
         """Let TensorRT allocate every output, or only those whose size depends on data.

@@ -182,7 +182,7 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
 
     @property
     def engine(self) -> Engine:
-        """What runs."""
+        """The engine that calls run."""
         if self._engine is None:
             self.setup_engine()
             assert self._engine is not None
@@ -363,7 +363,7 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
 
     @property
     def executors(self) -> ModuleExecutors:
-        """What runs the calls, one executor for each stream. `configure` and `modes` are its public side."""
+        """The executors of the module's calls, one for each stream; `configure` and `modes` are public."""
         if self._executors is None:
             self.setup_engine()
             assert self._executors is not None

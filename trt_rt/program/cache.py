@@ -45,7 +45,7 @@ class CachedPart:
 
 @dataclass(frozen=True)
 class CachedProgram:
-    """What a compilation has found out and built. The graph itself comes from the export.
+    """The partition and the plans of a compilation. The graph itself comes from the export.
 
     Attributes
     ----------

@@ -160,7 +160,7 @@ def _unchanged(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
 
 
 def _buffers(graph: ProgramGraph) -> list[torch.Tensor]:
-    """What running the graph writes to, which it shares with the program."""
+    """Return the tensors that the graph writes to and shares with the program."""
     own = dict(graph.module.named_buffers())
     return [own[name] for name in sorted(graph.mutated_buffers) if name in own]
 

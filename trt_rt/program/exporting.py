@@ -107,7 +107,7 @@ def _restore_smallest_sizes(program: ExportedProgram, inputs: ExampleInputs) -> 
 
 
 def _details(error: BaseException) -> list[str]:
-    """What torch.export lists below its first line: the constraints that the model breaks."""
+    """Return the constraints that the model breaks, which torch.export lists below its first line."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines()]

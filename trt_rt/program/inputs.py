@@ -113,7 +113,7 @@ class Input:
 
 @dataclass(frozen=True)
 class ExampleInputs:
-    """What a module is exported with.
+    """The arguments of a module's export.
 
     Attributes
     ----------

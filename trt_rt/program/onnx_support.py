@@ -1,4 +1,4 @@
-"""What TensorRT's ONNX parser says of each operator alone.
+"""The answer of TensorRT's ONNX parser about each operator alone.
 
 The parser stops at the first node that it does not support. So each node is put into a model of its own, with
 inputs of the types that it has in the whole model, and with its constants.
@@ -163,7 +163,7 @@ class _Question:
 
 
 def _values_read(node: Any) -> Sequence[Any]:
-    """What a node, or a graph that it holds, reads from outside; each once."""
+    """Return the values that a node, or a graph inside it, reads from outside, each once."""
     found: dict[str, Any] = {}
     made: set[str] = set()
     waiting: list[Any] = [node]

@@ -46,7 +46,7 @@ class PartBuilder:
 
     @property
     def supports(self) -> BackendSupport:
-        """What the backend cannot run, as far as an operator alone tells."""
+        """A function that says why the backend cannot run a node's operator; None if it can."""
         raise NotImplementedError
 
     def prepare(self, part: Part) -> PreparedPart:
@@ -75,7 +75,7 @@ class ReferencePartBuilder(PartBuilder):
 
     @property
     def supports(self) -> BackendSupport:
-        """What plans may not call."""
+        """A function that says why a plan may not call a node's operator; None if it may."""
         from trt_rt.reference.operators import operator_name, resolve
 
         def reason(node: torch.fx.Node) -> str | None:
@@ -113,7 +113,7 @@ class OnnxPartBuilder(PartBuilder):
 
     @property
     def supports(self) -> BackendSupport:
-        """What torch.onnx cannot express."""
+        """A function that says why torch.onnx cannot express a node; None if it can."""
         return converts_to_onnx
 
     def prepare(self, part: Part) -> PreparedPart:

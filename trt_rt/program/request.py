@@ -1,4 +1,4 @@
-"""What a compilation is asked for."""
+"""The request for a compilation."""
 
 from __future__ import annotations
 

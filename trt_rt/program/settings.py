@@ -22,7 +22,7 @@ __all__ = ["CompileSettings", "settings_of_options", "settings_of_request"]
 
 @dataclass(frozen=True)
 class CompileSettings:
-    """What a compilation may be asked for besides the model and its inputs; see :func:`trt_rt.compile`."""
+    """The settings of a compilation, besides the model and its inputs; see :func:`trt_rt.compile`."""
 
     backend: Backend
     device: torch.device

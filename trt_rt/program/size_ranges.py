@@ -22,7 +22,7 @@ _SymbolRange = tuple[int, int, int]
 
 
 class SizeRanges:
-    """What is known about the symbols in a program's shapes.
+    """The known ranges of the symbols in a program's shapes.
 
     Parameters
     ----------

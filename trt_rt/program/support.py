@@ -29,7 +29,7 @@ NOT_COMPUTED = ""
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What the user wants PyTorch to run.
+    """The operators and modules that the user wants PyTorch to run.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ def _module_name(name: str, model: Any) -> str:
 
 @dataclass
 class Support:
-    """What keeps the nodes of one graph out of engines.
+    """The reasons that keep the nodes of one graph out of engines.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ class TensorFormat(_TensorRTEnum):
 
 
 class ExecutionContextAllocationStrategy(_TensorRTEnum):
-    """Who owns a context's scratch memory, and when it is allocated."""
+    """The owner of a context's scratch memory, and the time of its allocation."""
 
     STATIC = 0
     ON_PROFILE_CHANGE = 1
@@ -142,7 +142,7 @@ class HardwareCompatibilityLevel(_TensorRTEnum):
 
 
 class SerializationFlag(_TensorRTEnum):
-    """What a serialized engine contains."""
+    """The contents of a serialized engine."""
 
     EXCLUDE_WEIGHTS = 0
     EXCLUDE_LEAN_RUNTIME = 1

@@ -99,7 +99,7 @@ def _build_node(layer: FxNode, values: dict[FxNode, int], places: _Places) -> No
 
 
 def _result(layer: FxNode) -> Result | None:
-    """What to declare a layer's result to be; None for a number, for nothing, and for several results."""
+    """Return the declared result of a layer; None for a number, for no result, and for several results."""
     value = layer.meta.get("val")
     if not isinstance(value, torch.Tensor) or dtype_name(value.dtype) not in DTYPES_BY_NAME:
         return None

@@ -1,4 +1,4 @@
-"""What a plan declares the result of a layer to be, and the check that it is that."""
+"""The result that a plan declares for a layer, and the check of the actual result."""
 
 from __future__ import annotations
 
