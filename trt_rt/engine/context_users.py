@@ -62,6 +62,20 @@ class ContextUsers:
         """The gates that `run_paused` and `close` wait for: its own, and those of all users."""
         return [self.gate, *[user.gate for user in self._users]]
 
+    def refuse_own_call(self) -> None:
+        """Raise if a call of this thread is under way: it would wait for itself.
+
+        Ask before waiting for a gate that other threads hold while they wait for calls: such a thread would
+        wait for this one.
+
+        Raises
+        ------
+        ExecutionError
+        """
+        for user in self._users:
+            if user.gate.is_mine:
+                run_holding([user.gate], bool)  # raises with the gate's own words
+
     def run_paused(self, function: Callable[[Any], Result]) -> Result:
         """Call a function with TensorRT's engine while the engine has no execution contexts, and calls wait.
 
@@ -72,6 +86,7 @@ class ContextUsers:
         ExecutionError
             If CUDA reports that work in flight has failed, or if a call of this thread is under way.
         """
+        self.refuse_own_call()
         return self.gate.run(self._run_paused, function)
 
     def _run_paused(self, function: Callable[[Any], Result]) -> Result:

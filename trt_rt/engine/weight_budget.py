@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from trt_rt._core.critical import Cell, when_free
+from trt_rt._core.critical import Cell, Gate, run_holding
 from trt_rt.engine.context_users import ContextUsers
 from trt_rt.engine.handle import EngineHandle
 from trt_rt.engine.placement import current_device
 
-__all__ = ["WeightBudget"]
+__all__ = ["WeightBudget", "holding_budgets"]
+
+Result = TypeVar("Result")
+
+
+def holding_budgets(budgets: Iterable[WeightBudget], function: Callable[[], Result]) -> Result:
+    """Call a function while no other thread changes some budgets, so that they change together.
+
+    Raises
+    ------
+    ExecutionError
+        If a call of this thread is under way.
+    """
+    # In one order, so that two threads never wait for each other.
+    ordered = sorted(budgets, key=id)
+    for budget in ordered:
+        budget.refuse_own_call()
+    return run_holding([budget.gate for budget in ordered], function)
 
 
 class WeightBudget:
@@ -27,12 +45,15 @@ class WeightBudget:
     ----------
     cell : Cell
         Holds another object whenever the budget has changed.
+    gate : Gate
+        A thread holds it while it changes the budget.
     """
 
     def __init__(self, handle: EngineHandle, users: ContextUsers) -> None:
         self._handle = handle
         self._users = users
         self.cell: Cell[object] = Cell(object())
+        self.gate = Gate()
 
     @property
     def value(self) -> int:
@@ -83,25 +104,25 @@ class WeightBudget:
             If TensorRT refuses, or CUDA reports that work in flight has failed. The budget is unchanged.
         """
         if budget != self.value:
-            self._users.run_paused(partial(self._set, budget))
+            self.refuse_own_call()
+            self.gate.run(self._set_alone, budget)
 
-    def restore(self, budget: int, *, may_wait: bool) -> None:
-        """Go back to an earlier budget, unless the engine was closed. Idempotent.
+    def refuse_own_call(self) -> None:
+        """Raise if a call of this thread is under way, which a change of the budget would wait for.
 
-        Parameters
-        ----------
-        budget : int
-            As for `set`.
-        may_wait : bool
-            Whether to wait for calls of other threads. If not, one of these calls restores the budget when
-            it ends. Calls of this thread always restore it when they end.
+        Raises
+        ------
+        ExecutionError
         """
+        self._users.refuse_own_call()
 
-        def restore() -> None:
-            if not self._handle.closed:
-                self.set(budget)
+    def gates(self) -> list[Gate]:
+        """Return the gates that a change of the budget waits for."""
+        return [self.gate, *self._users.gates()]
 
-        when_free(restore, () if may_wait else self._users.gates())
+    def _set_alone(self, budget: int) -> None:
+        if budget != self.value:
+            self._users.run_paused(partial(self._set, budget))
 
     def _set(self, budget: int, engine: Any) -> None:
         try:

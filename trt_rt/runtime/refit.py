@@ -105,13 +105,14 @@ def refit(
         raise InputTypeError(
             f"state_dict must be a mapping from keys to tensors, not {type(state_dict).__name__}{hint}."
         )
-    return _gate.run(_refit, module, state_dict, strict)
+    modules = find_engines(module)
+    for each in modules:
+        each.engine.context_users.refuse_own_call()
+    return _gate.run(_refit, modules, state_dict, strict)
 
 
-def _refit(
-    module: torch.nn.Module | ExportedProgram, state_dict: Mapping[str, torch.Tensor], strict: bool
-) -> RefitResult:
-    refits = _look_up(find_engines(module), state_dict, strict)
+def _refit(modules: Iterable[TRTModule], state_dict: Mapping[str, torch.Tensor], strict: bool) -> RefitResult:
+    refits = _look_up(modules, state_dict, strict)
     missing = tuple(name for refit in refits for name in refit.missing)
     used = {key for refit in refits for key in refit.used}
     unexpected = tuple(key for key in state_dict if key not in used)

@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.export import ExportedProgram
 
-from trt_rt._core.critical import Cell, Scope, complete
+from trt_rt._core.critical import Cell, Scope, complete, when_free
 from trt_rt.engine import Engine
 from trt_rt.engine.budget_shares import budget_shares
+from trt_rt.engine.weight_budget import holding_budgets
 from trt_rt.errors import BackendError, SettingError
 from trt_rt.module.find_engines import as_module, find_engines
 from trt_rt.module.layers import Layers
@@ -121,6 +122,9 @@ class WeightStreaming(Scope["WeightStreaming"]):
     def device_budget(self, budget: SupportsIndex) -> None:
         wanted = min(_checked(budget), self.total_device_budget)
         shares = dict(zip(self._sizes, budget_shares(wanted, list(self._sizes.values())), strict=True))
+        holding_budgets((engine.weight_budget for engine in shares), partial(self._set_or_go_back, shares))
+
+    def _set_or_go_back(self, shares: Mapping[Engine, int]) -> None:
         before = {engine: engine.weight_streaming_budget for engine in self._sizes}
         try:
             self._set_all(shares)
@@ -158,28 +162,36 @@ class _Entry:
     def __init__(self, streaming: WeightStreaming, engines: Iterable[Engine]) -> None:
         self._streaming = streaming
         self._engines = tuple(engines)
+        self._budgets = [engine.weight_budget for engine in self._engines]
 
     def begin(self) -> WeightStreaming:
         """Save the budgets."""
+        holding_budgets(self._budgets, self._enter_all)
+        return self._streaming
+
+    def _enter_all(self) -> None:
         for engine in self._engines:
             _layers_of(engine).update(partial(self._enter, engine.weight_streaming_budget))
-        return self._streaming
 
     def _enter(self, budget: int, layers: Layers) -> Layers:
         found = {_BUDGET: budget}
         return (layers if layers.over else Layers(found)).entered(self, found)
 
     def end(self, may_wait: bool) -> None:
-        """Restore the budgets."""
+        """Restore the budgets: now, or when a call of this thread has ended, which they would wait for."""
+        gates = () if may_wait else [gate for budget in self._budgets for gate in budget.gates()]
+        when_free(partial(holding_budgets, self._budgets, self._end_all), gates)
+
+    def _end_all(self) -> None:
         with ExitStack() as ending:  # restores all of them, and raises what any has raised
             for engine in self._engines:
-                ending.callback(self._end_one, engine, may_wait)
+                ending.callback(self._end_one, engine)
 
-    def _end_one(self, engine: Engine, may_wait: bool) -> None:
+    def _end_one(self, engine: Engine) -> None:
         cell = _layers_of(engine)
         layers = cell.value
-        if layers.over and layers.over[-1][0] is self:
-            engine.weight_budget.restore(layers.left(self).values[_BUDGET], may_wait=may_wait)
+        if layers.over and layers.over[-1][0] is self and not engine.closed:
+            engine.weight_budget.set(layers.left(self).values[_BUDGET])
         cell.update(
             lambda layers: layers.left(self)
         )  # last: if an interrupt cuts this short, it is called again
