@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import trt_rt
@@ -155,7 +155,7 @@ def _assert_refused(case, module, value):
 
 
 def test_tensors_without_memory_are_refused(make):
-    """Wrappers, fake, meta, sparse, opaque, zero and freed tensors are refused; the module stays usable."""
+    """Wrappers, meta, sparse, opaque, zero and freed tensors are refused; the module stays usable."""
     case = make("relu")
     module = case.module()
     (x,) = case.example(3)
@@ -173,12 +173,28 @@ def test_tensors_without_memory_are_refused(make):
     freed = x.clone()
     module(freed)
     freed.untyped_storage().resize_(0)
-    with FakeTensorMode() as mode:
-        fake = mode.from_tensor(x)
-        with pytest.raises(trt_rt.InputError, match=f"'{case.inputs[0]}'"):
-            module(fake)
-    for value in (*values, freed, fake):
+    for value in (*values, freed):
         _assert_refused(case, module, value)
+
+
+@pytest.mark.behaviour(13, 17)
+def test_a_fake_tensor(make):
+    """What stands for a tensor in a graph that PyTorch traces gives what stands for the results."""
+    case = make("relu")
+    module = case.module()
+    (x,) = case.example(3)
+    (wanted,) = case.expected(x)
+    mode = FakeTensorMode()
+    fake = mode.from_tensor(x)
+    with mode:
+        inside = module(fake)
+    for result in (inside, module(fake)):
+        assert isinstance(result, FakeTensor)
+        assert (result.shape, result.dtype, result.device) == (wanted.shape, wanted.dtype, wanted.device)
+    for refused in (lambda: module.bind(fake), lambda: module(fake, out=wanted)):
+        with pytest.raises(trt_rt.InputError):
+            refused()
+    case.assert_right(module(x), case.expected(x))
 
 
 @pytest.mark.parametrize(

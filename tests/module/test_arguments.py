@@ -149,7 +149,6 @@ REFUSED = {
     "huge": (InputValueError, lambda x: torch.zeros(1, 7).expand(2**50, 7)),
     "huge enough to overflow bytes": (InputValueError, lambda x: torch.zeros(1, 1).expand(2**31, 2**31)),
     "uninitialised parameter": (InputError, lambda x: nn.UninitializedParameter()),
-    "fake": (InputTypeError, lambda x: fake(x)),
     "wrapper": (InputTypeError, lambda x: Wrapper(x)),
     "derived wrapper": (InputTypeError, lambda x: DerivedWrapper(x)),
     "memory with a meaning": (InputTypeError, lambda x: of_kind(Meaning, x)),
@@ -176,12 +175,6 @@ def without_storage(x: torch.Tensor) -> torch.Tensor:
     copy = x.clone()
     copy.untyped_storage().resize_(0)
     return copy
-
-
-def fake(x: torch.Tensor) -> torch.Tensor:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    return FakeTensorMode().from_tensor(x)
 
 
 def consumed(x: torch.Tensor) -> BrokenDLPack:

@@ -25,6 +25,7 @@ __all__ = [
     "choose_profile",
     "contiguous_copy",
     "describe",
+    "is_symbolic",
     "refuse_kind",
     "refuse_to_write",
 ]
@@ -40,6 +41,20 @@ def describe(value: Any) -> str:
         return f"{value.dtype}{list(value.shape)} on {value.device}"
     except Exception:  # a tensor subclass can fail at anything
         return f"a {type(value).__name__}"
+
+
+_SYMBOLIC = (
+    ("torch.fx.proxy", "Proxy"),
+    ("torch._subclasses.fake_tensor", "FakeTensor"),
+    ("torch._subclasses.functional_tensor", "FunctionalTensor"),
+)
+"""Classes of what PyTorch's tracers pass in the place of tensors, where they are imported."""
+
+
+def is_symbolic(value: Any) -> bool:
+    """Return whether an argument stands for a tensor in a graph that PyTorch traces."""
+    classes = (getattr(sys.modules.get(module), name, None) for module, name in _SYMBOLIC)
+    return any(kind is not None and issubclass(type(value), kind) for kind in classes)
 
 
 def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
@@ -65,6 +80,11 @@ def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
     """
     if target.mode == "input" and not target.shape and type(value) in _WIDEST_DTYPES:
         return _as_scalar(value, target)
+    if is_symbolic(value):
+        raise InputTypeError(
+            f"{_names(target)} needs a tensor with memory of its own; a {type(value).__name__} stands for "
+            "one in a graph that PyTorch traces. Call the module for it, not its executor, bind() or out=."
+        )
     is_tensor = issubclass(type(value), torch.Tensor)  # a mock's __class__ may say anything
     tensor = value if is_tensor else _from_other_library(value, target)
     if type(tensor) not in _PLAIN_TYPES:

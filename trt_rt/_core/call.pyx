@@ -33,6 +33,7 @@ include "graph_policy.pxi"
 include "bound_call.pxi"
 include "executor.pxi"
 include "executor_pool.pxi"
+include "tracing.pxi"
 include "module_call.pxi"
 
 # Whole programs.

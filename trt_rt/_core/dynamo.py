@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["hide_from_dynamo", "skip_in_dynamo"]
+__all__ = ["constant_in_dynamo", "hide_from_dynamo", "skip_in_dynamo"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def hide_from_dynamo(*owners: dict[str, Any] | type) -> None:
@@ -40,6 +42,15 @@ def skip_in_dynamo(function: FunctionType) -> None:
         return
     skip = eval_frame._FrameAction.SKIP
     mark(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
+
+
+def constant_in_dynamo(function: Function) -> Function:
+    """Let Dynamo run a function while it traces, and take the result for a constant.
+
+    ``torch._dynamo.assume_constant_result`` does the same, and imports Dynamo.
+    """
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
 
 
 def _functions_of(owner: dict[str, Any] | type) -> Iterator[FunctionType]:

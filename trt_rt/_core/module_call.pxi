@@ -1,6 +1,7 @@
 """A TRTModule's call, which goes directly to the executor of the caller's stream.
 
-Hooks, a replaced ``forward`` and the like lead to nn.Module's own call instead.
+Hooks, a replaced ``forward`` and the like lead to nn.Module's own call instead. So does tracing: nn.Module's
+call is what tracers of PyTorch know, and ``forward`` then puts an operator into their graph.
 """
 
 from cpython.object cimport PyObject, PyTypeObject
@@ -10,6 +11,7 @@ from libc.stdint cimport uintptr_t
 from trt_rt._core.python_objects cimport any_items, items
 from trt_rt._core.vectorcall cimport (
     PyVectorcall_NARGS,
+    call_as,
     has_keywords,
     inherit_vectorcall,
     keywords,
@@ -20,6 +22,8 @@ from trt_rt._core.vectorcall cimport (
 
 
 import sysconfig
+
+from trt_rt._core.arguments import is_symbolic
 
 cdef bint IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
@@ -40,22 +44,37 @@ cdef class ModuleCallBase:
     def __cinit__(self, *args, **kwargs):
         self._vectorcall = _call_module
         self._retired = []
+        if _python_call is not None and getattr(type(self), "__call__", None) is _python_call:
+            call_as((<PyObject*> self).ob_type, <PyTypeObject*> ModuleCallBase)
         if (<PyObject*> self).ob_type.tp_call == (<PyTypeObject*> ModuleCallBase).tp_call:
             inherit_vectorcall((<PyObject*> self).ob_type)
 
     def __call__(self, *args, **kwargs):
-        if self._is_direct and not self._has_hooks():
+        if self._is_direct and not self._has_hooks() and not is_traced_by_torchscript():
             if not kwargs:
                 return self._run(items(args), PyTuple_GET_SIZE(args), None)
-            return self.forward(*args, **kwargs)
+            if list(kwargs) == ["out"]:
+                return self._run(items(args), PyTuple_GET_SIZE(args), kwargs["out"])
         if "self" in kwargs:  # nn.Module's own call would take this input for itself
             out = {"out": kwargs.pop("out")} if "out" in kwargs else {}
             return super().__call__(*self._arrange(args, kwargs), **out)
         return super().__call__(*args, **kwargs)
 
     cdef object _run(self, PyObject** args, Py_ssize_t count, object out):
-        cdef uintptr_t route = self._pool.callers_route()
-        return self._pool.select(route).run(route, args, count, out)
+        cdef uintptr_t route
+        cdef bint ended = False
+        try:
+            route = self._pool.callers_route()
+            result = self._pool.select(route).run(route, args, count, out)
+            ended = True
+            return result
+        finally:
+            # A flag, because `except` costs every call; see `Executor.end_call`.
+            if not ended and any([is_symbolic(<object> args[index]) for index in range(count)]):
+                return self._call_in_python(*positional(args, count), out=out)
+
+    def _call_in_python(self, *args, out=None):
+        return super().__call__(*args) if out is None else super().__call__(*args, out=out)
 
     cdef inline bint _has_hooks(self) noexcept:
         return any_items(<PyObject*> self._hooks)
@@ -85,12 +104,28 @@ cdef object _call_module(object this, PyObject** args, size_t flags, PyObject* n
         (<ModuleCallBase> this)._is_direct
         and (<PyObject*> this).ob_type.tp_call == (<PyTypeObject*> ModuleCallBase).tp_call
         and not (<ModuleCallBase> this)._has_hooks()
+        and not is_traced_by_torchscript()
     ):
         if not has_keywords(names):
             return (<ModuleCallBase> this)._run(args, count, None)
         if len(<tuple> names) == 1 and (<tuple> names)[0] == "out":
             return (<ModuleCallBase> this)._run(args, count, <object> args[count])
     return type(this).__call__(this, *positional(args, count), **keywords(args, count, names))
+
+
+cdef object _python_call = None  # TRTModule's, in the class's dict for Dynamo to read
+
+
+def show_call(kind not None):
+    """Keep the calls of a class with a ``__call__`` in Python direct.
+
+    Dynamo reads how a module is called from the ``__call__`` of its class, and can trace only Python. The
+    function is for Dynamo; calls of the class's objects, and of subclasses without a ``__call__`` of their
+    own, go to this file as before.
+    """
+    global _python_call
+    _python_call = kind.__call__
+    call_as(<PyTypeObject*> kind, <PyTypeObject*> ModuleCallBase)
 
 
 use_vectorcall(<PyTypeObject*> ModuleCallBase, <Py_ssize_t> &(<ModuleCallBase> <PyObject*> NULL)._vectorcall)

@@ -24,9 +24,17 @@ cdef extern from "Python.h":
             trt_rt_use_vectorcall(type, type->tp_vectorcall_offset);
     #endif
     }
+    static inline void trt_rt_call_as(PyTypeObject *type, PyTypeObject *base) {
+        if (type->tp_call == base->tp_call)
+            return;
+        type->tp_call = base->tp_call;
+        trt_rt_use_vectorcall(type, base->tp_vectorcall_offset);
+    }
     """
     void use_vectorcall "trt_rt_use_vectorcall" (PyTypeObject* type, Py_ssize_t offset) noexcept
     void inherit_vectorcall "trt_rt_inherit_vectorcall" (PyTypeObject* type) noexcept  # to a Python class
+    # Let a Python class be called as its base is, though its dict has a __call__.
+    void call_as "trt_rt_call_as" (PyTypeObject* type, PyTypeObject* base) noexcept
     Py_ssize_t PyVectorcall_NARGS(size_t) noexcept
 
 

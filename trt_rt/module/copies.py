@@ -42,6 +42,7 @@ _SET_BY_CONSTRUCTOR = frozenset(
         "_binding_names",
         "_engine",
         "_executors",
+        "_in_graphs",
         "_inputs",
         "_load",
         "_outputs",

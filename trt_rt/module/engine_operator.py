@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
-from weakref import ReferenceType, ref
+from typing import Any
+from weakref import ref
 
 import torch
 
@@ -15,17 +16,18 @@ from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.engine import Engine
 from trt_rt.errors import InputError, InputValueError, PlanError
+from trt_rt.module.in_graphs import module_of
 from trt_rt.module.trt_module import TRTModule
 from trt_rt.operator import EngineMeta, TensorMeta, register_kernel
 
-__all__ = ["execute_engine", "let_operator_call", "module_of_plan"]
+__all__ = ["execute_engine", "module_of_plan"]
 
+_Run = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 _Call = Callable[[Sequence[torch.Tensor], torch.Tensor], list[torch.Tensor]]
 
 # Engines stay loaded as long as the process: a graph keeps nothing that could own one.
 _calls: dict[str, _Call] = {}
 _engines: dict[tuple[str, str, torch.device], Engine] = {}
-_callable_modules: dict[str, ReferenceType[TRTModule]] = {}
 _loading = Gate("trt_rt::execute_engine was called while it loaded an engine, by a callback or a finalizer.")
 
 
@@ -89,11 +91,6 @@ def module_of_plan(
     return _module_over(engine, meta)
 
 
-def let_operator_call(identity: str, module: TRTModule) -> None:
-    """Let calls of the operator whose description has this identity call a module, as long as it lives."""
-    _callable_modules[identity] = ref(module, lambda _: _callable_modules.pop(identity, None))
-
-
 def _module_over(engine: Engine, meta: EngineMeta) -> TRTModule:
     for kind, described, found in (
         ("inputs", meta.inputs, engine.inputs),
@@ -131,23 +128,23 @@ def _prepare(text: str, plan: torch.Tensor, inputs: Sequence[torch.Tensor]) -> _
     found = _calls.get(text)
     if found is None:  # otherwise another thread has prepared it meanwhile
         meta = EngineMeta.parse(text)
-        module = _callable_modules.get(meta.module or "", _gone)()
-        if module is not None:
-            found = _call_while_it_lives(text, meta, ref(module))
+        module = module_of(meta.module)
+        if isinstance(module, TRTModule):
+            found = _call_while_it_lives(text, meta, module)
         else:
             found = _call_here(text, meta, plan, _device_of(meta, inputs))
         _calls[text] = found
     return found
 
 
-def _gone() -> None:
-    """Stand for the reference to a module that is gone."""
-
-
-def _device_of(meta: EngineMeta, inputs: Sequence[torch.Tensor]) -> torch.device:
+def _check_count(meta: EngineMeta, inputs: Sequence[torch.Tensor]) -> None:
     if len(inputs) != len(meta.inputs):
         names = [each.name for each in meta.inputs]
         raise InputValueError(f"the engine takes {len(names)} inputs, {names}; got {len(inputs)}.")
+
+
+def _device_of(meta: EngineMeta, inputs: Sequence[torch.Tensor]) -> torch.device:
+    _check_count(meta, inputs)
     if meta.device_input is None:
         device = torch.device(meta.device or "cpu")
     else:
@@ -179,9 +176,16 @@ def _engine(meta: EngineMeta, plan: torch.Tensor, device: torch.device) -> Engin
     return engine
 
 
+def _load(meta: EngineMeta, plan: torch.Tensor, device: torch.device) -> _Run:
+    module = _module_over(_engine(meta, plan, device), meta)
+    run = _runner(module, meta)
+    executors = module.executors
+    return lambda inputs: run(executors.pool.current(), inputs)
+
+
 def _call_here(text: str, meta: EngineMeta, plan: torch.Tensor, device: torch.device) -> _Call:
     """Return the call of an engine on the first device that the process has used."""
-    run = _results_of(_module_over(_engine(meta, plan, device), meta), meta)
+    run = _load(meta, plan, device)
 
     def call(inputs: Sequence[torch.Tensor], plan: torch.Tensor) -> list[torch.Tensor]:
         try:
@@ -197,11 +201,11 @@ def _call_here(text: str, meta: EngineMeta, plan: torch.Tensor, device: torch.de
 
 def _call_anywhere(meta: EngineMeta) -> _Call:
     """Return a call that looks where its inputs are."""
-    by_device: dict[torch.device, Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]] = {}
+    by_device: dict[torch.device, _Run] = {}
 
     def prepare(plan: torch.Tensor, device: torch.device) -> None:
         if device not in by_device:
-            by_device[device] = _results_of(_module_over(_engine(meta, plan, device), meta), meta)
+            by_device[device] = _load(meta, plan, device)
 
     def call(inputs: Sequence[torch.Tensor], plan: torch.Tensor) -> list[torch.Tensor]:
         device = _device_of(meta, inputs)
@@ -212,37 +216,46 @@ def _call_anywhere(meta: EngineMeta) -> _Call:
     return call
 
 
-def _call_while_it_lives(text: str, meta: EngineMeta, module: ReferenceType[TRTModule]) -> _Call:
+def _call_while_it_lives(text: str, meta: EngineMeta, found: TRTModule) -> _Call:
     """Return a call of a module of this process; the plan serves if it is gone."""
+    reference = ref(found)
+    run = _runner(found, meta)
 
     def call(inputs: Sequence[torch.Tensor], plan: torch.Tensor) -> list[torch.Tensor]:
-        living = module()
-        if living is not None:
-            return _results_of(living, meta)(inputs)
+        module = reference()
+        if module is not None:
+            return run(module.executor, inputs)
         _calls[text] = _loading.run(_call_here, text, meta, plan, _device_of(meta, inputs))
         return _calls[text](inputs, plan)
 
     return call
 
 
-def _results_of(
+def _runner(
     module: TRTModule, meta: EngineMeta
-) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
+) -> Callable[[Any, Sequence[torch.Tensor]], list[torch.Tensor]]:
+    """Return a function that runs a module's executor and lists the results.
+
+    A call of the module itself would run hooks: those of the module are in the graph.
+    """
     if meta.aliased_io:
-        return partial(_run_on_copies, module, meta)
+        return partial(_run_on_copies, meta, module.aliased_outputs == "return")
     if len(meta.outputs) == 1:
-        return lambda inputs: [module(*inputs)]
-    return lambda inputs: list(module(*inputs))
+        return lambda executor, inputs: [executor(*inputs)]
+    return lambda executor, inputs: list(executor(*inputs))
 
 
-def _run_on_copies(module: TRTModule, meta: EngineMeta, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def _run_on_copies(
+    meta: EngineMeta, returns_aliases: bool, executor: Any, inputs: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
     """Run an engine that writes into inputs: into copies of these, which are results."""
+    _check_count(meta, inputs)
     given = {each.name: tensor for each, tensor in zip(meta.inputs, inputs, strict=True)}
     for name in set(meta.aliased_io.values()):
         given[name] = given[name].clone(memory_format=torch.contiguous_format)
-    returned = module(*given.values())
+    returned = executor(*given.values())
     others = iter(returned if isinstance(returned, tuple) else (returned,))
-    if module.aliased_outputs == "return":
+    if returns_aliases:
         return list(others)
     return [
         given[meta.aliased_io[each.name]] if each.name in meta.aliased_io else next(others)

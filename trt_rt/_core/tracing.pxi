@@ -1,0 +1,55 @@
+"""Whether ``torch.jit.trace`` records what the calling thread does.
+
+Its tensors look like any others. A call that did not ask would leave its results in the trace as constants.
+"""
+
+from libc.stdint cimport uint16_t, uintptr_t
+from libc.string cimport memcpy
+from libcpp cimport bool as cpp_bool
+
+import ctypes
+
+import torch
+
+# c10::impl::tls_is_dispatch_key_included(DispatchKey), and ..._excluded: an operator's kernel runs untraced.
+ctypedef cpp_bool (*HasKey)(uint16_t key) noexcept nogil
+
+cdef HasKey _includes = NULL  # NULL: not known, and Python's function is used
+cdef HasKey _excludes = NULL
+cdef uint16_t _tracer_key = 0
+
+
+cdef inline bint is_traced_by_torchscript() except -1:
+    """Whether operators that the calling thread calls now are recorded."""
+    if _includes != NULL:
+        return _includes(_tracer_key) and not _excludes(_tracer_key)
+    return torch._C._get_tracing_state() is not None and not _runs_kernel()
+
+
+cdef bint _runs_kernel() except -1:
+    return torch._C._dispatch_tls_is_dispatch_key_excluded("Tracer")
+
+
+cdef int _find_tracer() except -1:
+    global _includes, _excludes, _tracer_key
+    cdef uintptr_t address
+    library = ctypes.CDLL(torch._C.__file__)  # finds what its dependencies define, libc10 among them
+    excludes = library._ZN3c104impl28tls_is_dispatch_key_excludedENS_11DispatchKeyE
+    includes = library._ZN3c104impl28tls_is_dispatch_key_includedENS_11DispatchKeyE
+    _tracer_key = int(torch._C._dispatch_key_parse("Tracer"))
+    address = ctypes.cast(excludes, ctypes.c_void_p).value
+    memcpy(&_excludes, &address, sizeof(address))
+    address = ctypes.cast(includes, ctypes.c_void_p).value
+    memcpy(&_includes, &address, sizeof(address))
+    return 0
+
+
+try:
+    _find_tracer()
+except AttributeError:  # a PyTorch that names its functions differently
+    _includes = NULL
+
+
+def records_torchscript():
+    """Whether operators that the calling thread calls now are recorded."""
+    return is_traced_by_torchscript()
