@@ -19,6 +19,7 @@ from trt_rt.backend import Backend
 @pytest.mark.parametrize(
     ("kind", "bases"),
     [
+        (errors.ArchiveError, [ValueError]),
         (errors.BackendError, [RuntimeError]),
         (errors.PlanError, [ValueError]),
         (errors.InputError, []),

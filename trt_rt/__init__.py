@@ -9,6 +9,7 @@ from trt_rt._core.io_tensor import IOTensor, ProfileRange
 from trt_rt.backend import Backend, BackendStatus, backends
 from trt_rt.engine import Engine
 from trt_rt.errors import (
+    ArchiveError,
     BackendError,
     ClosedError,
     CompileError,
@@ -21,6 +22,7 @@ from trt_rt.errors import (
 from trt_rt.module import PythonTorchTensorRTModule, TorchTensorRTModule, TRTModule
 
 if TYPE_CHECKING:
+    from trt_rt.archive import load, save
     from trt_rt.backend.plugins import load_plugins
     from trt_rt.compiled import Program
     from trt_rt.compiler import build
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArchiveError",
     "Backend",
     "BackendError",
     "BackendStatus",
@@ -89,10 +92,12 @@ __all__ = [
     "get_cudagraphs_mode",
     "get_multi_device_safe_mode",
     "get_whole_cudagraphs_mode",
+    "load",
     "load_plugins",
     "optimization_profile",
     "refit",
     "runtime_config",
+    "save",
     "set_cudagraphs_mode",
     "set_multi_device_safe_mode",
     "set_whole_cudagraphs_mode",
@@ -103,6 +108,7 @@ __all__ = [
 # The public names that a process does not need to run engines, by module. They are imported when they are
 # first used. The imports above say the same to type checkers.
 _NAMES = {
+    "trt_rt.archive": ("load", "save"),
     "trt_rt.backend.plugins": ("load_plugins",),
     "trt_rt.compiled": ("Program",),
     "trt_rt.compiler": ("build",),
@@ -134,7 +140,7 @@ _NAMES = {
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 # Subpackages that are imported when they are first used as an attribute.
-_SUBPACKAGES = ("capture", "compiled", "compiler", "program", "reference", "runtime")
+_SUBPACKAGES = ("archive", "capture", "compiled", "compiler", "program", "reference", "runtime")
 
 if not TYPE_CHECKING:  # a type checker that sees this function accepts any name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "ArchiveError",
     "BackendError",
     "ClosedError",
     "CompileError",
@@ -62,3 +63,10 @@ class ExecutionError(TRTError, RuntimeError):
 
 class ClosedError(TRTError, RuntimeError):
     """The engine or module was closed before it was used."""
+
+
+class ArchiveError(TRTError, ValueError):
+    """A file of a program is damaged, of another kind or version, not signed as asked, or cannot be written.
+
+    The message names the file and the record in it, what is allowed, and what to do.
+    """

@@ -7,9 +7,12 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO
 
-__all__ = ["check_writable", "write_atomically"]
+__all__ = ["check_writable", "open_atomically", "write_atomically"]
 
 _PREFIX_LENGTH = 40
 """Characters of the file's name in that of its temporary file: a name has at most 255 bytes."""
@@ -39,6 +42,36 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
     if _is_special(path):
         _write_into(path, data)
         return
+    with _replaced(path, f"{len(data):,} bytes") as file:
+        file.write(data)
+
+
+def open_atomically(path: str | os.PathLike[str]) -> AbstractContextManager[IO[bytes]]:
+    """Open a file for writing so that a reader finds the old content or all of the new one.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file, as for `write_atomically`. It must not be a pipe or a device.
+
+    Returns
+    -------
+    context manager of a binary file
+        A temporary file in the same folder. It replaces the file when the ``with`` block ends, and is removed
+        if the block raises.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written. The old file is unchanged. The message says so.
+    """
+    if _is_special(path):
+        raise OSError(errno.EINVAL, "this is a pipe or a device, and a file is needed", os.fspath(path))
+    return _replaced(path, "the file")
+
+
+@contextlib.contextmanager
+def _replaced(path: str | os.PathLike[str], what: str) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     temporary: Path | None = None
     try:
@@ -46,13 +79,13 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
         with open(descriptor, "wb") as file:
             with contextlib.suppress(FileNotFoundError):
                 os.fchmod(descriptor, target.stat().st_mode & 0o7777)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(descriptor)
         os.replace(temporary, target)
     except OSError as error:
         found = "the old file is unchanged" if target.exists() else "no file was left there"
-        raise _cannot_write(path, data, error, found) from error
+        raise _cannot_write(path, what, error, found) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):  # usually it has replaced the old file
@@ -119,15 +152,14 @@ def _write_into(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
             while rest:
                 rest = rest[file.write(rest) :]
     except OSError as error:
-        raise _cannot_write(path, data, error, "a part may have been written into it") from error
+        found = "a part may have been written into it"
+        raise _cannot_write(path, f"{len(data):,} bytes", error, found) from error
 
 
-def _cannot_write(
-    path: str | os.PathLike[str], data: bytes | bytearray | memoryview, error: OSError, found: str
-) -> OSError:
+def _cannot_write(path: str | os.PathLike[str], what: str, error: OSError, found: str) -> OSError:
     """Return an error of the same kind as `error` that names the file and what became of it."""
     reason = error.strerror or str(error)
-    return OSError(error.errno, f"cannot write {len(data):,} bytes: {reason}; {found}", os.fspath(path))
+    return OSError(error.errno, f"cannot write {what}: {reason}; {found}", os.fspath(path))
 
 
 def _sync_directory(directory: Path) -> None:

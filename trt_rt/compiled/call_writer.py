@@ -81,7 +81,16 @@ class _Writer:
         text = "".join(f"    {line}\n" for line in [*lines, *body])
         computes = not all(map(is_view, operators))
         return GeneratedCall(
-            parameters, passed_on, text, self._names.values, self._engines, self._weights, computes
+            parameters=parameters,
+            arguments=passed_on,
+            body=text,
+            constants=self._names.values,
+            engines=self._engines,
+            weights=self._weights,
+            computes=computes,
+            convention=self._convention,
+            graph=self._graph,
+            ranges=self._ranges,
         )
 
     def _without_gradients(self, body: list[str]) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.modules.module as _torch_module
+from torch.fx import Graph
+
+from trt_rt.compiled.calling_convention import CallingConvention
 
 __all__ = ["GeneratedCall"]
 
@@ -36,6 +39,12 @@ class GeneratedCall:
         Global names of weights and branches, with their paths in the model.
     computes : bool
         Whether PyTorch operators in it do something on the device.
+    convention : CallingConvention
+        How it is called.
+    graph : torch.fx.Graph
+        What it was written from: engines are ``call_module`` nodes.
+    ranges : mapping
+        Of symbol in the graph to the range of sizes for which it is right.
     """
 
     parameters: str
@@ -45,6 +54,9 @@ class GeneratedCall:
     engines: dict[str, str]
     weights: dict[str, str]
     computes: bool
+    convention: CallingConvention
+    graph: Graph
+    ranges: Mapping[Any, Any]
 
     @property
     def source(self) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trt_rt.compiled.generated_call import GeneratedCall
 from trt_rt.compiled.partition import Partition
 from trt_rt.module import TRTModule
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 __all__ = ["Program"]
 
@@ -83,6 +87,32 @@ class Program(torch.nn.Module):
         self._source = call
         self.__call__, self._run = call.bind(self, self.weights)
         super().train(False)
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """The parameters of a call: names and defaults of the model's ``forward``."""
+        return inspect.signature(self._run)
+
+    def exported(self) -> ExportedProgram:
+        """Return the program as PyTorch's own tools take it.
+
+        Returns
+        -------
+        torch.export.ExportedProgram
+            With the program's weights, and a copy of each plan. An engine is a call of
+            ``trt_rt::execute_engine``, which ``import trt_rt`` registers. It is not functional:
+            ``run_decompositions({})`` makes it so.
+
+        Raises
+        ------
+        BackendError
+            A backend cannot serialize its engine.
+        """
+        # Takes longer to import than all of trt_rt.
+        from trt_rt.compiled.exported import exported_program
+
+        engines = {name: module for name, module in self.named_children() if isinstance(module, TRTModule)}
+        return exported_program(self._source, engines, self.weights)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program on the caller's current stream; a call of the program also runs hooks.

@@ -1,0 +1,76 @@
+"""What runs where in a program, as it stands in the manifest: text for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trt_rt.archive.strict_json import Fields
+from trt_rt.compiled import EnginePart, Partition, PartTensor, TorchOperator
+from trt_rt.errors import ArchiveError
+
+__all__ = ["partition_to_json", "read_partition"]
+
+
+def partition_to_json(partition: Partition) -> list[dict[str, Any]]:
+    """Return the steps of a partition for a manifest. Lines of the user's source are left out."""
+    return [
+        {
+            "engine": step.name,
+            "operators": list(step.operators),
+            "inputs": list(map(_tensor_to_json, step.inputs)),
+            "outputs": list(map(_tensor_to_json, step.outputs)),
+        }
+        if isinstance(step, EnginePart)
+        else {
+            "name": step.name,
+            "operator": step.operator,
+            "reason": step.reason,
+            "splits": step.splits,
+            "is_glue": step.is_glue,
+        }
+        for step in partition.steps
+    ]
+
+
+def _tensor_to_json(tensor: PartTensor) -> dict[str, Any]:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return {"name": tensor.name, "dtype": dtype, "shape": list(tensor.shape)}
+
+
+def read_partition(backend: str, steps: list[Any], where: str) -> Partition:
+    """Return the partition that a manifest tells.
+
+    Raises
+    ------
+    ArchiveError
+        A step has other fields.
+    """
+    return Partition(backend, tuple(_step(Fields(step, f"{where}, its partition")) for step in steps))
+
+
+def _step(fields: Fields) -> EnginePart | TorchOperator:
+    if "engine" in fields.values:
+        return EnginePart(
+            fields.get("engine", str),
+            fields.texts("operators"),
+            tuple(map(_tensor, fields.objects("inputs"))),
+            tuple(map(_tensor, fields.objects("outputs"))),
+        )
+    return TorchOperator(
+        fields.get("name", str),
+        fields.get("operator", str),
+        fields.get("reason", str),
+        "",
+        fields.get("splits", bool),
+        fields.get("is_glue", bool),
+    )
+
+
+def _tensor(fields: Fields) -> PartTensor:
+    dtype = getattr(torch, fields.get("dtype", str), None)
+    shape = fields.get("shape", list)
+    if not isinstance(dtype, torch.dtype) or any(type(size) not in (int, str) for size in shape):
+        raise ArchiveError(f"{fields.where}: its dtype or shape is not one of a tensor.")
+    return PartTensor(fields.get("name", str), dtype, tuple(shape))
