@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trt_rt
 
-__all__ = ["run"]
+__all__ = ["environment", "printed_by", "run", "run_python"]
 
 _PREAMBLE = """
 import gc, pathlib, sys
@@ -18,6 +18,47 @@ import torch
 from trt_rt import Engine, TRTError, TRTModule
 plan = pathlib.Path(sys.argv[1]).read_bytes()
 """
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return this process's environment, with changes, in which other processes import this trt_rt."""
+    root = str(Path(trt_rt.__file__).parents[1])
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": search, **changes}
+
+
+def run_python(code: str, *arguments: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in another process.
+
+    Parameters
+    ----------
+    code : str
+        Dedented first.
+    *arguments : str or Path
+        The code finds them in ``sys.argv[1:]``.
+    **changes : str
+        Variables for `environment`.
+
+    Returns
+    -------
+    subprocess.CompletedProcess
+        With the output; the exit status is not checked.
+    """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        env=environment(**changes),
+    )
+
+
+def printed_by(code: str, *arguments: str | Path, **changes: str) -> str:
+    """Return what code prints that runs as by `run_python`, and must neither fail nor warn."""
+    done = run_python(code, *arguments, **changes)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def run(code: str, plan: bytes, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -39,13 +80,4 @@ def run(code: str, plan: bytes, folder: Path) -> subprocess.CompletedProcess[str
     """
     path = folder / "isolated.plan"
     path.write_bytes(plan)
-    root = str(Path(trt_rt.__file__).parents[1])
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    return subprocess.run(
-        [sys.executable, "-c", _PREAMBLE + textwrap.dedent(code), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": search},
-    )
+    return run_python(_PREAMBLE + textwrap.dedent(code), path)

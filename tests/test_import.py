@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
 import trt_rt
+from tests import isolated
 
 _LIMIT_MS = 60
 
@@ -37,22 +37,10 @@ for _ in range(5):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     """The words of each line that the forks print."""
-    root = str(Path(trt_rt.__file__).parents[1])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])),
-        # The first fork compiles the modules, as pip does when it installs them; the others read the result.
-        "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode")),
-    }
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _MEASURE],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env=environment,
-    )
+    # The first fork compiles the modules, as pip does when it installs them; the others read the result.
+    cache = str(tmp_path_factory.mktemp("bytecode"))
+    done = isolated.run_python(_MEASURE, PYTHONPYCACHEPREFIX=cache, PYTHONDONTWRITEBYTECODE="")
+    assert done.returncode == 0, done.stderr
     return [line.split() for line in done.stdout.splitlines()]
 
 
@@ -82,10 +70,13 @@ def test_type_checkers_see_the_same_names() -> None:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     ]
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    for_checkers = {node.module: tuple(alias.name for alias in node.names) for node in imports}
-    assert {module: set(names) for module, names in for_checkers.items()} == {
-        module: set(names) for module, names in trt_rt._NAMES.items()
-    }
+    for_checkers = {alias.name: node.module for node in imports for alias in node.names}
+    assert for_checkers.keys() <= set(trt_rt.__all__)
+    for name, module in for_checkers.items():
+        assert module is not None
+        assert getattr(trt_rt, name) is getattr(importlib.import_module(module), name)
+    at_import = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert for_checkers.keys() | at_import >= set(trt_rt.__all__) - {"__version__"}
 
 
 def test_every_public_name_is_there() -> None:
@@ -106,14 +97,4 @@ def test_an_unknown_name() -> None:
 
 def test_subpackages_need_no_import_of_their_own() -> None:
     code = "import trt_rt; print(trt_rt.runtime.enable_cudagraphs.__module__, trt_rt.reference.__version__)"
-    root = str(Path(trt_rt.__file__).parents[1])
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
-    assert done.stdout.split() == ["trt_rt.runtime.cudagraphs", trt_rt.reference.__version__]
+    assert isolated.printed_by(code).split() == ["trt_rt.runtime.cudagraphs", trt_rt.reference.__version__]

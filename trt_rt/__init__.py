@@ -105,39 +105,17 @@ __all__ = [
     "weight_streaming",
 ]
 
-# The public names that a process does not need to run engines, by module. They are imported when they are
-# first used. The imports above say the same to type checkers.
-_NAMES = {
-    "trt_rt.archive": ("load", "save"),
-    "trt_rt.backend.plugins": ("load_plugins",),
-    "trt_rt.compiled": ("Program",),
-    "trt_rt.compiler": ("build",),
-    "trt_rt.program": ("Input", "compile"),
-    "trt_rt.runtime": (
-        "LayerProfile",
-        "LayerTime",
-        "RefitResult",
-        "RuntimeSettings",
-        "WeightStreaming",
-        "WholeGraph",
-        "enable_cudagraphs",
-        "enable_output_allocator",
-        "enable_pre_allocated_outputs",
-        "enable_profiling",
-        "get_cudagraphs_mode",
-        "get_multi_device_safe_mode",
-        "get_whole_cudagraphs_mode",
-        "optimization_profile",
-        "refit",
-        "runtime_config",
-        "set_cudagraphs_mode",
-        "set_multi_device_safe_mode",
-        "set_whole_cudagraphs_mode",
-        "use_dynamically_allocated_resources",
-        "weight_streaming",
-    ),
+# A process that only runs engines does not need the other names. They are imported when they are first used:
+# these from the modules given here, all others from `trt_rt.runtime`.
+_MODULE_OF = {
+    "Input": "trt_rt.program",
+    "Program": "trt_rt.compiled",
+    "build": "trt_rt.compiler",
+    "compile": "trt_rt.program",
+    "load": "trt_rt.archive",
+    "load_plugins": "trt_rt.backend.plugins",
+    "save": "trt_rt.archive",
 }
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 # Subpackages that are imported when they are first used as an attribute.
 _SUBPACKAGES = ("archive", "capture", "compiled", "compiler", "program", "reference", "runtime")
@@ -145,8 +123,8 @@ _SUBPACKAGES = ("archive", "capture", "compiled", "compiler", "program", "refere
 if not TYPE_CHECKING:  # a type checker that sees this function accepts any name
 
     def __getattr__(name: str) -> Any:
-        if name in _MODULE_OF:
-            value = getattr(import_module(_MODULE_OF[name]), name)
+        if name in __all__:
+            value = getattr(import_module(_MODULE_OF.get(name, "trt_rt.runtime")), name)
         elif name in _SUBPACKAGES:
             value = import_module(f"{__name__}.{name}")
         else:

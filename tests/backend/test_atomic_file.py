@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
-import trt_rt
+from tests import isolated
 from trt_rt.compiler import write_atomically
 
 
@@ -75,19 +72,10 @@ def test_without_space_the_old_file_stays_whole(tmp_path: Path) -> None:
     except OSError as error:
         print(error.errno == errno.EFBIG, error)
     """
-    root = str(Path(trt_rt.__file__).parents[1])
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
+    printed = isolated.printed_by(code, path)
     assert (
         "True [Errno 27] cannot write 100,000 bytes: File too large; the old file is unchanged: "
-        f"{str(path)!r}\n" == result.stdout
+        f"{str(path)!r}\n" == printed
     )
     assert path.read_bytes() == b"old" * 100
     assert list(tmp_path.iterdir()) == [path]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
 import trt_rt
+from tests import isolated
 from trt_rt import BackendError
 
 # TensorRT's documented interface of a plugin library, written out: the order of the virtual functions is that
@@ -104,18 +104,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(code: str, folder: Path, backend: str, **environment: str) -> str:
-    root = str(Path(trt_rt.__file__).parents[1])
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + textwrap.dedent(code), str(folder), backend],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": search, **environment},
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    return isolated.printed_by(PREAMBLE + textwrap.dedent(code), folder, backend, **environment)
 
 
 def test_a_library_registers_its_plugins(libraries: Path, backend: str) -> None:

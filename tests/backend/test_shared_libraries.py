@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
 import trt_rt
+from tests import isolated
 from trt_rt.backend.shared_libraries import find_library
 
 CARRIERS = {"tensorrt_lean": "tensorrt_lean_libs", "tensorrt_rtx": "tensorrt_rtx_libs"}
@@ -36,18 +35,7 @@ def hide(*names):
 
 
 def run(code: str, **environment: str) -> str:
-    root = str(Path(trt_rt.__file__).parents[1])
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-        env={**os.environ, "PYTHONPATH": search, **environment},
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    return isolated.printed_by(PREAMBLE + textwrap.dedent(code), **environment)
 
 
 @pytest.fixture(params=CARRIERS)
@@ -179,6 +167,6 @@ def test_a_package_that_is_not_tensorrt(tmp_path: Path) -> None:
     except BackendError as error:
         print(error)
     """
-    root = str(Path(trt_rt.__file__).parents[1])
-    message = run(code, PYTHONPATH=os.pathsep.join([str(tmp_path), root]))
+    search = os.pathsep.join([str(tmp_path), isolated.environment()["PYTHONPATH"]])
+    message = run(code, PYTHONPATH=search)
     assert "the installed package tensorrt is not TensorRT: it has no Runtime" in message

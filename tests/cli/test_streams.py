@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import trt_rt
+from tests import isolated
 from trt_rt.backend import identify_plan
 
 MODELS = """
@@ -73,9 +74,7 @@ def build(model: str, output: str, *options: str) -> list[str]:
 
 
 def run(command: Sequence[str] | str, folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    root = str(Path(trt_rt.__file__).parents[1])
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": search, **options.pop("environment", {})}
+    environment = isolated.environment(**options.pop("environment", {}))
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.run(
         command, cwd=folder, env=environment, text=True, timeout=180, check=False, **options

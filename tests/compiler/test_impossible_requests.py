@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import torch
 from torch.export import Dim
 
 import trt_rt
+from tests import isolated
 from trt_rt import CompileError, build
 
 RANGE = ((1, 4), (2, 4), (4, 4))
@@ -77,16 +75,8 @@ except OSError as error:
     print(type(error).__name__, error.filename, error.strerror)
 """
     cache = tmp_path / "cache"
-    root = str(Path(trt_rt.__file__).parents[1])
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(cache)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
+    done = isolated.run_python(code, cache)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"OSError {cache} cannot write ")
     assert "File too large" in done.stdout
     assert list(tmp_path.iterdir()) == []

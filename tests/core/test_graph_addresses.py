@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
-import textwrap
 import threading
 from pathlib import Path
 
@@ -14,7 +10,7 @@ import pytest
 import torch
 from torch.export import Dim
 
-import trt_rt
+from tests import isolated
 from tests.reference import plans
 from tests.reference.plans import eager_affine
 from trt_rt import TRTModule
@@ -305,13 +301,4 @@ def test_without_a_compiler_in_the_driver_copies_go_beside_the_graph(tmp_path: P
     """
     plan = tmp_path / "affine.plan"
     plan.write_bytes(plans.affine(device="cuda"))
-    search = os.pathsep.join([str(Path(trt_rt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(plan)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": search, "CUDA_DISABLE_PTX_JIT": "1"},
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    isolated.printed_by(code, plan, CUDA_DISABLE_PTX_JIT="1")

@@ -14,20 +14,6 @@ from trt_rt import TRTModule
 ROUNDS = 2000
 
 
-@pytest.fixture
-def module() -> TRTModule:
-    return TRTModule(plans.affine())
-
-
-@pytest.fixture
-def x() -> torch.Tensor:
-    return torch.randn(3, 7)
-
-
-def eager(x: torch.Tensor) -> torch.Tensor:
-    return torch.relu(x) * 2 + 1
-
-
 class Doubled(TRTModule):
     """Another forward."""
 
@@ -47,15 +33,15 @@ def test_another_class(module: TRTModule, x: torch.Tensor, calls_before: int) ->
     for _ in range(calls_before):
         module(x)
     module.__class__ = Doubled
-    torch.testing.assert_close(module(x), eager(x) * 2)
+    torch.testing.assert_close(module(x), plans.eager_affine(x) * 2)
     out = torch.empty(3, 7)
-    torch.testing.assert_close(module(x, out=out), eager(x) * 2)
+    torch.testing.assert_close(module(x, out=out), plans.eager_affine(x) * 2)
     module.__class__ = TRTModule
-    torch.testing.assert_close(module(x), eager(x))
+    torch.testing.assert_close(module(x), plans.eager_affine(x))
     module.__class__ = Called
     assert module(x) == "called"
     module.__class__ = TRTModule
-    torch.testing.assert_close(module(x), eager(x))
+    torch.testing.assert_close(module(x), plans.eager_affine(x))
 
 
 def test_a_forward_that_a_class_gets_later(x: torch.Tensor) -> None:
@@ -63,7 +49,7 @@ def test_a_forward_that_a_class_gets_later(x: torch.Tensor) -> None:
         pass
 
     module = Late(plans.affine())
-    torch.testing.assert_close(module(x), eager(x))
+    torch.testing.assert_close(module(x), plans.eager_affine(x))
     Late.forward = lambda self, *inputs: "late"  # type: ignore[method-assign]
     other = Late(plans.affine())
     assert other(x) == "late"
@@ -84,7 +70,7 @@ def _memory_of(rounds: int, module: TRTModule) -> int:
 def test_replacing_forward_again_and_again_keeps_no_memory(module: TRTModule, x: torch.Tensor) -> None:
     _memory_of(10, module)
     assert _memory_of(ROUNDS, module) < ROUNDS, "less than a byte for each time"
-    torch.testing.assert_close(module(x), eager(x))
+    torch.testing.assert_close(module(x), plans.eager_affine(x))
 
 
 def test_replacing_hooks_again_and_again_keeps_no_memory(module: TRTModule, x: torch.Tensor) -> None:

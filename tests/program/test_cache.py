@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import trt_rt
+from tests import isolated
 from trt_rt.errors import CompileError
 from trt_rt.program import part_builder
 from trt_rt.program.cache import CachedPart, CachedProgram, ProgramCache
@@ -108,14 +109,9 @@ print(program(torch.ones(3, 4))[0, 0].item(), "onnx" in sys.modules, "onnxscript
 """
     results = []
     for seed in ("1", "2"):  # another order of sets and dicts must not be another program
-        result = subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path)],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(trt_rt.__file__).parents[1])},
-        )
-        results.append(result.stdout)
+        done = isolated.run_python(script, tmp_path, PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
+        results.append(done.stdout)
     assert results == ["5.5 False False\n"] * 2
     assert len(list(tmp_path.glob("*.program"))) == 1
 
@@ -224,14 +220,13 @@ print("ready", flush=True)
 sys.stdin.readline()
 trt_rt.compile(model, inputs=[torch.ones(3, 4)], backend="reference", cache_dir=folder)
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(trt_rt.__file__).parents[1])}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=isolated.environment(),
         )
         for name in ("one", "other")
     ]

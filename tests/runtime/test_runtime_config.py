@@ -5,10 +5,7 @@ from __future__ import annotations
 import enum
 import gc
 import inspect
-import os
 import stat
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from typing import Any
 import pytest
 
 import trt_rt
+from tests import isolated
 from tests.reference import plans
 from tests.reference.binding_signatures import members
 from tests.runtime.played_rtx import (
@@ -233,17 +231,7 @@ from trt_rt import RuntimeSettings
 module = load(played_backend(), RuntimeSettings(runtime_cache=Path(sys.argv[1])))
 assert is_right(module)
 """
-        root = str(Path(trt_rt.__file__).parents[1])
-        search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(cache)],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-            env={**os.environ, "PYTHONPATH": search},
-        )
-        assert (done.returncode, done.stderr) == (0, "")
+        assert isolated.printed_by(code, cache) == ""
         assert cache.read_bytes() == GOOD + b"k"
 
 
