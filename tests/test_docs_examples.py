@@ -32,6 +32,7 @@ def _examples(page: Path) -> list[object]:
 def _process_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.manual_seed(0)
     monkeypatch.setenv("TRT_RT_CACHE_DIR", str(tmp_path))  # nothing stays in the user's folders
+    monkeypatch.chdir(tmp_path)  # some examples write files
     register()
     yield
     torch._dynamo.reset()

@@ -19,14 +19,13 @@ from trt_rt.archive.container import Container
 from trt_rt.archive.engine_calls import call_modules
 from trt_rt.archive.engine_nodes import EngineOfFile, engines_of, used_as_tensors
 from trt_rt.archive.manifest import MANIFEST, Manifest
-from trt_rt.archive.opening import open_archive
+from trt_rt.archive.opening import check_platform, open_archive
 from trt_rt.archive.parameters import read_parameters, signature_of_names
 from trt_rt.archive.partitions import read_partition
 from trt_rt.archive.payload import CONSTANTS, WEIGHTS, Payload, read_payload
 from trt_rt.archive.program_checks import ProgramChecks
-from trt_rt.archive.schema_reader import read_schema
+from trt_rt.archive.program_record import MODEL, read_program
 from trt_rt.archive.signature import PublicKey
-from trt_rt.archive.strict_json import parse
 from trt_rt.backend import Backend
 from trt_rt.compiled import EnginePart, Partition, PartTensor, Program
 from trt_rt.compiled.call_writer import write_call
@@ -36,9 +35,6 @@ from trt_rt.module import TRTModule
 from trt_rt.operator import TensorMeta
 
 __all__ = ["load"]
-
-MODEL = "models/model.json"
-_LARGEST_MODEL = 256 << 20
 
 
 def load(
@@ -103,6 +99,8 @@ def load(
         raise ArchiveError("a signature covers the SHA-256 of every record: public_key= needs verify=True.")
     container = Container(path)
     manifest = open_archive(container, verify=verify, public_key=public_key)
+    if manifest is not None:
+        check_platform(manifest, container.path)
     return _Loader(container, manifest, backend, eager=eager).load(device, tuple(operators))
 
 
@@ -136,8 +134,7 @@ class _Loader:
         self._where = f"{container.path}, record {MODEL!r}"
 
     def load(self, device: Any, operators: Collection[str]) -> Program:
-        value = parse(self._container.text(MODEL, _LARGEST_MODEL), self._where)
-        program = read_schema(schema.ExportedProgram, value, self._where)
+        program = read_program(self._container)
         chosen = self._device(device, program)
         checks = ProgramChecks(self._where, operators, device=chosen)
         checks.check(program)

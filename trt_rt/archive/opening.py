@@ -12,7 +12,7 @@ from trt_rt.archive.manifest import MANIFEST, SIGNATURE, Manifest, check_hashes,
 from trt_rt.archive.signature import PublicKey, check_signature
 from trt_rt.errors import ArchiveError
 
-__all__ = ["open_archive"]
+__all__ = ["check_platform", "open_archive"]
 
 _SMALL = 1 << 20
 _CHUNK = 64 << 20
@@ -39,7 +39,7 @@ def open_archive(container: Container, *, verify: bool, public_key: PublicKey | 
     Raises
     ------
     ArchiveError
-        The file is not a PT2 archive, is damaged, was made for another platform, or is not signed as asked.
+        The file is not a PT2 archive, is damaged, or is not signed as asked.
     """
     for name, expected in (
         (pt2.ARCHIVE_FORMAT_PATH, pt2.ARCHIVE_FORMAT_VALUE),
@@ -61,14 +61,23 @@ def open_archive(container: Container, *, verify: bool, public_key: PublicKey | 
         return None
     if verify:
         check_hashes(container, manifest.records)
+    return manifest
+
+
+def check_platform(manifest: Manifest, path: str) -> None:
+    """Check that engines were built for this platform.
+
+    Raises
+    ------
+    ArchiveError
+        They were built for another.
+    """
     here = f"{platform.system()} {platform.machine()}"
     if manifest.backend not in _PORTABLE and manifest.platform != here:
         raise ArchiveError(
-            f"{container.path} was made on {manifest.platform}, and this is {here}: TensorRT's engines run "
-            "on the "
+            f"{path} was made on {manifest.platform}, and this is {here}: TensorRT's engines run on the "
             "platform that they were built for. Compile the model here."
         )
-    return manifest
 
 
 def _check_checksums(container: Container) -> None:

@@ -20,6 +20,7 @@ from trt_rt.archive.parameters import parameters_to_json
 from trt_rt.archive.partitions import partition_to_json
 from trt_rt.archive.payload import CONSTANTS, WEIGHTS, write_payload
 from trt_rt.archive.program_checks import ProgramChecks
+from trt_rt.archive.program_record import MODEL
 from trt_rt.archive.schema_reader import read_schema
 from trt_rt.archive.signature import SigningKey, signer
 from trt_rt.archive.strict_json import parse
@@ -30,7 +31,6 @@ from trt_rt.errors import ArchiveError
 
 __all__ = ["save"]
 
-MODEL = "models/model.json"
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 _HEAD = 64
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trt_rt.cli.archive_contents import describe_archive
 from trt_rt.cli.command import Result, Subparsers, add_command, print_table
 from trt_rt.errors import BackendError, PlanError
 
@@ -27,9 +28,14 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "inspect",
         _run,
-        "Show the kind and the contents of a plan. Without a GPU, some kinds show less.",
+        "Show what a plan or a program holds, and run nothing of it. Without a GPU, some kinds show less.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a plan")
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a plan, or the file of a program",
+    )
     parser.add_argument(
         "--engine-host-code-allowed",
         action="store_true",
@@ -40,6 +46,8 @@ def add(subparsers: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> Result:
     path: Path = arguments.file
     plan = _bytes_of(path)
+    if bytes(plan[:4]) == b"PK\x03\x04":  # a ZIP file
+        return describe_archive(path)
     try:
         kind, contents, why_not = _read(plan, path.name, host_code=arguments.engine_host_code_allowed)
     except PlanError as error:
