@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -249,3 +250,61 @@ def test_the_folder_is_the_environment_s_or_the_user_s(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     trt_rt.compile(Model().eval(), inputs=[torch.ones(3, 4)], backend="reference")
     assert len(list((tmp_path / "home" / "trt_rt").rglob("*.program"))) == 1
+
+
+def test_a_full_folder_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with caplog.at_level(logging.WARNING, "trt_rt.compiler"):
+        program = compiled(tmp_path)
+    assert "the program is not kept in" in caplog.text
+    assert "No space left on device" in caplog.text
+    assert torch.isfinite(program(torch.ones(3, 4))).all()
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
+
+
+def test_a_process_that_is_killed_while_it_builds_leaves_nothing_in_the_way(
+    tmp_path: Path, builds: list[object]
+) -> None:
+    script = """
+import sys, time, torch, trt_rt
+from pathlib import Path
+from tests.program.test_cache import compiled
+from trt_rt.program import part_builder
+def build(*args, **keywords):
+    print("building", flush=True)
+    time.sleep(600)
+part_builder.build_plan = build
+compiled(Path(sys.argv[1]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(trt_rt.__file__).parents[1])},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "building\n"
+    process.kill()
+    process.communicate()
+    compiled(tmp_path)  # the lock went with the process
+    assert len(builds) == 1
+    assert len(list(tmp_path.glob("*.program"))) == 1
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    old, new, other = (tmp_path / f".{digit * 40}.{'0' * 16}" for digit in "abc")
+    (tmp_path / ".0.lock").touch()
+    for path in (old, new, other):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    compiled(tmp_path)
+    assert not old.exists()
+    assert new.exists()  # somebody may be writing it
+    ProgramCache(tmp_path).clear()
+    assert [path.name for path in tmp_path.glob(".*") if path.suffix != ".lock"] == []
+    assert (tmp_path / ".0.lock").exists()

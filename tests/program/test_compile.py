@@ -155,6 +155,10 @@ def test_the_modules_that_the_user_names_stay_in_pytorch(model: nn.Module, wante
         ({"min_block_size": True}, "at least 1"),
         ({"truncate_double": "yes"}, "True or False"),
         ({"arg_inputs": (torch.zeros(3, 4),)}, "two names"),
+        ({"cache_dir": 3}, "the path of a folder"),
+        ({"profiles": {"x": ((1, 4), (2, 4), (4, 4))}}, "a list of one dict"),
+        ({"precision": "int8"}, "quantize the model"),
+        ({"kwarg_inputs": [torch.zeros(3, 4)]}, "kwarg_inputs is a list"),
     ],
 )
 def test_a_wrong_setting_names_the_right_one(
@@ -463,3 +467,36 @@ def test_the_form_of_the_model_can_be_named(model: nn.Module, ir: Any, message: 
     assert compiled(model, ir="dynamo", dryrun=True).engines
     with pytest.raises(CompileError, match=message):
         compiled(model, ir=ir)
+
+
+def test_one_name_needs_no_list(model: nn.Module) -> None:
+    for settings in ({"torch_executed_ops": "aten.relu"}, {"torch_executed_modules": nn.ReLU}):
+        partition = compiled(model, min_block_size=1, dryrun=True, **settings)
+        assert [step.operator for step in partition.torch_operators if "relu" in step.operator]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"inputs": (torch.zeros(3, 4), 1)}, r"Split cannot be called with these inputs: .*it takes \(x"),
+        ({"kwarg_inputs": {"y": torch.zeros(3, 4)}}, "Split cannot be called with these inputs"),
+        ({"inputs": {"x": torch.zeros(3, 4)}}, "give inputs by name in kwarg_inputs"),
+        ({"inputs": 3}, "must be a tuple or list"),
+    ],
+)
+def test_inputs_that_the_model_does_not_take_are_refused(
+    model: nn.Module, inputs: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CompileError, match=message) as caught:
+        trt_rt.compile(model, backend="reference", **inputs)
+    assert "inspect.py" not in str(caught.value)
+
+
+def test_an_example_outside_of_its_own_range_is_refused(model: nn.Module) -> None:
+    x = example(3)
+    torch._dynamo.mark_dynamic(x, 0, min=4, max=8)
+    with pytest.raises(CompileError, match="dimension 0 of input 'x' is 3 in the example, and may be 4 to 8"):
+        compiled(model, x)
+    batch = torch.export.Dim("batch", min=4, max=8)
+    with pytest.raises(CompileError, match="3 not in range"):
+        compiled(model, dynamic_shapes=({0: batch},))

@@ -202,3 +202,15 @@ def test_programs_go_with_the_code_of_dynamo() -> None:
     for module in (model, copied):
         with pytest.raises(ValueError, match="no TensorRT engine"):
             find_engines(module)
+
+
+def test_defaults_of_the_process_reach_engines_that_are_made_later() -> None:
+    model = Net().eval()
+    compiled = torch.compile(model, backend="trt_rt")
+    trt_rt.set_cudagraphs_mode(True)
+    try:
+        check(compiled, model, 3, 3)
+        (engine,) = find_engines(compiled)
+        assert engine.stats()["captures"] >= 1
+    finally:
+        trt_rt.set_cudagraphs_mode(False)

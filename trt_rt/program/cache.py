@@ -7,7 +7,9 @@ import hashlib
 import json
 import logging
 import os
+import re
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,9 @@ _MAGIC = b"trt_rt program 1"
 _SUFFIX = ".program"
 _LOCKS = 64
 _DIGEST_BYTES = 32
+
+_ABANDONED_SECONDS = 3600
+"""A temporary file that nobody has written to for so long belongs to a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,7 @@ class ProgramCache:
                 )
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers(_ABANDONED_SECONDS)
             self._make_room(len(content))
             write_atomically(self._path(key), content)
         except (OSError, CompileError) as error:
@@ -235,10 +241,21 @@ class ProgramCache:
         entries = self.entries()
         for entry in entries:
             entry.path.unlink(missing_ok=True)
+        self._remove_leftovers(older_than=0)
         return len(entries), sum(entry.size for entry in entries)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{_SUFFIX}"
+
+    def _remove_leftovers(self, older_than: float) -> None:
+        """Remove what processes that were killed while they wrote have left under temporary names."""
+        now = time.time()
+        for path in self.folder.glob(".*"):
+            if path.suffix == ".lock" or not re.fullmatch(r"\.[0-9a-f]{40}\.[0-9a-f]{16}", path.name):
+                continue
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime >= older_than:
+                    path.unlink()
 
     def _make_room(self, wanted: int) -> None:
         entries = self.entries()

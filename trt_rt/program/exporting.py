@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -119,10 +120,13 @@ def _line_of_user(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     own = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)), "<")
+    python = sysconfig.get_path("stdlib")
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(own) and frame.line
+        if not frame.filename.startswith(own)
+        and (not frame.filename.startswith(python) or "site-packages" in frame.filename)
+        and frame.line
     ]
     if not frames:
         return ""

@@ -171,14 +171,15 @@ def example_inputs(
         raise CompileError("trt_rt.Input says which dimensions vary: leave out dynamic_shapes")
     leaves = tree_leaves(given)
     args, kwargs = _with_examples(given, device)
+    marked_args, marked_kwargs = tree_map(_dimensions, given)
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*marked_args, **marked_kwargs)
+    except TypeError as error:
+        raise CompileError(
+            f"{type(model).__name__} cannot be called with these inputs: {error}; it takes {signature}"
+        ) from error
     if dynamic_shapes is None and tree_any(_varies, given):
-        marked_args, marked_kwargs = tree_map(_dimensions, given)
-        try:
-            bound = inspect.signature(model.forward).bind(*marked_args, **marked_kwargs)
-        except TypeError as error:
-            raise CompileError(
-                f"{type(model).__name__} cannot be called with these inputs: {error}"
-            ) from error
         dynamic_shapes = dict(bound.arguments)
     return ExampleInputs(
         args, kwargs, dynamic_shapes, tuple(map(_opt_shape, leaves)), tuple(map(_min_shape, leaves))
@@ -205,6 +206,13 @@ def _given(
         raise CompileError("example inputs are needed: give inputs, kwarg_inputs or both")
     if isinstance(positional, (torch.Tensor, Input)):
         positional = (positional,)
+    if positional is not None and (
+        isinstance(positional, (Mapping, str)) or not isinstance(positional, Sequence)
+    ):
+        hint = "; give inputs by name in kwarg_inputs" if isinstance(positional, Mapping) else ""
+        raise CompileError(f"inputs is a {type(positional).__name__}, and must be a tuple or list{hint}")
+    if kwarg_inputs is not None and not isinstance(kwarg_inputs, Mapping):
+        raise CompileError(f"kwarg_inputs is a {type(kwarg_inputs).__name__}, and must be a dict")
     return tuple(positional or ()), dict(kwarg_inputs or {})
 
 

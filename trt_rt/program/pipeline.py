@@ -18,6 +18,7 @@ from trt_rt.compiled.partition import Partition
 from trt_rt.compiled.program import Program
 from trt_rt.compiler import Profile
 from trt_rt.compiler.precision import cast_module
+from trt_rt.compiler.profiles import check_profiles
 from trt_rt.errors import CompileError
 from trt_rt.program.cache import CachedProgram, ProgramCache, cache_folder
 from trt_rt.program.cache_key import program_key
@@ -47,6 +48,7 @@ def compile_model(request: CompileRequest) -> Program | Partition:
     settings = settings_of_request(request)
     if request.check not in _CHECKS:
         raise CompileError(f"check={request.check!r}: it is None, 'eager' or 'warn'")
+    check_profiles(request.profiles)
     if not request.dryrun:
         settings.backend.require(settings.device)
     with shown_steps(request.progress) as steps:
@@ -220,6 +222,8 @@ def _built(
     steps: Steps,
 ) -> CachedProgram:
     """The engines, from the cache or built now."""
+    if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
+        raise CompileError(f"cache_dir={cache_dir!r}: give the path of a folder, 'auto', or None")
     folder = cache_folder() if cache_dir == "auto" else cache_dir
     if folder is None:
         return build_program(divide_program(graph, settings, steps), settings, steps)[0]

@@ -70,6 +70,7 @@ class SizeRanges:
         opt = {node: shape for node, shape in zip(placeholders, opt_shapes, strict=True) if shape is not None}
         self._examples = self._read(example_shapes)
         self._check_limits(tensors)
+        self._check_examples(example_shapes)
         if profiles is None:
             self._profiles = [self._default_profile(self._read(opt))]
         else:
@@ -150,6 +151,17 @@ class SizeRanges:
                         f"dimension {axis} of input {_name(node)!r} is dynamic and has no largest size: give "
                         "it one (torch.export.Dim(..., max=...) in dynamic_shapes, trt_rt.Input, or max= of "
                         "mark_dynamic)"
+                    )
+
+    def _check_examples(self, shapes: Mapping[Node, Sequence[int]]) -> None:
+        """Refuse example inputs whose sizes the user's own ranges exclude: torch.export takes some of them."""
+        for node, shape in shapes.items():
+            for axis, (size, example) in enumerate(zip(node.meta["val"].shape, shape, strict=True)):
+                low, high = self.limits(size)
+                if not low <= example <= high:
+                    raise CompileError(
+                        f"dimension {axis} of input {_name(node)!r} is {example} in the example, and may be "
+                        f"{low} to {high}: give an example in that range, or widen the range"
                     )
 
     def _default_profile(self, usual: Mapping[Any, Any]) -> dict[Any, _SymbolRange]:

@@ -55,6 +55,9 @@ class Exclusions:
             There is no such operator in PyTorch or no such submodule in the model; with the nearest name.
         """
         names, types = [], []
+        # One name is easily given without a list around it, and a str is a list of letters.
+        operators = [operators] if isinstance(operators, str) else operators
+        modules = [modules] if isinstance(modules, (str, type)) else modules
         for module in modules:
             if isinstance(module, type):
                 types.append(module)

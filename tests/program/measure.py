@@ -1,0 +1,168 @@
+"""Times and memory of compilations for docs/compile.md: python -m tests.program.measure"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from unittest import mock
+
+import torch
+
+import trt_rt
+from tests.compiler.networks import NETWORKS
+from trt_rt.backend import load
+from trt_rt.compiler import BuildOptions, export_program
+from trt_rt.program import part_builder, pipeline
+from trt_rt.program.settings import CompileSettings
+from trt_rt.program.stages import build_program, divide_program, model_graph
+from trt_rt.program.support import Exclusions
+
+SPLITS = {"ResNet": "aten.relu", "MobileNetV2": "aten.hardtanh", "BERT": "aten.gelu"}
+EXAMPLE_BATCH = 3
+WEIGHT_BYTES = 4 << 22
+
+
+def settings(*operators: str) -> CompileSettings:
+    return CompileSettings(
+        backend=load("tensorrt_rtx"),
+        device=torch.device("cpu"),
+        exclusions=Exclusions(operators=frozenset(operators)),
+        options=BuildOptions(),
+        min_block_size=1,
+        require_full_compilation=False,
+        truncate_double=False,
+    )
+
+
+@contextmanager
+def timed(*places: tuple[Any, str]) -> Iterator[dict[str, float]]:
+    """Add up the seconds spent in functions, by their names."""
+    seconds: dict[str, float] = defaultdict(float)
+
+    def timing(name: str, function: Any) -> Any:
+        def call(*args: Any, **keywords: Any) -> Any:
+            started = perf_counter()
+            try:
+                return function(*args, **keywords)
+            finally:
+                seconds[name] += perf_counter() - started
+
+        return call
+
+    with ExitStack() as patches:
+        for owner, name in places:
+            patches.enter_context(mock.patch.object(owner, name, timing(name, getattr(owner, name))))
+        yield seconds
+
+
+def exported(name: str) -> torch.export.ExportedProgram:
+    network = NETWORKS[name]
+    inputs = network.inputs(EXAMPLE_BATCH)
+    return export_program(network.make(), (), inputs, dynamic_shapes=network.dynamic_shapes)
+
+
+def preparation() -> None:
+    print(
+        "| network | engines | prepare, per engine (s) | of it: ask the parser (ms) | build, per engine (s) |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: |")
+    cases = [(name, "") for name in NETWORKS] + list(SPLITS.items())
+    build_program(divide_program(model_graph(exported("LSTM")), settings()), settings())  # imports everything
+    for name, operator in cases:
+        wanted = settings(*([operator] if operator else []))
+        graph = model_graph(exported(name))
+        with timed((part_builder, "refused_by_parser")) as asked:
+            started = perf_counter()
+            divided = divide_program(graph, wanted)
+            prepared = perf_counter() - started
+        count = len(divided.divided.parts)
+        started = perf_counter()
+        build_program(divided, wanted)
+        built = perf_counter() - started
+        what = f"{name}, {operator} in PyTorch" if operator else name
+        ask = asked["refused_by_parser"] * 1000
+        print(f"| {what} | {count} | {prepared / count:.2f} | {ask:.0f} | {built / count:.2f} |", flush=True)
+
+
+def hits() -> None:
+    print("\n| network | export (s) | functional graph (s) | the rest of a hit (s) | the first time (s) |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    places = ((pipeline, "export_model"), (pipeline, "model_graph"))
+    for name, network in NETWORKS.items():
+        model, inputs = network.make(), network.inputs(EXAMPLE_BATCH)
+        with tempfile.TemporaryDirectory() as folder:
+            keywords = {
+                "kwarg_inputs": inputs,
+                "dynamic_shapes": network.dynamic_shapes,
+                "backend": "reference",
+                "cache_dir": folder,
+            }
+            started = perf_counter()
+            trt_rt.compile(model, **keywords)
+            first = perf_counter() - started
+            with timed(*places) as seconds:
+                started = perf_counter()
+                trt_rt.compile(model, **keywords)
+                total = perf_counter() - started
+        rest = total - sum(seconds.values())
+        export, graph = seconds["export_model"], seconds["model_graph"]
+        print(f"| {name} | {export:.2f} | {graph:.2f} | {rest:.2f} | {first:.2f} |", flush=True)
+
+
+class Chain(torch.nn.Module):
+    """Layers of equal size, with an operator between them that no engine runs."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        width = int((WEIGHT_BYTES // 4) ** 0.5)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(width, width) for _ in range(count))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = torch.fft.fft(torch.relu(layer(x))).real
+        return x
+
+
+def memory_status(name: str) -> int:
+    """A figure of Linux about this process: VmRSS is what it has in memory, VmHWM the most that it had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{name}:")]
+    return int(line.split()[1]) * 1024
+
+
+def memory_of(count: int) -> None:
+    """Print the peak of a compilation beyond the model and the plans; in a process of its own."""
+    wanted = settings()
+    warm = export_program(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()), (torch.ones(2, 4),))
+    build_program(divide_program(model_graph(warm), wanted), wanted)
+    width = int((WEIGHT_BYTES // 4) ** 0.5)
+    graph = model_graph(export_program(Chain(count), (torch.ones(2, width),)))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = memory_status("VmRSS")
+    built, _ = build_program(divide_program(graph, wanted), wanted)
+    plans = sum(len(part.plan) for part in built.parts)
+    beyond = memory_status("VmHWM") - before - plans
+    print(f"| {len(built.parts)} | {beyond >> 20} | {plans >> 20} |", flush=True)
+
+
+def memory() -> None:
+    print(f"\n| engines, each with {WEIGHT_BYTES >> 20} MiB of weights | peak beyond (MiB) | plans (MiB) |")
+    print("| ---: | ---: | ---: |", flush=True)
+    for count in (1, 2, 4, 8, 16):
+        subprocess.run([sys.executable, "-m", "tests.program.measure", str(count)], check=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        memory_of(int(sys.argv[1]))
+    else:
+        preparation()
+        hits()
+        memory()
