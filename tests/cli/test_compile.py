@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import trt_rt
 from trt_rt.cli import main
 
 _SOURCE = """
@@ -185,3 +186,20 @@ def test_a_file_that_is_no_torchscript_is_refused(folder: Path, capsys: pytest.C
     (folder / "model.ts").write_bytes(b"x")
     assert main(["compile", "model.ts", "--inputs", "3x4"]) == 1
     assert "is no TorchScript module that can be read" in capsys.readouterr().err
+
+
+def test_a_program_is_saved_where_the_user_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = _save_script(folder / "model.ts")
+    assert main(["compile", "model.ts", "--inputs", "1x4:3x4:8x4", "-o", "program.pt2"]) == 0
+    x = torch.randn(5, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(trt_rt.load(folder / "program.pt2")(x), model(x))
+    capsys.readouterr()
+    for arguments, message in (
+        (["-o", "model.ts"], "is the model, and the program would replace it"),
+        (["-o", "nowhere/program.pt2"], "there is no folder"),
+        (["-o", "other.pt2", "--dryrun"], "--dryrun builds nothing"),
+    ):
+        assert main(["compile", "model.ts", "--inputs", "3x4", *arguments]) == 1
+        assert message in capsys.readouterr().err
+    assert not (folder / "other.pt2").exists()

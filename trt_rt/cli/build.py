@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer
-from trt_rt.cli.model_source import model_options, refuse_exit
+from trt_rt.cli.model_source import is_same_file, model_options, refuse_exit
 from trt_rt.cli.streams import printable
 from trt_rt.errors import CompileError
 
@@ -119,16 +119,10 @@ def _check_output(arguments: argparse.Namespace, check_writable: Any) -> None:
     """Raise, before a build of minutes, if the plan cannot be written or would replace an input."""
     check_writable(arguments.output)
     for what, path in (("model", arguments.model), ("timing cache", arguments.timing_cache)):
-        if path is not None and _is_same_file(path, arguments.output):
+        if path is not None and is_same_file(path, arguments.output):
             raise CompileError(
                 f"{arguments.output!r} is the {what}, and the plan would replace it: give another --output."
             )
-
-
-def _is_same_file(one: str, other: str) -> bool:
-    with suppress(OSError):
-        return os.path.samefile(one, other)
-    return os.path.abspath(one) == os.path.abspath(other)
 
 
 def _is_stdout(path: str) -> bool:

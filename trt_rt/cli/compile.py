@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer, print_table
 from trt_rt.cli.input_shapes import WrittenInput, as_example_inputs, as_profile, written_input
-from trt_rt.cli.model_source import model_options, refuse_exit
+from trt_rt.cli.model_source import is_same_file, model_options, refuse_exit
 from trt_rt.cli.streams import printable
 from trt_rt.errors import CompileError
 
@@ -21,7 +22,7 @@ __all__ = ["add"]
 
 _DESCRIPTION = """\
 Prints which operators of a model run in engines, which in PyTorch, and why. The compiled program is kept in
-the cache, where trt_rt.compile finds it; with --dryrun nothing is built.
+the cache, where trt_rt.compile finds it, and in the file of -o; with --dryrun nothing is built.
 
 MODEL is a file that torch.export.save has written (.pt2), a TorchScript file (.ts), or module:callable. Only
 open files that you trust: PyTorch runs code in them. The callable takes no arguments and returns the
@@ -56,6 +57,12 @@ def add(subparsers: Subparsers) -> None:
         type=written_input,
         metavar="INPUT",
         help="the model's inputs, such as 1x3x224x224, x=1x3:8x3:32x3 or tokens=1x16@int64",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="where the program is saved (.pt2), for trt_rt.load and torch.export.load",
     )
     parser.add_argument("--dryrun", action="store_true", default=None, help="stop before anything is built")
     parser.add_argument("--backend", help="whose engines run the program (default: the best for the device)")
@@ -99,12 +106,23 @@ _OPTIONS = (
 def _run(arguments: argparse.Namespace) -> Result:
     import trt_rt
     from trt_rt.compiled import Partition
+    from trt_rt.compiler import check_writable
 
+    # The model's code may change the current folder.
+    output = arguments.output and os.path.abspath(arguments.output)
+    if output:
+        if arguments.dryrun:
+            raise CompileError("--dryrun builds nothing, so there is nothing to write: leave out --output.")
+        if is_same_file(arguments.model, output):
+            raise CompileError(f"{output!r} is the model, and the program would replace it.")
+        check_writable(output)
     given = {name: getattr(arguments, name) for name in _OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     with refuse_exit(arguments.model):
         options = _model_options(arguments.model, arguments.inputs) | options
         made = trt_rt.compile(options.pop("model"), **options)
+    if output:
+        trt_rt.save(made, output)
     partition = made if isinstance(made, Partition) else made.partition
     return Result(_as_json(partition), lambda: _print(partition))
 

@@ -6,13 +6,13 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from trt_rt.errors import CompileError, TRTError
 
-__all__ = ["model_options", "refuse_exit"]
+__all__ = ["is_same_file", "model_options", "refuse_exit"]
 
 
 def model_options(model: str, *, needs_inputs: bool = True) -> dict[str, Any]:
@@ -80,6 +80,13 @@ def refuse_exit(name: str) -> Iterator[None]:
     except SystemExit as error:
         code = "" if error.code is None else repr(error.code)
         raise CompileError(f"the code of {name} called sys.exit({code}), so nothing was built.") from error
+
+
+def is_same_file(one: str, other: str) -> bool:
+    """Whether two paths lead to the same file, which need not exist."""
+    with suppress(OSError):
+        return os.path.samefile(one, other)
+    return os.path.abspath(one) == os.path.abspath(other)
 
 
 def _find_callable(module_name: str, attribute: str, name: str) -> Callable[[], Any]:

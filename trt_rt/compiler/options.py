@@ -48,13 +48,10 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             quantized = str(self.precision).lower() in ("int8", "fp8", "int4", "fp4")
-            hint = (
-                ". For that, quantize the model (torchao, modelopt) and compile it as it is"
-                if quantized
-                else ""
-            )
+            hint = "; for that, quantize the model (torchao, modelopt) and compile the result as it is"
             raise CompileError(
-                f"precision={self.precision!r}: it is one of {', '.join(get_args(Precision))}{hint}"
+                f"precision={self.precision!r}: it is one of {', '.join(get_args(Precision))}"
+                f"{hint if quantized else ''}"
             )
         if self.workspace_bytes is not None and not (
             _is_integer(self.workspace_bytes) and 0 < self.workspace_bytes <= _LARGEST_SIZE

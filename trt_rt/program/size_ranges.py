@@ -154,7 +154,7 @@ class SizeRanges:
                     )
 
     def _check_examples(self, shapes: Mapping[Node, Sequence[int]]) -> None:
-        """Refuse example inputs whose sizes the user's own ranges exclude: torch.export takes some of them."""
+        """Refuse examples with sizes that the user's ranges exclude, some of which torch.export takes."""
         for node, shape in shapes.items():
             for axis, (size, example) in enumerate(zip(node.meta["val"].shape, shape, strict=True)):
                 low, high = self.limits(size)
