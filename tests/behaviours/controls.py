@@ -11,6 +11,7 @@ import torch
 from trt_rt import runtime
 from trt_rt.module.composition import CONTROLS
 from trt_rt.module.find_engines import find_engines
+from trt_rt.module.hooks import hooks_of
 
 __all__ = ["BY_NAME", "OVER_MODES", "state"]
 
@@ -55,9 +56,15 @@ OVER_MODES = (
 
 
 def state(module: torch.nn.Module) -> list[Any]:
-    """All that controls may change."""
+    """All that controls and calls may change, of engines and of this thread."""
     engines = find_engines(module)
     return [
+        torch._C._len_torch_dispatch_stack(),
+        torch.is_inference_mode_enabled(),
+        torch.is_grad_enabled(),
+        torch.is_autocast_cache_enabled(),
+        (torch.cuda.current_stream(), torch.cuda.current_device()) if torch.cuda.is_available() else None,
+        *[hooks.copy() for engine in engines for hooks in hooks_of(engine)],
         runtime.get_multi_device_safe_mode(),
         *[engine.executors.modes for engine in engines],
         *[engine.engine.weight_streaming_budget for engine in engines],

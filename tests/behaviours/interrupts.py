@@ -125,7 +125,8 @@ class Interrupter:
         return generator is not None and not generator.gi_code.co_filename.startswith(_FOLDERS)
 
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event != "opcode":
+        # A bytecode without a line is CPython's own: no signal is looked for there.
+        if event != "opcode" or frame.f_lineno is None:
             return self._trace
         self.counted.append(frame.f_code.co_filename.startswith(_REFERENCE))
         if len(self.counted) != self._n:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -16,12 +15,11 @@ import trt_rt
 from tests.behaviours.controls import BY_NAME, state
 from tests.behaviours.graph_modes import Doubled
 from tests.behaviours.interrupts import KINDS, Interrupter, spread
+from tests.behaviours.other_thread import on_another_thread
 from tests.factories.case import Case
 from trt_rt import runtime
 
 pytestmark = pytest.mark.behaviour(34)
-
-_SECONDS_UNTIL_DEADLOCK = 60
 
 
 class Subject:
@@ -114,7 +112,7 @@ def _careful_call(subject: Subject) -> Callable[[], object]:
 
 @_scenario("two")
 def _new_executor(subject: Subject) -> Callable[[], object]:
-    _on_another_thread(subject.check)
+    on_another_thread(subject.check)
     return subject.check
 
 
@@ -290,24 +288,6 @@ def _new_module(subject: Subject) -> Callable[[], object]:
     return lambda: trt_rt.TRTModule(subject.module.engine)(*subject.inputs)
 
 
-def _on_another_thread(job: Callable[[], object]) -> None:
-    """Run a job on another thread; fail if it raises, or does not end."""
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            job()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(_SECONDS_UNTIL_DEADLOCK)
-    assert not thread.is_alive(), "another thread hangs"
-    if errors:
-        raise errors[0]
-
-
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """What is collected depends on what ran before, and would make the bytecodes of two runs differ."""
@@ -320,7 +300,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _check_after(subject: Subject, before: list[Any]) -> None:
-    _on_another_thread(subject.check_everything)
+    on_another_thread(subject.check_everything)
     subject.check(subject.run)
     subject.leave()
     assert state(subject.module) == before, "modes differ"

@@ -157,7 +157,7 @@ def test_closing_meanwhile(make):
 
 
 def test_closing_while_everything_changes(make):
-    """Threads call, switch modes and stream weights meanwhile: nothing but ClosedError comes out."""
+    """Threads call, switch modes, refit and stream weights meanwhile: nothing but ClosedError comes out."""
     case = make("streaming")
     engine = case.engine()
     module = trt_rt.TRTModule(engine)
@@ -190,6 +190,9 @@ def test_closing_while_everything_changes(make):
     def new_module() -> None:
         trt_rt.TRTModule(engine)(*inputs)
 
+    def refit() -> None:
+        trt_rt.refit(module, case.weights)
+
     def until_closed(job: Callable[[], None]) -> Callable[[], None]:
         def repeat() -> None:
             with _own_stream(case), contextlib.suppress(trt_rt.ClosedError):
@@ -205,6 +208,8 @@ def test_closing_while_everything_changes(make):
         engine.close()
 
     jobs = [call, pre_allocate, resources, stream, without_contexts, bind, new_module]
+    if case.weights is not None:
+        jobs.append(refit)
     _run_at_once(close, *[until_closed(jobs[n % len(jobs)]) for n in range(_THREADS - 1)])
     assert engine.closed
 

@@ -9,6 +9,7 @@ A factory is a callable ``make(kind) -> dict | None``; None: this source cannot 
 - ``example``: ``example(n)`` gives a tuple of inputs of batch n (1 to 32 unless the kind says otherwise),
   with new random values
 - ``expected``: ``expected(*inputs)`` gives the tuple of outputs
+- ``weights``, if the engine can be refitted: the state dict of its weights, as they are
 
 Kinds, float32 unless said; b is the batch. What ``tests.factories.networks`` defines is the specification:
 

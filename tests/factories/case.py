@@ -35,6 +35,7 @@ class Case:
         self.outputs: list[str] = made["outputs"]
         self.backend_argument: str | trt_rt.Backend = made["backend"]
         self.device: torch.device = made["device"]
+        self.weights: dict[str, torch.Tensor] | None = made.get("weights")
         self._example = made["example"]
         self._expected = made["expected"]
 

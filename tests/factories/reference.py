@@ -36,6 +36,7 @@ def _make(kind: str, device: str) -> dict[str, Any] | None:
         "outputs": list(source.outputs),
         "example": lambda n: source.example(n, place),
         "expected": source.expected,
+        "weights": None if source.weight is None else {"weight": source.weight},
     }
 
 
@@ -55,5 +56,6 @@ def _plan(kind: str, device: str) -> bytes:
         aliases=source.aliases,
         device=device,
         streamable_weights=source.weight is not None,
+        refittable=source.weight is not None,
         name=kind,
     )

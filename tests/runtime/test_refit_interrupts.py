@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 
 from tests.behaviours.interrupts import KINDS, Interrupter, spread
+from tests.behaviours.other_thread import on_another_thread
 from tests.runtime.test_refit import X, network, plan
 from trt_rt import Engine, TRTModule, refit
-
-_SECONDS_UNTIL_DEADLOCK = 60
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -31,21 +28,6 @@ def test_an_interrupt_leaves_old_or_new_weights(kind):
     program = Program()
     states = [network(seed).state_dict() for seed in (0, 1)]
 
-    def check(job) -> None:
-        errors = []
-
-        def run() -> None:
-            try:
-                job()
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        thread.join(_SECONDS_UNTIL_DEADLOCK)
-        assert not thread.is_alive(), "another thread hangs"
-        assert not errors, errors
-
     def is_whole() -> None:
         y = program(X)
         assert any(torch.allclose(y, each) for each in expected)
@@ -59,8 +41,8 @@ def test_an_interrupt_leaves_old_or_new_weights(kind):
         interrupter = Interrupter(kind, n)
         interrupter.run(lambda: refit(program, states[1]))
         assert interrupter.raised == interrupter.fired, f"the interrupt at {interrupter.place} is lost"
-        check(is_whole)
-        check(back)
+        on_another_thread(is_whole)
+        on_another_thread(back)
         return interrupter
 
     for n in spread(tried(0).counted):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, NoReturn
 
 import torch
 from torch.utils.dlpack import from_dlpack
 
+from trt_rt._core.autograd_modes import without_grad
 from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.plain_pytorch import plain_pytorch
@@ -99,7 +101,11 @@ def as_plain_tensor(value: Any, target: IOTensor) -> torch.Tensor:
         raise InputTypeError(
             f"{_names(target)} needs a dense tensor; got one of layout {tensor.layout}. Call .to_dense()."
         )
-    with torch.no_grad(), plain_pytorch():
+    return without_grad(partial(_resolved, tensor))
+
+
+def _resolved(tensor: torch.Tensor) -> torch.Tensor:
+    with plain_pytorch():
         return tensor.resolve_conj().resolve_neg()
 
 
@@ -148,8 +154,7 @@ def as_kind_of(
     """
     wanted = torch.device("cpu") if target.is_shape_tensor else device
     if not target.shape and value.dim() == 0 and value.device.type == "cpu":
-        with torch.no_grad(), plain_pytorch():
-            return _mixed_in(value, target, wanted)
+        return without_grad(partial(_mixed_in, value, target, wanted))
     can_move = value.dtype == target.dtype and value.device != wanted and not value.is_meta
     if move_input is not None and can_move:
         return move_input(value, target, wanted)
@@ -157,6 +162,11 @@ def as_kind_of(
 
 
 def _mixed_in(number: torch.Tensor, target: IOTensor, device: torch.device) -> torch.Tensor:
+    with plain_pytorch():
+        return _converted(number, target, device)
+
+
+def _converted(number: torch.Tensor, target: IOTensor, device: torch.device) -> torch.Tensor:
     try:
         # With a tensor that has dimensions, the dtype of a number counts only if it is of a higher category.
         mixed = torch.result_type(torch.empty(1, dtype=target.dtype), number)

@@ -7,7 +7,6 @@ get their memory while the captured context lives. PyTorch ensures this only for
 
 from __future__ import annotations
 
-import weakref
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 import torch
 
+from trt_rt._core.callbacks import HandBack
 from trt_rt._core.critical import between
 from trt_rt._core.dynamo import hide_from_dynamo
 
@@ -40,6 +40,7 @@ class CaptureMemory:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool: torch.cuda.MemPool | None = None
+        self._hand_back: HandBack | None = None
 
     def allocating(self, function: Callable[[], Result]) -> Result:
         """Call a function; what PyTorch allocates for it comes from the pool if the current stream captures.
@@ -72,7 +73,7 @@ class CaptureMemory:
             pool = unused.pop()
         except IndexError:
             pool = torch.cuda.MemPool()
-        weakref.finalize(self, unused.append, pool).atexit = False
+        self._hand_back = HandBack(unused, pool)
         return pool
 
 

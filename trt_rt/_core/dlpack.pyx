@@ -163,7 +163,7 @@ def view_of(owner):
         A tensor of the same shape, dtype and device. It is an ordinary tensor even if it is made under
         ``torch.inference_mode``.
     """
-    with torch.inference_mode(False), plain_pytorch():
+    with torch._C._InferenceMode(False), plain_pytorch():  # both in C
         return tensor_from_address(owner.data_ptr(), owner.shape, owner.dtype, owner.device, owner)
 
 

@@ -25,6 +25,10 @@ from trt_rt._core.arguments import as_plain_tensor, describe, refuse_kind, refus
 from trt_rt.errors import ExecutionError, InputTypeError, InputValueError
 
 
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+
 cdef enum OutputPolicy:
     # How the outputs of a call without ``out=`` are bound.
     FRESH_OUTPUTS  # new tensors, all of which are returned
@@ -407,12 +411,14 @@ cdef class OutputBinding:
         for allocator in allocators:
             if allocator is not None:
                 allocator.start()
+        # TensorRT's bindings look for signals when they call an allocator, and swallow the exception.
+        PyErr_CheckSignals()
         try:
             self.context.enqueue()
             for output, allocator in enumerate(allocators):
                 if allocator is not None:
                     values[self.returned.index(output)] = allocator.take()
-        except ExecutionError as failure:
+        except BaseException as failure:
             errors = [each.error for each in allocators if each is not None and each.error]
             for allocator in allocators:
                 if allocator is not None:

@@ -371,7 +371,7 @@ cdef class ProgramGraph:
         cdef OutputBuffers buffers
         cdef Py_ssize_t index
         if self.turn == len(self.ring):
-            with torch.inference_mode(False):
+            with torch._C._InferenceMode(False):  # in C, so that no interrupt leaves it on
                 self.ring.append(self._new_buffers(tuple([torch.empty_like(each) for each in self.results])))
         buffers = <OutputBuffers> self.ring[self.turn]
         self.turn = (self.turn + 1) % self.ring_size

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from trt_rt._core.callbacks import callback
 from trt_rt._core.dynamo import hide_from_dynamo
 
 __all__ = ["TensorRTLog"]
@@ -62,6 +63,7 @@ def _make_ilogger(api: Any, log: Callable[[int, str], None]) -> Any:
             # pybind11 requires an explicit call of its initialiser.
             api.ILogger.__init__(self)
 
+        @callback()
         def log(self, severity: Any, message: str) -> None:
             # A handler's exception must not travel through TensorRT's C++.
             with contextlib.suppress(Exception):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trt_rt._core.callbacks import callback
 from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.plain_pytorch import plain_pytorch
@@ -37,6 +38,11 @@ def output_allocator_class(api: ModuleType) -> type:
 
         TensorRT asks for a number of bytes. It gets exactly these from PyTorch's caching allocator, on the
         current stream. They become the tensor's storage, so nothing is copied or cut off.
+
+        Attributes
+        ----------
+        error : BaseException or None
+            Raised by a method that TensorRT has called in the last run.
         """
 
         def __init__(self, tensor: IOTensor, device: torch.device) -> None:
@@ -53,9 +59,11 @@ def output_allocator_class(api: ModuleType) -> type:
             self._shape: tuple[int, ...] | None = None
 
         def take(self) -> torch.Tensor:
-            """Return the output of the last run, and leave it to the caller."""
-            buffer, shape = self._buffer, self._shape
+            """Return the output of the last run, and leave it to the caller; raise `error`, if any."""
+            buffer, shape, error = self._buffer, self._shape, self.error
             self.start()
+            if error is not None:
+                raise error
             if shape is None:
                 raise ExecutionError(
                     f"TensorRT reports a successful run, but gave no shape for output {self._name!r}."
@@ -73,22 +81,21 @@ def output_allocator_class(api: ModuleType) -> type:
                     buffer.untyped_storage(), 0, shape
                 )
 
+        @callback(refusal=0, keeps_error=True)
         def reallocate_output(self, tensor_name: str, memory: int, size: int, alignment: int) -> int:
-            """Return the address of `size` bytes, which TensorRT asks for; 0 is a refusal."""
-            try:
-                with plain_pytorch():
-                    self._buffer = torch.empty(max(size, 1), dtype=torch.uint8, device=self._device)
-            except BaseException as error:  # must not travel through TensorRT's C++; the executor raises it
-                self.error = error
-                return 0
+            """Return the address of `size` bytes, which TensorRT asks for; 0 after an error."""
+            with plain_pytorch():
+                self._buffer = torch.empty(max(size, 1), dtype=torch.uint8, device=self._device)
             return self._buffer.data_ptr()
 
+        @callback(refusal=0, keeps_error=True)
         def reallocate_output_async(
             self, tensor_name: str, memory: int, size: int, alignment: int, stream: int
         ) -> int:
             """Do the same as `reallocate_output`. `stream` runs after the caller's stream, PyTorch's."""
             return self.reallocate_output(tensor_name, memory, size, alignment)
 
+        @callback(keeps_error=True)
         def notify_shape(self, tensor_name: str, shape: Any) -> None:
             """Take the output's dimensions, which TensorRT reports."""
             self._shape = tuple(shape)

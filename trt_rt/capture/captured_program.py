@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from trt_rt._core.call import Executor, ProgramGraph, StreamSequence
+from trt_rt._core.callbacks import finalizer
 from trt_rt._core.capture_memory import CaptureMemory
 from trt_rt._core.critical import Gate
 from trt_rt.capture.outputs import ProgramOutputs
@@ -69,6 +70,7 @@ class CapturedProgram:
         """Keeps calls out while contexts are dropped."""
         return self.graph.gate
 
+    @finalizer
     def __del__(self) -> None:
         # CUDA keeps a running graph until it is done. The contexts' memory is freed at once, so wait here.
         if self._executors and sys is not None and not sys.is_finalizing():

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
 from trt_rt._core.call import Executor
+from trt_rt._core.critical import between
 from trt_rt.capture.static_inputs import memory_of
-from trt_rt.capture.stream import CaptureStream
+from trt_rt.capture.stream import CaptureStream, run_on
 from trt_rt.module import TRTModule
+from trt_rt.module.hooks import remove_forward_hooks
 
 __all__ = ["EngineCalls", "current_executors", "take_executors"]
+
+Result = TypeVar("Result")
 
 
 class EngineCalls:
@@ -47,17 +50,33 @@ class EngineCalls:
         self._active: list[int] = []
         self.written: set[int] = set()
 
-    @contextmanager
-    def followed(self) -> Iterator[None]:
-        """Follow the calls while the program runs once."""
+    def follow(self, program: Callable[[], Result]) -> Result:
+        """Run the program once, and follow its calls.
+
+        Parameters
+        ----------
+        program : callable
+            Without arguments.
+
+        Returns
+        -------
+        object
+            What the program returns.
+        """
+        return between(self._begin, program, self._end)
+
+    def _begin(self) -> None:
         self._counts.clear()
         self._active.clear()
         self.written.clear()
-        with ExitStack() as hooks:
-            for module in self._modules:
-                hooks.callback(module.register_forward_pre_hook(self._before, with_kwargs=True).remove)
-                hooks.callback(module.register_forward_hook(self._after, always_call=True).remove)
-            yield
+        for module in self._modules:
+            module.register_forward_pre_hook(self._before, with_kwargs=True)
+            module.register_forward_hook(self._after, always_call=True)
+
+    def _end(self) -> None:
+        # By value: an interrupt may have lost the handle of a hook that was registered.
+        for module in self._modules:
+            remove_forward_hooks(module, self._before, self._after)
 
     def _before(self, module: TRTModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:
@@ -99,17 +118,9 @@ class EngineCalls:
 
 def current_executors(routes: Sequence[tuple[TRTModule, torch.cuda.Stream]]) -> list[Executor]:
     """Return the executor of each engine for each stream."""
-    executors = []
-    for module, stream in routes:
-        with torch.cuda.stream(stream):
-            executors.append(module.executors.pool.current())
-    return executors
+    return [run_on(stream, module.executors.pool.current) for module, stream in routes]
 
 
 def take_executors(routes: Sequence[tuple[TRTModule, torch.cuda.Stream]]) -> list[Executor | None]:
     """Take these executors out of their pools, so that no other call uses them; None for a missing one."""
-    executors = []
-    for module, stream in routes:
-        with torch.cuda.stream(stream):
-            executors.append(module.executors.take())
-    return executors
+    return [run_on(stream, module.executors.take) for module, stream in routes]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
+from trt_rt._core.autograd_modes import in_inference_mode, without_grad
 from trt_rt.capture.outputs import ProgramOutputs
 
 __all__ = ["HostRun"]
@@ -31,14 +33,16 @@ class HostRun:
 
     def repeat(self, _stream: int) -> bool:
         """Run the program. Return whether its results are like the first ones, and are in the outputs."""
-        with torch.inference_mode(False), torch.no_grad():
-            result = self._program()
-            if self._outputs.matches(result):
-                self._outputs.take(result)
-                return True
-            # The results may share memory with static tensors, which the next call overwrites.
-            self._other = pytree.tree_map_only(torch.Tensor, torch.clone, result)
-            return False
+        return in_inference_mode(False, partial(without_grad, self._run))
+
+    def _run(self) -> bool:
+        result = self._program()
+        if self._outputs.matches(result):
+            self._outputs.take(result)
+            return True
+        # The results may share memory with static tensors, which the next call overwrites.
+        self._other = pytree.tree_map_only(torch.Tensor, torch.clone, result)
+        return False
 
     def take_other_results(self) -> Any:
         """Return the results of the last run, if they were not like the first ones."""

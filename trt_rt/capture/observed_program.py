@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from trt_rt._core.critical import Gate
 from trt_rt.capture.kind import OperatorObserver, ProgramKind
+from trt_rt.capture.observing import observing
 
 __all__ = ["ObservedProgram"]
 
@@ -46,8 +48,7 @@ class ObservedProgram(torch.nn.Module):
         if self._chosen is not None:
             return False, None
         observer = OperatorObserver()
-        with observer:
-            result = self.program(*args, **kwargs)
+        result = observing(observer, partial(self.program, *args, **kwargs))
         self._chosen = self._choose(ProgramKind.MIXED if observer.seen else ProgramKind.ENGINES)
         return True, result
 

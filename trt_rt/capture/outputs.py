@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
+from trt_rt._core.autograd_modes import in_inference_mode
 from trt_rt._core.dlpack import can_view, view_of
 from trt_rt.capture.static_inputs import copy_together
 from trt_rt.errors import ExecutionError
@@ -75,8 +77,8 @@ class ProgramOutputs:
             if leaves[position].data_ptr() != target.data_ptr():
                 sources.append(leaves[position])
                 targets.append(target)
-        with torch.inference_mode():  # only this mode may write into tensors that were made under it
-            copy_together(targets, sources)
+        # Only inference mode may write into tensors that were made under it.
+        in_inference_mode(True, partial(copy_together, targets, sources))
 
     def fresh(self) -> Any:
         """Return the result in new tensors, for the current stream."""
@@ -90,12 +92,14 @@ class ProgramOutputs:
             return self._assembled([view.get() for view in self._views])
         self._turn %= buffers
         if self._turn == len(self._ring):
-            with torch.inference_mode(False):
-                self._ring.append([_View(torch.empty_like(tensor)) for tensor in self._tensors])
+            self._ring.append(in_inference_mode(False, self._new_views))
         views = self._ring[self._turn]
         self._turn += 1
         copy_together([view.tensor for view in views], self._tensors)
         return self._assembled([view.get() for view in views])
+
+    def _new_views(self) -> list[_View]:
+        return [_View(torch.empty_like(tensor)) for tensor in self._tensors]
 
     def _assembled(self, values: Sequence[torch.Tensor]) -> Any:
         if self._is_tensor:

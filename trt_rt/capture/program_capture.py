@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -13,18 +11,19 @@ import torch
 from torch.utils import _pytree as pytree
 
 from trt_rt._core.call import Executor, ProgramGraph, StreamSequence
-from trt_rt._core.capture_attempts import CaptureAttempts, CaptureInvalidatedError, raise_invalidated
+from trt_rt._core.capture_attempts import CaptureAttempts, CaptureInvalidatedError
 from trt_rt._core.capture_memory import CaptureMemory
-from trt_rt._core.critical import Gate, run_holding
-from trt_rt._core.driver import capture_is_invalidated
+from trt_rt._core.critical import Gate, between, run_holding
 from trt_rt._core.garbage_collection import without_garbage_collection
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.engine_calls import EngineCalls, current_executors, take_executors
 from trt_rt.capture.host_run import HostRun
+from trt_rt.capture.observing import observing
 from trt_rt.capture.outputs import ProgramOutputs
+from trt_rt.capture.random_capture import capture_in
 from trt_rt.capture.random_numbers import SeesRandomNumbers
 from trt_rt.capture.static_inputs import StaticInputs
-from trt_rt.capture.stream import CaptureStream
+from trt_rt.capture.stream import CaptureStream, run_on
 from trt_rt.errors import ExecutionError, TRTError
 from trt_rt.module import TRTModule
 
@@ -110,16 +109,21 @@ class ProgramCapture:
             return self._record_on_cpu(leaves, structure, positions, buffers, is_plain)
         current = torch.cuda.current_stream(self._device)
         stream = self._streams[0].stream
-        stream.wait_stream(current)
-        try:
-            with torch.cuda.device(self._device), torch.cuda.stream(stream):
-                with SeesRandomNumbers() as random_numbers:
-                    inputs, calls, result = self._run_on_static(leaves, structure, positions)
-                inputs.write_back(leaves)
-                capture = partial(self._capture, inputs, calls, buffers, is_plain, random_numbers.seen)
-                captured = self._try(capture)
-        finally:
-            current.wait_stream(stream)  # the caller may free the arguments' memory now
+
+        def run() -> tuple[CapturedProgram | None, Any]:
+            random_numbers = SeesRandomNumbers()
+            inputs, calls, result = observing(
+                random_numbers, partial(self._run_on_static, leaves, structure, positions)
+            )
+            inputs.write_back(leaves)
+            capture = partial(self._capture, inputs, calls, buffers, is_plain, random_numbers.seen)
+            return self._try(capture), result
+
+        captured, result = between(
+            partial(stream.wait_stream, current),
+            partial(run_on, stream, run),
+            partial(current.wait_stream, stream),  # the caller may free the arguments' memory now
+        )
         outputs = ProgramOutputs(result) if captured is None else captured.outputs
         outputs.take(result)
         for tensor in pytree.tree_leaves(result):
@@ -171,8 +175,7 @@ class ProgramCapture:
         inputs.watch()
         calls = EngineCalls(self._modules, self._streams)
         args, kwargs = inputs.arguments
-        with calls.followed():
-            result = self._program(*args, **kwargs)
+        result = calls.follow(partial(self._program, *args, **kwargs))
         inputs.refuse_replaced((args, kwargs))
         inputs.note_writes(calls.written)
         inputs.refuse_shared_memory(leaves)
@@ -244,8 +247,7 @@ class ProgramCapture:
             partial(self._program, *args, **kwargs),
             buffers if copies_arguments else None,
         )
-        with calls.followed():
-            outputs, memory = without_garbage_collection(capture)
+        outputs, memory = calls.follow(partial(without_garbage_collection, capture))
         captured = CapturedProgram(inputs, outputs, graph, graph.replay, None, self._sequence)
         captured.memory = memory
         return captured
@@ -272,11 +274,9 @@ class ProgramCapture:
     def _capture_with_random_numbers(self, inputs: StaticInputs, calls: EngineCalls) -> CapturedProgram:
         """Capture with PyTorch's own graph, which gives each replay other random numbers."""
         graph = torch.cuda.CUDAGraph()
-        pool = torch.cuda.graph_pool_handle()
         args, kwargs = inputs.arguments
-        with calls.followed():
-            capture = partial(self._capture_in, graph, pool, partial(self._program, *args, **kwargs))
-            result = _capturing.run(without_garbage_collection, capture)
+        capture = partial(capture_in, graph, self._device, partial(self._program, *args, **kwargs))
+        result = calls.follow(partial(_capturing.run, without_garbage_collection, capture))
 
         def repeat() -> bool:
             graph.replay()
@@ -284,49 +284,6 @@ class ProgramCapture:
 
         unused = ProgramGraph(self._sequence, None, None)
         return CapturedProgram(inputs, ProgramOutputs(result), unused, repeat, None, self._sequence)
-
-    def _capture_in(self, graph: torch.cuda.CUDAGraph, pool: Any, program: Callable[[], Any]) -> Any:
-        # With thread_local, calls that other threads make meanwhile, such as allocations, do not end this
-        # capture. torch.cuda.graph waits for the device, which would end captures of other threads.
-        stream = torch.cuda.current_stream(self._device).cuda_stream
-        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-        try:
-            result = program()
-        except BaseException as error:
-            is_invalidated = capture_is_invalidated(stream)
-            with suppress(RuntimeError):  # its message says only that the capture has failed
-                self._end_capture(graph, pool)
-            raise_invalidated(error, is_invalidated=is_invalidated)
-            raise
-        try:
-            self._end_capture(graph, pool)
-        except RuntimeError as error:
-            raise_invalidated(error, is_invalidated=False)
-            raise
-        return result
-
-    def _end_capture(self, graph: torch.cuda.CUDAGraph, pool: Any) -> None:
-        with warnings.catch_warnings():
-            # PyTorch warns of an empty graph, which a program leaves that fails at once. If warnings are
-            # errors, the exception keeps PyTorch from restoring its own state.
-            warnings.simplefilter("ignore")
-            try:
-                graph.capture_end()
-            except RuntimeError:
-                _end_what_pytorch_left(self._device, pool)
-                raise
-
-
-def _end_what_pytorch_left(device: torch.device, pool: Any) -> None:
-    """Restore PyTorch's state after a ``capture_end`` in which ``cudaStreamEndCapture`` failed.
-
-    CUDAGraph::capture_end (aten/src/ATen/cuda/CUDAGraph.cpp) raises before it tells the allocator and the
-    random number generator that the capture is over. Without this function, the allocator refuses to free
-    memory, and every later random operation raises "Offset increment outside graph capture".
-    """
-    torch._C._cuda_endAllocateToPool(device.index, pool)
-    generator = torch.cuda.default_generators[device.index]
-    generator.graphsafe_set_state(generator.clone_state())
 
 
 def _has_kept(executor: Executor, context: weakref.ref[Any]) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
+from trt_rt._core.autograd_modes import in_inference_mode, without_grad
 from trt_rt._core.call import copy_plain
 from trt_rt.errors import ExecutionError, InputValueError
 
@@ -37,16 +39,18 @@ class StaticInputs:
         self._structure = structure
         self._positions = tuple(positions)
         self._leaves = list(leaves)
-        with torch.inference_mode(False), torch.no_grad():
-            for position, leaf in enumerate(leaves):
-                if position in self._positions:
-                    self._leaves[position] = torch.empty_like(leaf, requires_grad=False)
-                elif isinstance(leaf, torch.Tensor):
-                    self._leaves[position] = leaf.detach().clone()
+        in_inference_mode(False, partial(without_grad, self._own_tensors))
         self._tensors = [self._leaves[position] for position in self._positions]
         self._addresses = [tensor.data_ptr() for tensor in self._tensors]
         self._versions: list[int] = []
         self._written: list[int] = []
+
+    def _own_tensors(self) -> None:
+        for position, leaf in enumerate(self._leaves):
+            if position in self._positions:
+                self._leaves[position] = torch.empty_like(leaf, requires_grad=False)
+            elif isinstance(leaf, torch.Tensor):
+                self._leaves[position] = leaf.detach().clone()
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

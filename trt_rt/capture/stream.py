@@ -7,15 +7,21 @@ graph.
 
 from __future__ import annotations
 
-import weakref
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import torch
 from cuda.bindings import driver
 
+from trt_rt._core.callbacks import HandBack
+from trt_rt._core.critical import between
 from trt_rt.errors import ExecutionError
 
-__all__ = ["CaptureStream"]
+__all__ = ["CaptureStream", "run_on"]
+
+Result = TypeVar("Result")
 
 # Streams by device. They are never destroyed, because PyTorch's allocator keeps memory for each stream. The
 # next owner reuses one.
@@ -48,7 +54,7 @@ class CaptureStream:
         except IndexError:
             handle = _new_stream(device)
         self.stream = torch.cuda.ExternalStream(handle, device)
-        weakref.finalize(self, unused.append, handle).atexit = False
+        self._hand_back = HandBack(unused, handle)
 
 
 def _new_stream(device: torch.device) -> int:
@@ -58,3 +64,31 @@ def _new_stream(device: torch.device) -> int:
     if error != driver.CUresult.CUDA_SUCCESS:
         raise ExecutionError(f"cuStreamCreate failed with {error.name}.")
     return int(stream)
+
+
+def run_on(stream: torch.cuda.Stream, function: Callable[[], Result]) -> Result:
+    """Call a function while a stream, and its device, are the current ones.
+
+    Not ``with torch.cuda.stream(stream)``: an interrupt can cut short its ``__exit__``, which is written in
+    Python, and the caller's work would go to a stream that is captured.
+
+    Parameters
+    ----------
+    stream : torch.cuda.Stream
+        The stream.
+    function : callable
+        Without arguments.
+
+    Returns
+    -------
+    object
+        What the function returns.
+    """
+    device = torch.cuda.current_device()
+    current = torch.cuda.current_stream(stream.device)
+
+    def restore() -> None:
+        torch.cuda.set_stream(current)
+        torch.cuda.set_device(device)
+
+    return between(partial(torch.cuda.set_stream, stream), function, restore)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from trt_rt._core.autograd_modes import in_inference_mode, without_grad
 from trt_rt._core.call import ProgramCallBase, ProgramReplays, ProgramState, StreamSequence
 from trt_rt._core.critical import Gate, between, complete
 from trt_rt.capture.captured_program import CapturedProgram
@@ -20,8 +21,8 @@ from trt_rt.module.hooks import hooks_of
 __all__ = ["WholeGraph"]
 
 
-_SWITCH_GRAD_OFF = partial(torch._C._set_grad_enabled, False)
-_SWITCH_GRAD_ON = partial(torch._C._set_grad_enabled, True)
+_SWITCH_CACHE_OFF = partial(torch.set_autocast_cache_enabled, False)
+_SWITCH_CACHE_ON = partial(torch.set_autocast_cache_enabled, True)
 
 
 class WholeGraph(ProgramCallBase, torch.nn.Module):
@@ -119,16 +120,14 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         """
         if self._closed or (self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             return self.program(*args, **kwargs)
-        call = partial(self._call_in_turn, args, kwargs, torch.is_inference_mode_enabled())
-        if torch.is_inference_mode_enabled():
-            with torch.inference_mode(False):
-                return self._gate.run(call)
-        return self._gate.run(call)
+        infers = torch.is_inference_mode_enabled()
+        call = partial(self._call_in_turn, args, kwargs, infers)
+        if not infers:
+            return self._gate.run(call)
+        return in_inference_mode(False, partial(self._gate.run, call))
 
     def _call_in_turn(self, args: tuple[Any, ...], kwargs: dict[str, Any], infers: bool) -> Any:
-        # Not torch.no_grad, which does the same and takes as long as a launch of the graph.
-        restore_grad = _SWITCH_GRAD_ON if torch.is_grad_enabled() else _SWITCH_GRAD_OFF
-        return between(_SWITCH_GRAD_OFF, partial(self._call_in_order, args, kwargs, infers), restore_grad)
+        return without_grad(partial(self._call_in_order, args, kwargs, infers))
 
     def _call_in_order(self, args: tuple[Any, ...], kwargs: dict[str, Any], infers: bool) -> Any:
         self._sequence.begin()
@@ -180,8 +179,7 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
 
     def _call_without_graph(self, args: tuple[Any, ...], kwargs: dict[str, Any], infers: bool) -> Any:
         self._replays.calls += 1
-        with torch.inference_mode(infers):
-            return self.program(*args, **kwargs)
+        return in_inference_mode(infers, partial(self.program, *args, **kwargs))
 
     def _keep(self, key: Hashable, captured: CapturedProgram) -> None:
         while len(self._graphs) >= self._max_graphs:
@@ -203,13 +201,11 @@ class WholeGraph(ProgramCallBase, torch.nn.Module):
         self._replays.graphs = [graph for graph in graphs if graph.serves_plain_calls]
 
     def _run_program(self, *args: Any, **kwargs: Any) -> Any:
-        dtype = _autocast(self._device.type)
-        if dtype is None:
+        if _autocast(self._device.type) is None or not torch.is_autocast_cache_enabled():
             return self.program(*args, **kwargs)
         # Autocast caches the weights that it has cast until its context ends. A graph must not read them
         # from the cache of an earlier run, because their memory is freed with it.
-        with torch.autocast(self._device.type, dtype=dtype, cache_enabled=False):
-            return self.program(*args, **kwargs)
+        return between(_SWITCH_CACHE_OFF, partial(self.program, *args, **kwargs), _SWITCH_CACHE_ON)
 
     @property
     def graph_inputs(self) -> tuple[Any, ...] | None:

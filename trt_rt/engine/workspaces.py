@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from weakref import WeakValueDictionary
+import weakref
+from functools import partial
 
 import torch
 
+from trt_rt._core.autograd_modes import in_inference_mode
 from trt_rt._core.critical import Gate
 from trt_rt._core.plain_pytorch import plain_pytorch
 
@@ -16,7 +18,8 @@ ALIGNMENT = 512
 """Bytes. TensorRT 8.6 silently keeps a context's old memory if the new address is not a multiple of this."""
 
 _gate = Gate()
-_of_stream: WeakValueDictionary[tuple[torch.device, int], torch.Tensor] = WeakValueDictionary()
+# Not a WeakValueDictionary: an interrupt in its callbacks, which are written in Python, would be lost.
+_of_stream: dict[tuple[torch.device, int], weakref.ref[torch.Tensor]] = {}
 
 
 def shared_workspace(device: torch.device, stream: int, size: int) -> torch.Tensor:
@@ -50,22 +53,30 @@ def shared_workspace(device: torch.device, stream: int, size: int) -> torch.Tens
 
 
 def _workspace(key: tuple[torch.device, int], device: torch.device, size: int) -> torch.Tensor:
-    workspace = _of_stream.get(key)
+    known = _of_stream.get(key)
+    workspace = None if known is None else known()
     if workspace is None or workspace.numel() < size:
-        workspace = _of_stream[key] = _aligned_bytes(device, max(size, 1))
+        workspace = _new_workspace(device, max(size, 1))
+        for unused in [key for key, reference in _of_stream.items() if reference() is None]:
+            del _of_stream[unused]
+        _of_stream[key] = weakref.ref(workspace)
     return workspace
 
 
-def _aligned_bytes(device: torch.device, size: int) -> torch.Tensor:
+def _new_workspace(device: torch.device, size: int) -> torch.Tensor:
     try:
-        with torch.inference_mode(False), plain_pytorch():
-            memory = torch.empty(size, dtype=torch.uint8, device=device)
-            if memory.data_ptr() % ALIGNMENT == 0:  # always true for PyTorch's own CUDA allocator
-                return memory
-            del memory
-            memory = torch.empty(size + ALIGNMENT - 1, dtype=torch.uint8, device=device)
-            return memory.narrow(0, -memory.data_ptr() % ALIGNMENT, size)
+        return in_inference_mode(False, partial(_aligned_bytes, device, size))
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # from PyTorch on a CPU, and for sizes that no machine has
         raise MemoryError(f"no memory for {size} bytes of scratch memory on {device}: {error}") from None
+
+
+def _aligned_bytes(device: torch.device, size: int) -> torch.Tensor:
+    with plain_pytorch():
+        memory = torch.empty(size, dtype=torch.uint8, device=device)
+        if memory.data_ptr() % ALIGNMENT == 0:  # always true for PyTorch's own CUDA allocator
+            return memory
+        del memory
+        memory = torch.empty(size + ALIGNMENT - 1, dtype=torch.uint8, device=device)
+        return memory.narrow(0, -memory.data_ptr() % ALIGNMENT, size)

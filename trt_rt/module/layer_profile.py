@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from trt_rt._core.callbacks import callback
+
 __all__ = ["LayerProfile", "LayerTime", "new_profiler"]
 
 
@@ -129,6 +131,7 @@ def _profiler_class(api: ModuleType) -> type:
             # By thread too: each thread changes its own items only.
             self._totals: dict[tuple[int, str], tuple[int, float]] = {}
 
+        @callback()
         def report_layer_time(self, layer_name: str, ms: float) -> None:
             """TensorRT's word on one run of a layer."""
             totals, key = self._totals, (threading.get_ident(), layer_name)

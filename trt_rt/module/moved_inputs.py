@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch
 
+from trt_rt._core.autograd_modes import without_grad
 from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.plain_pytorch import plain_pytorch
@@ -35,8 +37,12 @@ class InputMover:
                 "every call. Move it before, or keep move_inputs=False to have such inputs refused.",
                 stacklevel=2,
             )
-        with torch.no_grad(), plain_pytorch():
-            return value.to(device)
+        return without_grad(partial(_copied, value, device))
 
 
-hide_from_dynamo(InputMover)
+def _copied(value: torch.Tensor, device: torch.device) -> torch.Tensor:
+    with plain_pytorch():
+        return value.to(device)
+
+
+hide_from_dynamo(globals())

@@ -1,0 +1,28 @@
+"""What an interrupted thread leaves behind is seen by other threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+__all__ = ["on_another_thread"]
+
+_SECONDS_UNTIL_DEADLOCK = 60
+
+
+def on_another_thread(job: Callable[[], object]) -> None:
+    """Run a job on another thread; fail if it raises, or does not end."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            job()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(_SECONDS_UNTIL_DEADLOCK)
+    assert not thread.is_alive(), "another thread hangs"
+    if errors:
+        raise errors[0]
