@@ -28,7 +28,8 @@ cdef class BoundCall:
     Attributes
     ----------
     inputs : tuple of torch.Tensor
-        Write new data into these before a call. They must keep their memory: no ``resize_``, no ``set_``.
+        Write new data into these before a call. They must keep their memory, and stay plain views of it: no
+        ``resize_``, no ``set_``, and nothing assigned to ``.data``. A call does not look at them again.
     outputs : torch.Tensor or tuple of torch.Tensor or None
         Overwritten by every call; None if TensorRT allocates an output, which is then new every time.
     """
