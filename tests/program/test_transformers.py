@@ -11,7 +11,12 @@ from torch import nn
 
 import trt_rt
 
-transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
+pytest.importorskip("transformers", reason="the package transformers is not installed")
+
+import transformers
+
+from tests.compiler.networks import NETWORKS
+from tests.compiler.networks.language import LONGEST, bert_config, gpt2_config, padded_text
 
 pytestmark = pytest.mark.slow
 
@@ -21,37 +26,10 @@ class Classifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        config = transformers.BertConfig(
-            vocab_size=50,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=64,
-            max_position_embeddings=32,
-            num_labels=3,
-        )
-        self.model = transformers.BertForSequenceClassification(config)
+        self.model = transformers.BertForSequenceClassification(bert_config(num_labels=3))
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-
-
-class Vision(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        config = transformers.ViTConfig(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=64,
-            image_size=32,
-            patch_size=8,
-            num_labels=5,
-        )
-        self.model = transformers.ViTForImageClassification(config)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.model(pixel_values=pixels).logits
 
 
 class Speech(nn.Module):
@@ -84,19 +62,11 @@ class Speech(nn.Module):
 class Decoder(nn.Module):
     """GPT-2 over a KV cache of constant size, in buffers of its own: one token a call."""
 
-    def __init__(self, length: int = 32) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        config = transformers.GPT2Config(
-            vocab_size=50,
-            n_embd=32,
-            n_layer=2,
-            n_head=4,
-            n_positions=length,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
+        config = gpt2_config()
         self.model = transformers.GPT2LMHeadModel(config)
-        shape = (config.n_layer, 1, config.n_head, length, config.n_embd // config.n_head)
+        shape = (config.n_layer, 1, config.n_head, LONGEST, config.n_embd // config.n_head)
         self.register_buffer("keys", torch.zeros(shape))
         self.register_buffer("values", torch.zeros(shape))
 
@@ -121,15 +91,16 @@ class Decoder(nn.Module):
         return self.model.lm_head(body.ln_f(x))
 
 
-def tokens_of(batch: int) -> dict[str, torch.Tensor]:
-    mask = torch.ones(batch, 8, dtype=torch.int64)
-    mask[::2, 5:] = 0
-    return {"input_ids": torch.randint(50, (batch, 8)), "attention_mask": mask}
+def eight_tokens(batch: int) -> dict[str, torch.Tensor]:
+    return {key: value[:, :8] for key, value in padded_text(batch).items()}
 
 
-CASES: dict[str, tuple[type[nn.Module], Callable[[int], dict[str, torch.Tensor]]]] = {
-    "BERT classifier": (Classifier, tokens_of),
-    "ViT": (Vision, lambda batch: {"pixels": torch.randn(batch, 3, 32, 32)}),
+CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, torch.Tensor]]]] = {
+    "BERT classifier": (
+        Classifier,
+        lambda batch: {key: value[:, :8] for key, value in padded_text(batch).items()},
+    ),
+    "ViT": (NETWORKS["ViT"].make, NETWORKS["ViT"].inputs),
     "Whisper encoder": (Speech, lambda batch: {"features": torch.randn(batch, 16, 40)}),
 }
 

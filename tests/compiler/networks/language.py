@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import transformers
 from torch.export import Dim
@@ -10,7 +12,7 @@ from tests.compiler.networks.network import LARGEST_BATCH, Inputs, Network
 from tests.compiler.networks.seeded import seeded
 from tests.compiler.networks.wrapping import HiddenStates
 
-__all__ = ["LANGUAGE_MODELS"]
+__all__ = ["LANGUAGE_MODELS", "LONGEST", "bert_config", "gpt2_config", "padded_text"]
 
 TOKENS = 100
 LONGEST = 32
@@ -19,17 +21,29 @@ _batch = Dim("batch", min=1, max=LARGEST_BATCH)
 _sequence = Dim("sequence", min=2, max=LONGEST)
 
 
-@seeded
-def bert() -> torch.nn.Module:
-    config = transformers.BertConfig(
+def bert_config(**changes: Any) -> Any:
+    """A small BERT."""
+    return transformers.BertConfig(
         vocab_size=TOKENS,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=LONGEST,
+        **changes,
     )
-    return HiddenStates(transformers.BertModel(config))
+
+
+def gpt2_config() -> Any:
+    """A small GPT-2."""
+    return transformers.GPT2Config(
+        vocab_size=TOKENS, n_embd=32, n_layer=2, n_head=4, n_positions=LONGEST, bos_token_id=0, eos_token_id=0
+    )
+
+
+@seeded
+def bert() -> torch.nn.Module:
+    return HiddenStates(transformers.BertModel(bert_config()))
 
 
 def padded_text(batch: int) -> Inputs:
@@ -52,10 +66,7 @@ class NextToken(torch.nn.Module):
 
 @seeded
 def gpt2() -> torch.nn.Module:
-    config = transformers.GPT2Config(
-        vocab_size=TOKENS, n_embd=32, n_layer=2, n_head=4, n_positions=LONGEST, bos_token_id=0, eos_token_id=0
-    )
-    return NextToken(transformers.GPT2LMHeadModel(config))
+    return NextToken(transformers.GPT2LMHeadModel(gpt2_config()))
 
 
 def text(batch: int) -> Inputs:
