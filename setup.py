@@ -48,10 +48,6 @@ PROBE = "from cuda.bindings cimport cydriver\ndef probe():\n    return <int>cydr
 class BuildCore(build_ext):
     """build_ext that translates trt_rt/_core/*.pyx and finds a cuda.h that fits cuda-bindings."""
 
-    def run(self) -> None:
-        super().run()
-        self.build_native()
-
     def build_extensions(self) -> None:
         bindings = cuda_bindings_version()
         generated = Path("build") / f"cython-{Cython.__version__}-cuda-bindings-{bindings}"
@@ -70,6 +66,53 @@ class BuildCore(build_ext):
             ext.include_dirs.append(str(include))
         self.parallel = self.parallel or JOBS
         super().build_extensions()
+
+    def find_cuda_include(self, generated: Path, bindings: str) -> Path:
+        """The first directory with a cuda.h that the installed cuda-bindings compile against.
+
+        A cydriver.pxd newer than the header usually does not compile, and whether an older one does
+        depends on which structures it declares and whether it asks for cudaProfiler.h (which the
+        nvidia-cuda-runtime wheel lacks). So nothing is guessed from version numbers: it is tried.
+        """
+        generated.mkdir(parents=True, exist_ok=True)
+        source = generated / "cuda_probe.pyx"
+        if not source.exists():
+            source.write_text(PROBE)
+        [probe] = cythonize(
+            [Extension("cuda_probe", [str(source)], language="c++")],
+            include_path=pxd_search_path(),
+            compiler_directives=DIRECTIVES,
+            quiet=True,
+        )
+        compiler = self.compiler.compiler_cxx
+        if shutil.which(compiler[0]) is None:
+            raise PlatformError(
+                f"trt_rt needs a C++ compiler to build, and {compiler[0]!r} is not installed."
+            )
+        refusals = []
+        for include in cuda_include_candidates():
+            directories = [f"-I{directory}" for directory in (include, *self.include_dirs)]
+            command = [*compiler, "-std=c++17", "-fsyntax-only", *directories, probe.sources[0]]
+            result = subprocess.run(command, capture_output=True, text=True)
+            if result.returncode == 0:
+                print(f"trt_rt: cuda-bindings {bindings} with {describe_header(include)}")
+                return include
+            refusals.append(f"  {describe_header(include)}: {first_error(result.stderr)}")
+        minor = ".".join(bindings.split(".")[:2])
+        found = "\n".join(["It does not compile with:", *refusals]) if refusals else "No cuda.h was found."
+        raise CompileError(
+            f"trt_rt needs a cuda.h that cuda-bindings {bindings} compiles with. {found}\n"
+            f"Install the headers of the same CUDA version (pip install 'nvidia-cuda-runtime=={minor}.*'), "
+            "or cuda-bindings no newer than your CUDA toolkit, or set CUDA_HOME to a toolkit that fits."
+        )
+
+
+class BuildPackage(BuildCore):
+    """build_ext that also builds the libraries of trt_rt.deploy."""
+
+    def run(self) -> None:
+        super().run()
+        self.build_native()
 
     def build_native(self) -> None:
         """Build the libraries of trt_rt.deploy, which are no Python modules and need no foreign headers."""
@@ -114,45 +157,6 @@ class BuildCore(build_ext):
         print(" ".join(command))
         if subprocess.run(command).returncode:
             raise CompileError(f"The C++ compiler could not make {output}.")
-
-    def find_cuda_include(self, generated: Path, bindings: str) -> Path:
-        """The first directory with a cuda.h that the installed cuda-bindings compile against.
-
-        A cydriver.pxd newer than the header usually does not compile, and whether an older one does
-        depends on which structures it declares and whether it asks for cudaProfiler.h (which the
-        nvidia-cuda-runtime wheel lacks). So nothing is guessed from version numbers: it is tried.
-        """
-        generated.mkdir(parents=True, exist_ok=True)
-        source = generated / "cuda_probe.pyx"
-        if not source.exists():
-            source.write_text(PROBE)
-        [probe] = cythonize(
-            [Extension("cuda_probe", [str(source)], language="c++")],
-            include_path=pxd_search_path(),
-            compiler_directives=DIRECTIVES,
-            quiet=True,
-        )
-        compiler = self.compiler.compiler_cxx
-        if shutil.which(compiler[0]) is None:
-            raise PlatformError(
-                f"trt_rt needs a C++ compiler to build, and {compiler[0]!r} is not installed."
-            )
-        refusals = []
-        for include in cuda_include_candidates():
-            directories = [f"-I{directory}" for directory in (include, *self.include_dirs)]
-            command = [*compiler, "-std=c++17", "-fsyntax-only", *directories, probe.sources[0]]
-            result = subprocess.run(command, capture_output=True, text=True)
-            if result.returncode == 0:
-                print(f"trt_rt: cuda-bindings {bindings} with {describe_header(include)}")
-                return include
-            refusals.append(f"  {describe_header(include)}: {first_error(result.stderr)}")
-        minor = ".".join(bindings.split(".")[:2])
-        found = "\n".join(["It does not compile with:", *refusals]) if refusals else "No cuda.h was found."
-        raise CompileError(
-            f"trt_rt needs a cuda.h that cuda-bindings {bindings} compiles with. {found}\n"
-            f"Install the headers of the same CUDA version (pip install 'nvidia-cuda-runtime=={minor}.*'), "
-            "or cuda-bindings no newer than your CUDA toolkit, or set CUDA_HOME to a toolkit that fits."
-        )
 
 
 def cuda_bindings_version() -> str:
@@ -207,4 +211,4 @@ def core_extensions() -> list[Extension]:
 
 
 if __name__ == "__main__":
-    setup(ext_modules=[] if SKIP_CORE else core_extensions(), cmdclass={"build_ext": BuildCore})
+    setup(ext_modules=[] if SKIP_CORE else core_extensions(), cmdclass={"build_ext": BuildPackage})
