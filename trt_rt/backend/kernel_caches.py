@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from trt_rt._core.critical import Gate
-from trt_rt.backend.atomic_file import check_writable, write_atomically
 
 __all__ = ["KernelCaches"]
 
@@ -75,6 +74,8 @@ class _KernelCache:
     """One ``IRuntimeCache`` and its file."""
 
     def __init__(self, name: str, tensorrt: Any) -> None:
+        from trt_rt.backend.atomic_file import check_writable  # only settings with a file need it
+
         check_writable(name)
         self.tensorrt = tensorrt
         self._name = name
@@ -95,5 +96,7 @@ class _KernelCache:
         serialized = self.tensorrt.serialize()
         content = b"" if serialized is None else bytes(serialized)
         if content and content != self._in_file:
+            from trt_rt.backend.atomic_file import write_atomically
+
             write_atomically(self._name, content)
             self._in_file = content

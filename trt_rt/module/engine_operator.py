@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import torch
@@ -18,7 +18,10 @@ from trt_rt.engine import Engine
 from trt_rt.errors import InputError, InputValueError, PlanError
 from trt_rt.module.in_graphs import module_of
 from trt_rt.module.trt_module import TRTModule
-from trt_rt.operator import EngineMeta, TensorMeta, register_kernel
+from trt_rt.operator import register_kernel
+
+if TYPE_CHECKING:
+    from trt_rt.operator import EngineMeta, TensorMeta
 
 __all__ = ["execute_engine", "module_of_plan"]
 
@@ -127,6 +130,8 @@ def _agrees(described: TensorMeta, tensor: IOTensor) -> bool:
 def _prepare(text: str, plan: torch.Tensor, inputs: Sequence[torch.Tensor]) -> _Call:
     found = _calls.get(text)
     if found is None:  # otherwise another thread has prepared it meanwhile
+        from trt_rt.operator import EngineMeta  # `import trt_rt` need not wait for it
+
         meta = EngineMeta.parse(text)
         module = module_of(meta.module)
         if isinstance(module, TRTModule):

@@ -17,8 +17,6 @@ from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.engine import Engine
 from trt_rt.engine.output_shapes import OutputShape
 from trt_rt.errors import BackendError, ExecutionError, InputError
-from trt_rt.operator import EngineMeta
-from trt_rt.operator.describing import describe_tensors
 
 __all__ = ["EngineInGraphs", "beside_fake_tensors", "let_operator_call", "module_of"]
 
@@ -81,6 +79,8 @@ class EngineInGraphs:
         self._sha256 = ""
         self._outputs = tuple(outputs)
         self._has_device_input = not all(tensor.is_shape_tensor for tensor in inputs)
+        from trt_rt.operator.describing import describe_tensors  # `import trt_rt` need not wait for it
+
         self._tensors = describe_tensors(inputs, outputs, self._ask)
 
     def update(self) -> None:
@@ -126,6 +126,8 @@ class EngineInGraphs:
                     "process knows: a saved program names a backend of trt_rt.backends()."
                 )
             backend = backend.name
+        from trt_rt.operator import EngineMeta
+
         inputs, outputs = self._tensors
         aliased_io = {each.name: each.aliased_input for each in self._outputs if each.aliased_input}
         meta = EngineMeta(backend, self._sha256, inputs, outputs, aliased_io)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
-from typing import Any, Protocol, SupportsIndex
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
 import torch
 
@@ -14,7 +14,9 @@ from trt_rt.errors import SettingError
 from trt_rt.module.composition import refuse_if, settings_change
 from trt_rt.module.counts import checked_count
 from trt_rt.module.executors import ModuleExecutors
-from trt_rt.module.layer_profile import LayerProfile, new_profiler
+
+if TYPE_CHECKING:
+    from trt_rt.module.layer_profile import LayerProfile
 
 __all__ = ["TorchTensorRTMethods"]
 
@@ -154,6 +156,8 @@ class TorchTensorRTMethods:
         SettingError
             If CUDA graphs are on.
         """
+        from trt_rt.module.layer_profile import LayerProfile, new_profiler  # only profiled modules need it
+
         assert isinstance(self, torch.nn.Module)
         profiler = new_profiler(self.engine.api, self.name)
         settings_change.run(_switch_profiler_on, self, profiler)

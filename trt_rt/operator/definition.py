@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt.errors import InputTypeError, InputValueError
-from trt_rt.operator.expressions import Size
-from trt_rt.operator.meta import EngineMeta
+
+if TYPE_CHECKING:
+    from trt_rt.operator.expressions import Size
+    from trt_rt.operator.meta import EngineMeta
 
 __all__ = ["OPERATOR", "register_kernel"]
 
@@ -30,8 +32,6 @@ if _IS_DEFINED_HERE:
     )
 OPERATOR: Any = torch.ops.trt_rt.execute_engine.default
 
-_parse = functools.lru_cache(maxsize=256)(EngineMeta.parse)
-
 
 def register_kernel(kernel: Callable[..., list[torch.Tensor]]) -> None:
     """Make a function the operator's kernel on every device, unless the C++ runtime's kernel is there.
@@ -43,6 +43,13 @@ def register_kernel(kernel: Callable[..., list[torch.Tensor]]) -> None:
     """
     if _IS_DEFINED_HERE:
         _LIBRARY.impl("execute_engine", kernel, "CompositeExplicitAutograd")
+
+
+@functools.lru_cache(maxsize=256)
+def _parse(meta: str) -> EngineMeta:
+    from trt_rt.operator.meta import EngineMeta  # `import trt_rt` need not wait for it
+
+    return EngineMeta.parse(meta)
 
 
 def _fake(inputs: Sequence[torch.Tensor], plan: torch.Tensor, meta: str) -> list[torch.Tensor]:
