@@ -23,7 +23,7 @@ class Weighted(torch.nn.Module):
 
     def __init__(self, device: str) -> None:
         super().__init__()
-        self.engine = TRTModule(plans.affine(), device=device)
+        self.engine = TRTModule(plans.affine(device=device), device=device)
         self.weight = torch.nn.Parameter(torch.randn(7, 7, device=device))
         self.register_buffer("shift", torch.randn(4, 7, device=device)[1])
         self.register_buffer("volume", torch.randn(2, 2, 2, 2, 2, 2, device=device))

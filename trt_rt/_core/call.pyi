@@ -212,6 +212,10 @@ class TensorCopies:
     def __new__(cls, capacity: int, is_outward: bool) -> Self: ...
 
 @final
+class GraphExecutables:
+    def __new__(cls, from_callers: TensorCopies | None, to_callers: TensorCopies | None) -> Self: ...
+
+@final
 class CapturedGraph:
     def __new__(cls, replay: Any, input_count: int, output_count: int) -> Self: ...
 

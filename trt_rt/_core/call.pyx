@@ -24,6 +24,7 @@ include "output_binding.pxi"
 # Graphs: the mechanism, an engine's graphs, and the choice of one.
 include "copy_kernel.pxi"
 include "tensor_copies.pxi"
+include "graph_executables.pxi"
 include "captured_graph.pxi"
 include "engine_capture.pxi"
 include "graph_cache.pxi"

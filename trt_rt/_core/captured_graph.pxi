@@ -12,8 +12,6 @@ from libc.stdint cimport uint64_t, uintptr_t
 from trt_rt._core.driver cimport check
 from trt_rt._core.python_objects cimport returns_true
 
-import sys
-
 cdef object _HOST_STREAM = 0
 
 
@@ -34,8 +32,7 @@ cdef class CapturedGraph:
         How many tensors can be copied before and after the work.
     """
 
-    cdef cydriver.CUgraphExec executable  # NULL on a CPU
-    cdef cydriver.CUgraph template  # what it was made of; the nodes that copy are named by those in there
+    cdef GraphExecutables executables  # None on a CPU
     cdef object replay
     cdef Py_ssize_t input_count
     cdef Py_ssize_t output_count
@@ -50,16 +47,6 @@ cdef class CapturedGraph:
         self.replay = replay
         self.input_count = input_count
         self.output_count = output_count
-
-    def __dealloc__(self):
-        # CUDA frees a graph in flight when it is done (cuGraphExecDestroy).
-        if sys is None or sys.is_finalizing():
-            return
-        with nogil:
-            if self.executable != NULL:
-                cydriver.cuGraphExecDestroy(self.executable)
-            if self.template != NULL:
-                cydriver.cuGraphDestroy(self.template)
 
     cdef int copy_from_caller(
         self, const uintptr_t* callers_address, uintptr_t static_address, uint64_t size
@@ -99,12 +86,15 @@ cdef class CapturedGraph:
 
     cdef int take_addresses(self) except -1:
         """Copy from and to the tensors of this call in the next launch."""
+        cdef bint changed = False
         if self.from_callers is not None:
-            self.from_callers.give_addresses(self.executable)
+            changed |= self.from_callers.take_addresses()
         if self.to_callers is not None:
-            self.to_callers.give_addresses(self.executable)
+            changed |= self.to_callers.take_addresses()
         if self.to_host is not None:
             self.to_host.take_addresses()
+        if changed and self.executables is not None:
+            self.executables.choose()
         return 0
 
     cdef int begin(self, cydriver.CUstream stream) except -1:
@@ -118,7 +108,7 @@ cdef class CapturedGraph:
             b"cuStreamBeginCapture",
         )
         try:
-            if self.from_callers is not None and self.from_callers.kernel != NULL:
+            if self._copies_in_graph(self.from_callers) is not None:
                 self.from_callers.capture(stream)
         except:
             self.abandon(stream)
@@ -127,24 +117,32 @@ cdef class CapturedGraph:
 
     cdef int end(self, cydriver.CUstream stream) except -1:
         """Capture the copies to callers, end the capture, and make a graph of it that can be launched."""
+        cdef cydriver.CUgraph captured = NULL
+        cdef GraphExecutables executables
         try:
-            if self.to_callers is not None and self.to_callers.kernel != NULL:
+            if self._copies_in_graph(self.to_callers) is not None:
                 self.to_callers.capture(stream)
         except:
             self.abandon(stream)
             raise
-        check(cydriver.cuStreamEndCapture(stream, &self.template), b"cuStreamEndCapture")
-        check(cydriver.cuGraphInstantiate(&self.executable, self.template, 0), b"cuGraphInstantiate")
-        if self.from_callers is not None and self.from_callers.kernel != NULL:
-            self.from_callers.find_nodes(self.template)
-        if self.to_callers is not None and self.to_callers.kernel != NULL:
-            self.to_callers.find_nodes(self.template)
-        cydriver.cuGraphUpload(self.executable, stream)
+        check(cydriver.cuStreamEndCapture(stream, &captured), b"cuStreamEndCapture")
+        executables = GraphExecutables(
+            self._copies_in_graph(self.from_callers), self._copies_in_graph(self.to_callers)
+        )
+        executables.make_first(captured, stream)
+        self.executables = executables
         return 0
+
+    cdef TensorCopies _copies_in_graph(self, TensorCopies copies):
+        """Copies that are nodes of the graph; None if they are made beside it."""
+        return None if copies is None or copies.kernel == NULL else copies
 
     cdef void abandon(self, cydriver.CUstream stream) noexcept:
         """End a capture that has failed."""
-        cydriver.cuStreamEndCapture(stream, &self.template)
+        cdef cydriver.CUgraph captured = NULL
+        cydriver.cuStreamEndCapture(stream, &captured)
+        if captured != NULL:
+            cydriver.cuGraphDestroy(captured)
 
     cdef inline bint launch(self, uintptr_t stream) except -1:
         """Repeat the work in the order of `stream`, for the tensors of this call; False if it was refused."""
@@ -165,8 +163,10 @@ cdef class CapturedGraph:
 
     cdef inline bint _launch_alone(self, uintptr_t stream) except -1:
         cdef PyObject* stack[2]
-        if self.executable != NULL:
-            check(cydriver.cuGraphLaunch(self.executable, <cydriver.CUstream> stream), b"cuGraphLaunch")
+        if self.executables is not None:
+            check(
+                cydriver.cuGraphLaunch(self.executables.current, <cydriver.CUstream> stream), b"cuGraphLaunch"
+            )
             return True
         stack[1] = <PyObject*> _HOST_STREAM
         return returns_true(<PyObject*> self.replay, stack, 1)
@@ -187,5 +187,5 @@ cdef class CapturedGraph:
 
     cdef int _copy_beside(self, TensorCopies copies, uintptr_t stream) except -1:
         if copies is not None and copies.kernel == NULL:
-            copies.copy(stream, self.executable != NULL)
+            copies.copy(stream, self.executables is not None)
         return 0

@@ -90,15 +90,15 @@ cdef class Cell:
 cdef int clear_frames() except -1
 
 
-cdef inline int enter(Gate gate) except -1:
-    """Wait for the gate. Raises ExecutionError if the thread has it already."""
-    if not gate.lock.take(PyThreadState_Get()):
-        gate.wait()
+cdef inline int enter(PyObject* gate) except -1:
+    """Wait for a `Gate`. Raises ExecutionError if the thread has it already."""
+    if not (<Gate> gate).lock.take(PyThreadState_Get()):
+        (<Gate> gate).wait()
     return 0
 
 
-cdef inline int leave(Gate gate) except -1:
+cdef inline int leave(PyObject* gate) except -1:
     """Let the next one in. An interrupt may come out; the gate is left all the same."""
-    if not gate.lock.leave(PyThreadState_Get()):
-        gate.leave_slowly()
+    if not (<Gate> gate).lock.leave(PyThreadState_Get()):
+        (<Gate> gate).leave_slowly()
     return 0

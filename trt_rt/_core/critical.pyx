@@ -102,14 +102,14 @@ cdef class Gate:
         """
         if self.refusal is None and self.lock.get_owner() == PyThreadState_Get():
             return function(*args, **kwargs)
-        enter(self)
+        enter(<PyObject*> self)
         try:
             return function(*args, **kwargs)
         except:
             clear_frames()
             raise
         finally:
-            leave(self)
+            leave(<PyObject*> self)
 
     def defer(self, job, /):
         """Run a job within the gate without waiting: now if it is free, else by whoever has it, before
@@ -125,7 +125,7 @@ cdef class Gate:
             try:
                 complete(job)
             finally:
-                leave(self)
+                leave(<PyObject*> self)
             return
         self.jobs.append(job)
         while not self.lock.mark_busy():
@@ -223,7 +223,7 @@ def run_holding(gates, function, /, *args):
     cdef Gate gate
     try:
         for gate in wanted:
-            enter(gate)
+            enter(<PyObject*> gate)
             entered += 1
         return function(*args)
     finally:
@@ -235,7 +235,7 @@ cdef int _leave_all(list gates, Py_ssize_t count) except -1:
     while count > 0:
         count -= 1
         try:
-            leave(<Gate> gates[count])
+            leave(<PyObject*> <Gate> gates[count])
         except BaseException as error:
             interrupt = error
     if interrupt is not None:

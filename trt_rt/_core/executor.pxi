@@ -270,12 +270,12 @@ cdef class Executor:
 
     cdef inline int acquire(self) except -1:
         """Begin a call. An execution context is not thread-safe, and TensorRT releases the GIL."""
-        enter(self.gate)
+        enter(<PyObject*> self.gate)
         self.last_caller = PyThreadState_Get()
         return 0
 
     cdef inline int release(self) except -1:
-        return leave(self.gate)
+        return leave(<PyObject*> self.gate)
 
     cdef inline int end_call(self, bint succeeded) except -1:
         """End a call that `acquire` began.
@@ -283,7 +283,7 @@ cdef class Executor:
         Takes a success flag instead of using ``except``, because Cython's ``except`` saves and restores the
         thread's exception state on every call.
         """
-        if succeeded and not self.stream.must_restore and list_size(self.inputs.temporaries) == 0:
+        if succeeded and not self.stream.must_restore and list_size(<PyObject*> self.inputs.temporaries) == 0:
             return self.release()
         return self._tidy(succeeded)
 

@@ -236,7 +236,7 @@ cdef class OutputBinding:
             if not buffers.is_unaltered(output, self.slots.api):
                 buffers.renew_view(output)
             else:
-                mark_overwritten(list_item(buffers.views, output))
+                mark_overwritten(list_item(<PyObject*> buffers.views, output))
             slot.next_address = buffers.addresses[output] or self.slots.placeholder_address
             if slot.next_address != slot.address:
                 self.context.bind(self.slots.input_count + output)

@@ -86,14 +86,14 @@ cdef class ProgramReplays:
         cdef uintptr_t stream
         cdef ProgramGraph graph
         cdef object result = NOT_SERVED
-        if list_size(self._graphs) == 0 or _calls_true(<PyObject*> _is_autocast_on):
+        if list_size(<PyObject*> self._graphs) == 0 or _calls_true(<PyObject*> _is_autocast_on):
             return NOT_SERVED
         stream = self.sequence.current()
         if self.sequence.on_cuda:
             need_context()
             if is_capturing(stream):
                 return NOT_SERVED
-        enter(self.gate)
+        enter(<PyObject*> self.gate)
         try:
             if self.state.check():
                 graph = self._find(args, count)
@@ -101,22 +101,22 @@ cdef class ProgramReplays:
                     result = self._replay(graph, args, stream)
             return result
         finally:
-            leave(self.gate)
+            leave(<PyObject*> self.gate)
 
     cdef inline ProgramGraph _find(self, PyObject** args, Py_ssize_t count):
         cdef Py_ssize_t index
         cdef ProgramGraph graph
         if self.last is not None and self.last.fits(args, count):
             return self.last
-        for index in range(list_size(self._graphs)):
-            graph = <ProgramGraph> list_item(self._graphs, index)
+        for index in range(list_size(<PyObject*> self._graphs)):
+            graph = <ProgramGraph> list_item(<PyObject*> self._graphs, index)
             if graph.fits(args, count):
                 self.last = graph
                 return graph
         return None
 
     cdef inline object _replay(self, ProgramGraph graph, PyObject** args, uintptr_t stream):
-        enter(graph.gate)
+        enter(<PyObject*> graph.gate)
         try:
             if graph.is_dropped:
                 return NOT_SERVED
@@ -128,7 +128,7 @@ cdef class ProgramReplays:
             self.sequence.end_on(stream)
             return result
         finally:
-            leave(graph.gate)
+            leave(<PyObject*> graph.gate)
 
 
 cdef class ProgramCallBase:

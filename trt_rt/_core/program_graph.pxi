@@ -282,7 +282,7 @@ cdef class ProgramGraph:
         if self.captured.to_callers is not None:
             self.captured.to_callers.take_addresses()
             self.captured.to_callers.copy(self.sequence.current(), self.sequence.on_cuda)
-            self.captured.to_callers.forget_addresses()  # the graph's node was not given them
+            self.captured.to_callers.forget_addresses()  # no executable was chosen for them
         return result if self.assemble is None else self.assemble(result)
 
     def drop(self):
@@ -346,7 +346,7 @@ cdef class ProgramGraph:
     cdef object _new_result(self, Py_ssize_t index):
         cdef DLTensor tensor
         cdef object value
-        cdef object allocation = <object> list_item(self.allocations, index)
+        cdef object allocation = <object> list_item(<PyObject*> self.allocations, index)
         cdef PyObject* allocated = try_vectorcall(
             <PyObject*> self.allocate, items(<tuple> allocation), 3, NULL
         )
@@ -364,7 +364,7 @@ cdef class ProgramGraph:
     cdef inline OutputBuffers _next_buffers(self):
         """The next set of the ring, where the results go; a single set is the static results."""
         if self.ring_size == 1:
-            return <OutputBuffers> list_item(self.ring, 0)
+            return <OutputBuffers> list_item(<PyObject*> self.ring, 0)
         return self._turn_ring()
 
     cdef OutputBuffers _turn_ring(self):
@@ -391,7 +391,7 @@ cdef class ProgramGraph:
             if not buffers.is_unaltered(index, self.sequence.api):
                 buffers.renew_view(index)
             else:
-                mark_overwritten(list_item(buffers.views, index))
+                mark_overwritten(list_item(<PyObject*> buffers.views, index))
         if self.assemble is None:
             return buffers.result
         return buffers.views

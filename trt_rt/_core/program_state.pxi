@@ -87,7 +87,7 @@ cdef class ProgramState:
         self.seen_count = len(tensors)
         for index in range(self.seen_count):
             seen = &self.seen[index]
-            seen.tensor = list_item(tensors, index)
+            seen.tensor = list_item(<PyObject*> tensors, index)
             read_place(seen.tensor, &seen.place)
         return 0
 
@@ -99,12 +99,14 @@ cdef class ProgramState:
         cdef Py_ssize_t index
         if self.seen_values is None:
             return False
-        for index in range(list_size(self.cells)):
-            if (<Cell> list_item(self.cells, index))._value is not (
-                <object> list_item(self.seen_values, index)
+        for index in range(list_size(<PyObject*> self.cells)):
+            if (<Cell> list_item(<PyObject*> self.cells, index))._value is not (
+                <object> list_item(<PyObject*> self.seen_values, index)
             ):
                 return False
-        return list_size(self.tables) == 0 or (self._has_same_tensors() and self._has_same_places())
+        if list_size(<PyObject*> self.tables) == 0:
+            return True
+        return self._has_same_tensors() and self._has_same_places()
 
     cdef inline bint _has_same_tensors(self) except -1:
         cdef uint64_t changes = changes_of(self.tables)
@@ -121,14 +123,14 @@ cdef class ProgramState:
         cdef PyObject* key
         cdef PyObject* value
         cdef dict table
-        for index in range(list_size(self.tables)):
-            table = <dict> list_item(self.tables, index)
+        for index in range(list_size(<PyObject*> self.tables)):
+            table = <dict> list_item(<PyObject*> self.tables, index)
             with cython.critical_section(table):
                 if dict_size(<PyObject*> table) != <Py_ssize_t> self.seen_sizes[index]:
                     return False
                 position = 0
                 while PyDict_Next(<PyObject*> table, &position, &key, &value):
-                    if value != list_item(self.seen_tensors, seen):
+                    if value != list_item(<PyObject*> self.seen_tensors, seen):
                         return False
                     seen += 1
         return True

@@ -10,11 +10,11 @@ cdef extern from "Python.h":
     PyObject* Py_True
     const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
 
-    Py_ssize_t list_size "PyList_GET_SIZE" (list) noexcept
-    PyObject* list_item "PyList_GET_ITEM" (list, Py_ssize_t) noexcept  # borrowed
-
-    # Of pointers: all threads share a module, its hooks and the allocation function. Raising the reference
-    # count of a shared object moves its cache line from processor to processor at every call.
+    # Of pointers: Cython raises the reference count of an object that it passes on. All threads share a
+    # module, its hooks and the allocation function, and the cache line of a count that they all write moves
+    # from processor to processor at every call.
+    Py_ssize_t list_size "PyList_GET_SIZE" (PyObject*) noexcept
+    PyObject* list_item "PyList_GET_ITEM" (PyObject*, Py_ssize_t) noexcept  # borrowed
     Py_ssize_t tuple_size "PyTuple_GET_SIZE" (PyObject*) noexcept
     Py_ssize_t dict_size "PyDict_GET_SIZE" (PyObject*) noexcept
     PyObject* vectorcall "PyObject_Vectorcall" (PyObject*, PyObject* const*, size_t, PyObject*) except NULL

@@ -57,7 +57,7 @@ cdef class OutputBuffers:
 
     cdef inline bint is_unaltered(self, Py_ssize_t output, const DLExchangeAPI* api) except -1:
         """Whether the caller has left a view as it was: no other shape, memory, sign or gradient."""
-        cdef PyObject* view = list_item(self.views, output)
+        cdef PyObject* view = list_item(<PyObject*> self.views, output)
         cdef DLTensor tensor
         if self.dtypes[output] >= 0:
             if not is_contiguous_tensor(

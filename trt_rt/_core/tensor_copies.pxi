@@ -33,8 +33,7 @@ cdef class TensorCopies:
     cdef const uintptr_t** callers  # where the address of each caller's tensor is found
     cdef CopyList* lists
     cdef unsigned int* blocks    # per list
-    cdef cydriver.CUgraphNode* nodes  # per list; NULL outside a graph
-    cdef bint* is_off            # per list: the node is disabled, because it copies nothing
+    cdef cydriver.CUgraphNode* nodes  # per list, in the captured graph; NULL outside one
     cdef cydriver.CUfunction kernel  # NULL: copied beside the graph
 
     def __cinit__(self, Py_ssize_t capacity, bint is_outward):
@@ -44,13 +43,11 @@ cdef class TensorCopies:
         self.lists = <CopyList*> PyMem_Calloc(max(lists, 1), sizeof(CopyList))
         self.blocks = <unsigned int*> PyMem_Calloc(max(lists, 1), sizeof(unsigned int))
         self.nodes = <cydriver.CUgraphNode*> PyMem_Calloc(max(lists, 1), sizeof(cydriver.CUgraphNode))
-        self.is_off = <bint*> PyMem_Calloc(max(lists, 1), sizeof(bint))
         if (
             self.callers == NULL
             or self.lists == NULL
             or self.blocks == NULL
             or self.nodes == NULL
-            or self.is_off == NULL
         ):
             raise MemoryError()
 
@@ -59,7 +56,6 @@ cdef class TensorCopies:
         PyMem_Free(self.lists)
         PyMem_Free(self.blocks)
         PyMem_Free(self.nodes)
-        PyMem_Free(self.is_off)
 
     cdef int add(self, const uintptr_t* callers_address, uintptr_t static_address, uint64_t size) except -1:
         """Copy `size` bytes between a static tensor and the one whose address `callers_address` points to."""
@@ -95,21 +91,26 @@ cdef class TensorCopies:
                 copy.source = address
         return changed
 
-    cdef int give_addresses(self, cydriver.CUgraphExec executable) except -1:
-        """Let the next launch of a graph copy the tensors of this call."""
-        cdef bint succeeded = False
-        if not self.take_addresses() or self.nodes[0] == NULL:
-            return 0
-        try:
-            self._update_nodes(executable)
-            succeeded = True
-        finally:
-            if not succeeded:
-                self.forget_addresses()
-        return 0
+    cdef bint has_addresses(self, const uintptr_t* addresses) noexcept:
+        """Whether the tensors of this call lie at these addresses, one for each copy."""
+        cdef Py_ssize_t position
+        for position in range(self.count):
+            if self._callers_address(position) != addresses[position]:
+                return False
+        return True
+
+    cdef void write_addresses(self, uintptr_t* addresses, Py_ssize_t begin, Py_ssize_t end) noexcept:
+        """Note where the tensors of this call lie, from one position to another."""
+        cdef Py_ssize_t position
+        for position in range(begin, end):
+            addresses[position] = self._callers_address(position)
+
+    cdef inline uintptr_t _callers_address(self, Py_ssize_t position) noexcept:
+        cdef const TensorCopy* copy = self._of(position)
+        return copy.target if self.is_outward else copy.source
 
     cdef void forget_addresses(self) noexcept:
-        """Note that no node is known to have the addresses that were taken."""
+        """Take the addresses of the next call for others than those of this one."""
         cdef Py_ssize_t position
         for position in range(self.count):
             if self.is_outward:
@@ -141,7 +142,7 @@ cdef class TensorCopies:
         cdef Py_ssize_t index
         cdef cydriver.CUDA_KERNEL_NODE_PARAMS node
         cdef void* parameters[1]
-        for index in range(self._list_count()):
+        for index in range(self.list_count()):
             self._describe_node(&node, index, parameters)
             check(
                 cydriver.cuLaunchKernel(
@@ -179,51 +180,62 @@ cdef class TensorCopies:
                     or node.kernelParams == NULL
                 ):
                     continue
-                for index in range(self._list_count()):
+                for index in range(self.list_count()):
                     if memcmp(node.kernelParams[0], &self.lists[index], sizeof(TensorCopy)) == 0:
                         self.nodes[index] = nodes[each]
         finally:
             PyMem_Free(nodes)
-        for index in range(self._list_count()):
+        for index in range(self.list_count()):
             if self.nodes[index] == NULL:
                 raise RuntimeError("a captured graph lacks the copies that were captured in it")
         return 0
 
-    cdef int _update_nodes(self, cydriver.CUgraphExec executable) except -1:
-        """Set the nodes to the addresses of this call; earlier launches are not affected."""
-        cdef Py_ssize_t index
+    cdef int update_nodes(
+        self, cydriver.CUgraphExec executable, uintptr_t* addresses, bint* is_off
+    ) except -1:
+        """Give the nodes of an executable the addresses of this call.
+
+        Parameters
+        ----------
+        addresses
+            For each copy, the caller's address that the executable has; 0 if it is not known. Written.
+        is_off
+            For each node, whether it is disabled in the executable. Written.
+        """
+        cdef Py_ssize_t index, begin, end
         cdef cydriver.CUDA_KERNEL_NODE_PARAMS node
         cdef void* parameters[1]
         cdef bint has_work
-        for index in range(self._list_count()):
-            has_work = self._has_work(index)
+        for index in range(self.list_count()):
+            begin, end = index * COPIES_PER_LAUNCH, min(self.count, (index + 1) * COPIES_PER_LAUNCH)
+            has_work = self._has_work(begin, end)
+            memset(&addresses[begin], 0, (end - begin) * sizeof(uintptr_t))  # until it has succeeded
             if has_work:
                 self._describe_node(&node, index, parameters)
                 check(
                     cydriver.cuGraphExecKernelNodeSetParams(executable, self.nodes[index], &node),
                     b"cuGraphExecKernelNodeSetParams",
                 )
-            if self.is_off[index] == has_work:
+            if is_off[index] == has_work:
                 check(
                     cydriver.cuGraphNodeSetEnabled(executable, self.nodes[index], has_work),
                     b"cuGraphNodeSetEnabled",
                 )
-                self.is_off[index] = not has_work
+                is_off[index] = not has_work
+            self.write_addresses(addresses, begin, end)
         return 0
 
-    cdef bint _has_work(self, Py_ssize_t index) noexcept:
-        """Whether a node copies anything: a caller may pass the static tensors themselves."""
+    cdef bint _has_work(self, Py_ssize_t begin, Py_ssize_t end) noexcept:
+        """Whether some copies copy anything: a caller may pass the static tensors themselves."""
         cdef Py_ssize_t position
         cdef const TensorCopy* copy
-        for position in range(
-            index * COPIES_PER_LAUNCH, min(self.count, (index + 1) * COPIES_PER_LAUNCH)
-        ):
+        for position in range(begin, end):
             copy = self._of(position)
             if copy.source != copy.target:
                 return True
         return False
 
-    cdef Py_ssize_t _list_count(self) noexcept:
+    cdef Py_ssize_t list_count(self) noexcept:
         return (self.count + COPIES_PER_LAUNCH - 1) // COPIES_PER_LAUNCH
 
     cdef int _describe_node(

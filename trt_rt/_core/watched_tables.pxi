@@ -53,6 +53,6 @@ cdef bint watch_tables(list tables) except -1:
     cdef Py_ssize_t index
     if _watcher < 0:
         return False
-    for index in range(list_size(tables)):
-        _watch(_watcher, list_item(tables, index))
+    for index in range(list_size(<PyObject*> tables)):
+        _watch(_watcher, list_item(<PyObject*> tables, index))
     return True
