@@ -17,8 +17,9 @@ from trt_rt.backend import Backend
 
 THREADS = 8
 CALLS = 200
-ROUNDS = 15
+ROUNDS = 31
 BUSY_US = 20.0
+HELD_US = (0.2, 0.5, 1.0)
 
 Prepare = Callable[[], PreparedCall]
 
@@ -79,25 +80,51 @@ def module_calls(device: torch.device, busy_us: float) -> Prepare:
     return lambda: PreparedCall(module, tensors(device, 1, SHAPE))
 
 
-def bare_calls(device: torch.device, busy_us: float) -> Prepare:
-    """Calls of ``execute_async_v3`` alone, a context for each thread: what the GIL leaves room for."""
+def bound_calls(device: torch.device, busy_us: float) -> Prepare:
+    """Calls of one module that each thread has bound."""
+    module = new_module(device, busy_us)
+    return lambda: PreparedCall(module.bind(*tensors(device, 1, SHAPE)))
+
+
+def bare_calls(device: torch.device, busy_us: float, held_us: float = 0) -> Prepare:
+    """Calls of ``execute_async_v3`` alone, a context for each thread: what the GIL leaves room for.
+
+    With `held_us` they keep the GIL longer, and do nothing else that a runtime does.
+    """
     plan = null_engine.plan(shape=DYNAMIC, launches_kernel=device.type == "cuda", busy_us=busy_us)
     engine = null_engine.Runtime(null_engine.ILogger()).deserialize_cuda_engine(plan)
     assert engine is not None
-    return lambda: PreparedCall(engine.create_execution_context().execute_async_v3, (current_stream(device),))
+
+    def prepare() -> PreparedCall:
+        context = engine.create_execution_context()
+        context.held_us = held_us
+        return PreparedCall(context.execute_async_v3, (current_stream(device),))
+
+    return prepare
 
 
-def calls_a_second(device: torch.device, prepare: Prepare) -> tuple[float, float]:
-    """Of one thread and of `THREADS`, both in the same rounds."""
-    one, many = Callers(prepare, device, 1), Callers(prepare, device, THREADS)
+def calls_a_second(device: torch.device, kinds: dict[str, Prepare]) -> dict[str, tuple[float, float]]:
+    """Of one thread and of `THREADS`, for each kind of call, all in the same rounds."""
+    callers = {
+        name: (Callers(prepare, device, 1), Callers(prepare, device, THREADS))
+        for name, prepare in kinds.items()
+    }
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
     try:
-        taken = [(one.seconds(), many.seconds()) for _ in range(ROUNDS + 1)][1:]
+        for _ in range(ROUNDS + 1):
+            for name, (one, many) in callers.items():
+                taken[name].append((one.seconds(), many.seconds()))
     finally:
-        one.stop()
-        many.stop()
-    alone = statistics.median(CALLS / seconds for seconds, _ in taken)
-    together = statistics.median(CALLS * THREADS / seconds for _, seconds in taken)
-    return alone, together
+        for both in callers.values():
+            for each in both:
+                each.stop()
+    return {
+        name: (
+            statistics.median(CALLS / seconds for seconds, _ in rounds[1:]),
+            statistics.median(CALLS * THREADS / seconds for _, seconds in rounds[1:]),
+        )
+        for name, rounds in taken.items()
+    }
 
 
 def thread_table(device: torch.device) -> str:
@@ -112,8 +139,16 @@ def thread_table(device: torch.device) -> str:
         (BUSY_US, f"{BUSY_US:g} µs without the GIL", 5),
         (0.0, "nothing without the GIL", 1),
     ):
-        for name, calls, wanted in (("module", module_calls, f"≥ {target}"), ("bare", bare_calls, "none")):
-            alone, together = calls_a_second(device, calls(device, busy_us))
+        kinds = {
+            "module": module_calls(device, busy_us),
+            "bind": bound_calls(device, busy_us),
+            "bare": bare_calls(device, busy_us),
+        }
+        if busy_us:
+            for held_us in HELD_US:
+                kinds[f"bare, the GIL {held_us:g} µs longer"] = bare_calls(device, busy_us, held_us)
+        for name, (alone, together) in calls_a_second(device, kinds).items():
+            wanted = f"≥ {target}" if name == "module" else "none"
             ratio = together / alone
             lines.append(f"| {label} | {name} | {alone:,.0f} | {together:,.0f} | {ratio:.2f} | {wanted} |")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from trt_rt.reference import IOutputAllocator
 class IExecutionContext:
     name: str
     refuse: bool
+    held_us: float
     @property
     def engine(self) -> ICudaEngine: ...
     @property
