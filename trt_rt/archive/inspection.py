@@ -1,4 +1,4 @@
-"""What a file of a program holds, without anything from it being run or loaded."""
+"""The contents of a program's file, read without running or loading anything from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ArchiveContents", "inspect_archive", "verify_archive"]
 
 @dataclass(frozen=True)
 class ArchiveContents:
-    """What a file holds.
+    """The contents of a program's file.
 
     Attributes
     ----------

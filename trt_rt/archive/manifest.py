@@ -41,7 +41,7 @@ class EngineEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a file has.
+    """The manifest of a program's file.
 
     Attributes
     ----------

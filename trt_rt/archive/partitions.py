@@ -1,4 +1,4 @@
-"""What runs where in a program, as it stands in the manifest: text for people."""
+"""The partition of a program as text for people, which the manifest holds."""
 
 from __future__ import annotations
 

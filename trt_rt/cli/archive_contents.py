@@ -1,4 +1,4 @@
-"""What ``trt-rt inspect`` shows of a program's file."""
+"""The contents of a program's file, as ``trt-rt inspect`` shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program needs to run engines where there is no Python: the C++ runtime, and packages for it."""
+"""The C++ runtime, which runs engines without Python, and packages of programs for it."""
 
 from trt_rt.deploy.folders import CMAKE_FOLDER, INCLUDE_FOLDER, LIBRARY, LIBRARY_FOLDER, PKG_CONFIG_FOLDER
 

@@ -27,7 +27,7 @@ CONSTANTS_FILE = "constants.safetensors"
 
 @dataclass(frozen=True)
 class Package:
-    """What `package_program` wrote.
+    """The files that `package_program` wrote.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a graph holds of a module's engine: the plan, and the description that goes with it."""
+"""The engine of a module in graphs that PyTorch traces: its plan and its description."""
 
 from __future__ import annotations
 

@@ -323,7 +323,7 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
 
     @constant_in_dynamo
     def _form_in_graphs(self, is_saved: bool) -> tuple[str, tuple[str, ...], tuple[int | None, ...]]:
-        """The operator's `meta`, the names of its inputs, and for each result the input to copy it to."""
+        """Return the operator's `meta`, its input names, and for each result the input to copy it to."""
         form = self.in_graphs
         form.update()
         return form.meta(is_saved=is_saved), form.input_names, form.sources
@@ -334,7 +334,7 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
 
     @property
     def in_graphs(self) -> EngineInGraphs:
-        """What graphs that PyTorch traces hold of the engine."""
+        """The engine as graphs hold it that PyTorch traces: its plan and its description."""
         self.setup_engine()
         if self._in_graphs is None:
             found = EngineInGraphs(self.engine, self._inputs, self._outputs)

@@ -1,4 +1,4 @@
-"""What a graph knows of an engine without loading it: names, dtypes and shapes of its tensors."""
+"""The description of an engine in a graph: names, dtypes and shapes, known without loading the engine."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _tensor_content(tensor: TensorMeta) -> dict[str, Any]:
 
 
 class _Wrong(Exception):
-    """What is wrong with a JSON text."""
+    """An error in a JSON text; its message says which."""
 
 
 _NEEDED = ("version", "backend", "sha256", "inputs", "outputs")

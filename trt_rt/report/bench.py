@@ -28,7 +28,7 @@ _PROFILED_CALLS = 20
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What to measure.
+    """The settings of a measurement.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class BenchSettings:
 
 @dataclass
 class _Found:
-    """What there is to tell so far; an interrupt keeps it."""
+    """The results so far, which an interrupt keeps."""
 
     cases: tuple[Case, ...] = ()
     concurrency: tuple[Concurrency, ...] = ()

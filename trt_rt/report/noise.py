@@ -1,4 +1,4 @@
-"""What a reader must know before believing the numbers."""
+"""Warnings about conditions that make the numbers unreliable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: an engine or a program, and the same model as others run it."""
+"""The target of a measurement: an engine or a program, and the same model in other runtimes."""
 
 from __future__ import annotations
 
