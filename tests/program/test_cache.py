@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import subprocess
@@ -16,9 +17,15 @@ from torch import nn
 
 import trt_rt
 from tests import isolated
+from tests.runtime.played_rtx import GOOD, played_backend
+from trt_rt.backend import load
+from trt_rt.compiler import BuildOptions
 from trt_rt.errors import CompileError
 from trt_rt.program import part_builder
 from trt_rt.program.cache import CachedPart, CachedProgram, ProgramCache
+from trt_rt.program.settings import CompileSettings
+from trt_rt.program.stages import assemble_program, build_program, divide_program, model_graph
+from trt_rt.program.support import Exclusions
 
 
 class Model(nn.Module):
@@ -308,3 +315,35 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     ProgramCache(tmp_path).clear()
     assert [path.name for path in tmp_path.glob(".*") if path.suffix != ".lock"] == []
     assert (tmp_path / ".0.lock").exists()
+
+
+def test_kernels_of_tensorrt_rtx_are_kept_with_their_program(tmp_path: Path) -> None:
+    settings = CompileSettings(
+        backend=load("reference"),
+        device=torch.device("cpu"),
+        exclusions=Exclusions(),
+        options=BuildOptions(),
+        min_block_size=1,
+        require_full_compilation=False,
+        truncate_double=False,
+    )
+    x = torch.ones(3, 4)
+    graph = model_graph(torch.export.export(Model().eval(), (x,)))
+    plans, _ = build_program(divide_program(graph, settings), settings)
+    built = assemble_program(graph, plans, settings)
+    cache = ProgramCache(tmp_path)
+    assert cache.kernels_of("00") is None
+    cache.store("00", plans, model="Model", backend="tensorrt_rtx")
+    without = cache.entries()[0].size
+    program = built.load(played_backend(), settings.device, cache.kernels_of("00"))
+    torch.testing.assert_close(program(x), Model()(x).detach())
+    del program
+    gc.collect()
+    (file,) = tmp_path.glob("*.kernels")
+    assert file.read_bytes().startswith(GOOD)
+    (entry,) = cache.entries()
+    assert entry.size == without + file.stat().st_size
+    # Other backends have no such settings.
+    assert built.load(settings.backend, settings.device, cache.kernels_of("00")).engine_0.settings is None
+    assert cache.clear() == (1, entry.size)
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import os
 import re
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ _log = logging.getLogger("trt_rt.compiler")
 DEFAULT_LIMIT_BYTES = 8 << 30
 _MAGIC = b"trt_rt program 1"
 _SUFFIX = ".program"
+_KERNELS = ".kernels"
 _LOCKS = 64
 _DIGEST_BYTES = 32
 
@@ -75,7 +76,7 @@ class CacheEntry:
     path : pathlib.Path
         The file.
     size : int
-        In bytes.
+        In bytes, with the kernels that TensorRT-RTX has compiled for it.
     last_used : float
         In seconds, as of `time.time`.
     model : str
@@ -182,6 +183,15 @@ class ProgramCache:
         except (OSError, CompileError) as error:
             _log.warning("the program is not kept in %s: %s", self.folder, error)
 
+    def kernels_of(self, key: str) -> Callable[[str], Path] | None:
+        """Return what names the file of an engine's kernels, beside its program.
+
+        None if the program is not here, or if this process could not write to such a file.
+        """
+        if not self._path(key).exists() or not os.access(self.folder, os.W_OK):
+            return None
+        return lambda engine: self.folder / f"{key}.{engine}{_KERNELS}"
+
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Keep other processes from building the same program; they wait, and then find it here.
@@ -211,6 +221,8 @@ class ProgramCache:
         for path in self.folder.glob(f"*{_SUFFIX}"):
             try:
                 status = path.stat()
+                key = path.name.removesuffix(_SUFFIX)
+                kernels = sum(one.stat().st_size for one in self._kernels(key))
                 with open(path, "rb") as file:
                     header = _read_header(file.read(_HEADER_START.size), file.read)
             except OSError:
@@ -219,9 +231,9 @@ class ProgramCache:
                 header = {}
             found.append(
                 CacheEntry(
-                    key=path.name.removesuffix(_SUFFIX),
+                    key=key,
                     path=path,
-                    size=status.st_size,
+                    size=status.st_size + kernels,
                     last_used=status.st_mtime,
                     model=str(header.get("model", "")),
                     backend=str(header.get("backend", "")),
@@ -240,12 +252,19 @@ class ProgramCache:
         """
         entries = self.entries()
         for entry in entries:
-            entry.path.unlink(missing_ok=True)
+            self._remove(entry)
         self._remove_leftovers(older_than=0)
         return len(entries), sum(entry.size for entry in entries)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{_SUFFIX}"
+
+    def _kernels(self, key: str) -> list[Path]:
+        return list(self.folder.glob(f"{key}.*{_KERNELS}"))
+
+    def _remove(self, entry: CacheEntry) -> None:
+        for path in (entry.path, *self._kernels(entry.key)):
+            path.unlink(missing_ok=True)
 
     def _remove_leftovers(self, older_than: float) -> None:
         """Remove what processes that were killed while they wrote have left under temporary names."""
@@ -262,7 +281,7 @@ class ProgramCache:
         total = sum(entry.size for entry in entries)
         while entries and total + wanted > self._limit_bytes:
             oldest = entries.pop()
-            oldest.path.unlink(missing_ok=True)
+            self._remove(oldest)
             total -= oldest.size
 
 

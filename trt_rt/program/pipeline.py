@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -146,8 +146,9 @@ def compile_exported(
         owns_buffers=owns_buffers,
         truncate_double=settings.truncate_double,
     )
-    built = assemble_program(graph, _built(graph, settings, cache_dir, name, steps), settings)
-    return CompiledModel(built.load(settings.backend, settings.device), graph, built)
+    plans, kernels = _built(graph, settings, cache_dir, name, steps)
+    built = assemble_program(graph, plans, settings)
+    return CompiledModel(built.load(settings.backend, settings.device, kernels), graph, built)
 
 
 @dataclass(frozen=True)
@@ -220,25 +221,25 @@ def _built(
     cache_dir: str | os.PathLike[str] | None,
     name: str,
     steps: Steps,
-) -> CachedProgram:
-    """The engines, from the cache or built now."""
+) -> tuple[CachedProgram, Callable[[str], Path] | None]:
+    """The engines, from the cache or built now, and where their kernels are kept."""
     if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
         raise CompileError(f"cache_dir={cache_dir!r}: give the path of a folder, 'auto', or None")
     folder = cache_folder() if cache_dir == "auto" else cache_dir
     if folder is None:
-        return build_program(divide_program(graph, settings, steps), settings, steps)[0]
+        return build_program(divide_program(graph, settings, steps), settings, steps)[0], None
     cache = ProgramCache(Path(folder))
     decisive = [graph.ranges.described(), settings.min_block_size, settings.exclusions.described()]
     key = program_key(graph.program, settings.backend, settings.device, settings.options, decisive)
     with cache.lock(key):
         found = cache.load(key)
         if found is not None:
-            return found
+            return found, cache.kernels_of(key)
         built, is_complete = build_program(divide_program(graph, settings, steps), settings, steps)
         # What the builder refused for want of memory, say, it may build another time.
         if is_complete:
             cache.store(key, built, model=name, backend=settings.backend.name)
-        return built
+        return built, cache.kernels_of(key) if is_complete else None
 
 
 def _check_form(model: Any, ir: str) -> None:

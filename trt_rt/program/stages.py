@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from trt_rt.backend import Backend
+from trt_rt.backend import Backend, RuntimeSettings
+from trt_rt.backend.runtime_settings import has_runtime_settings
 from trt_rt.compiled.call_writer import write_call
 from trt_rt.compiled.generated_call import GeneratedCall
 from trt_rt.compiled.partition import Partition
@@ -109,10 +111,30 @@ class BuiltProgram:
     partition: Partition
     parts: dict[str, Part]
 
-    def load(self, backend: Backend, device: torch.device) -> Program:
-        """Load the engines and return the program."""
+    def load(
+        self, backend: Backend, device: torch.device, kernels: Callable[[str], Path] | None = None
+    ) -> Program:
+        """Load the engines and return the program.
+
+        Parameters
+        ----------
+        backend : Backend
+            That runs the engines.
+        device : torch.device
+            Where.
+        kernels : callable, optional
+            Returns, for the name of an engine, the file in which TensorRT-RTX keeps the kernels that it
+            compiles at run time. Other backends compile none.
+        """
+        has_kernels = kernels is not None and has_runtime_settings(backend.api)
         engines = {
-            name: TRTModule(plan, name=name, backend=backend, device=device)
+            name: TRTModule(
+                plan,
+                name=name,
+                backend=backend,
+                device=device,
+                settings=RuntimeSettings(runtime_cache=kernels(name)) if kernels and has_kernels else None,
+            )
             for name, plan in self.plans.items()
         }
         return Program(self.call, engines, self.state, self.partition)
