@@ -1,4 +1,4 @@
-"""Behaviour 37: memory that autograd has saved is not overwritten without autograd noticing."""
+"""Memory that autograd has saved is not overwritten without autograd noticing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 
 import trt_rt
 from trt_rt.runtime import enable_cudagraphs, enable_pre_allocated_outputs
+
+pytestmark = pytest.mark.behaviour(37)
 
 GRAPHS = [pytest.param(False, id="enqueued"), pytest.param(True, id="cuda_graph")]
 OVERWRITTEN = "modified by an inplace operation"

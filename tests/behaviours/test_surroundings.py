@@ -1,4 +1,4 @@
-"""Behaviour 39: what surrounds a call never changes a result, and leaves nothing behind."""
+"""What surrounds a call never changes a result, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from trt_rt.runtime import (
     enable_pre_allocated_outputs,
     use_dynamically_allocated_resources,
 )
+
+pytestmark = pytest.mark.behaviour(39)
 
 KINDS = ("relu", "two", "shape_tensor", "nonzero", "aliased", "profiles", "slow", "streaming", "no_inputs")
 

@@ -9,6 +9,8 @@ import pytest
 from tests import isolated
 from tests.reference import plans
 
+pytestmark = pytest.mark.behaviour(40)
+
 
 @pytest.mark.parametrize("limit", [2**60, 2**61, 2**63 - 1])
 def test_any_number_of_graphs_and_contexts_may_be_kept(limit: int, tmp_path: Path) -> None:

@@ -194,7 +194,9 @@ class ProgramCapture:
             return None  # an engine's own graphs were switched on meanwhile: other contexts have run
         expected = current_executors(routes)
         # Weak references, so that another thread can free the contexts to change the engine.
-        contexts = [weakref.ref(executor.context) for executor in expected]
+        contexts = _references([executor.context for executor in expected])
+        if None in contexts:
+            return None  # another thread has freed a context since the run
         failure = captured = None
         try:
             if uses_random_numbers:
@@ -223,7 +225,7 @@ class ProgramCapture:
         routes: Sequence[tuple[TRTModule, torch.cuda.Stream]],
         expected: Sequence[Executor],
         taken: Sequence[Executor | None],
-        contexts: Sequence[weakref.ref[Any]],
+        contexts: Sequence[weakref.ref[Any] | None],
     ) -> bool:
         """Give the contexts to the captured program, if they are still those that ran. Return whether."""
         if taken != expected or not all(map(_has_kept, expected, contexts)):
@@ -286,8 +288,12 @@ class ProgramCapture:
         return CapturedProgram(inputs, ProgramOutputs(result), unused, repeat, None, self._sequence)
 
 
-def _has_kept(executor: Executor, context: weakref.ref[Any]) -> bool:
-    return executor.context is not None and executor.context is context()
+def _references(contexts: Sequence[Any]) -> list[weakref.ref[Any] | None]:
+    return [None if context is None else weakref.ref(context) for context in contexts]
+
+
+def _has_kept(executor: Executor, context: weakref.ref[Any] | None) -> bool:
+    return context is not None and executor.context is not None and executor.context is context()
 
 
 def _refuse(failure: Exception | None) -> NoReturn:
