@@ -36,6 +36,7 @@ include "executor.pxi"
 include "executor_pool.pxi"
 include "tracing.pxi"
 include "module_call.pxi"
+include "function_call.pxi"
 
 # Whole programs.
 include "stream_copies.pxi"

@@ -117,15 +117,16 @@ cdef object _python_call = None  # TRTModule's, in the class's dict for Dynamo t
 
 
 def show_call(kind not None):
-    """Keep the calls of a class with a ``__call__`` in Python direct.
+    """Keep the calls of a class with a ``__call__`` in Python direct: those of its first base class, in C.
 
     Dynamo reads how a module is called from the ``__call__`` of its class, and can trace only Python. The
-    function is for Dynamo; calls of the class's objects, and of subclasses without a ``__call__`` of their
-    own, go to this file as before.
+    function is for Dynamo. Subclasses of `TRTModule` without a ``__call__`` of their own are called as it is.
     """
     global _python_call
-    _python_call = kind.__call__
-    call_as(<PyTypeObject*> kind, <PyTypeObject*> ModuleCallBase)
+    base = kind.__bases__[0]
+    if base is ModuleCallBase:
+        _python_call = kind.__call__
+    call_as(<PyTypeObject*> kind, <PyTypeObject*> base)
 
 
 use_vectorcall(<PyTypeObject*> ModuleCallBase, <Py_ssize_t> &(<ModuleCallBase> <PyObject*> NULL)._vectorcall)

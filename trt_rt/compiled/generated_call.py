@@ -65,8 +65,10 @@ class GeneratedCall:
 
     def bind(
         self, program: torch.nn.Module, weights: torch.nn.Module
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Return the call and the forward of a program.
+    ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+        """Return three functions that do the same: the call of a program, one that runs no hooks, and forward.
+
+        Tracers of PyTorch follow forward. The other two call operators in a way that these cannot follow.
 
         Parameters
         ----------
@@ -86,6 +88,11 @@ class GeneratedCall:
         def with_hooks(*args: Any, **kwargs: Any) -> Any:
             return torch.nn.Module.__call__(reference(), *args, **kwargs)
 
+        traceable = dict(scope)
+        for name, value in self.constants.items():
+            if isinstance(value, torch._ops.OpOverload):
+                # Skips the look at its arguments that an OpOverload does in Python before it calls this.
+                scope[name] = value._op
         scope["with_hooks"] = with_hooks
         conditions = []
         for name in _HOOKS:
@@ -98,5 +105,6 @@ class GeneratedCall:
         head = f"    if {' or '.join(conditions)}: return with_hooks({self.arguments})\n"
         call = f"def call({self.parameters}):\n{head}{self.body}"
         exec(compile(f"{self.source}\n{call}", "<trt_rt program>", "exec"), scope)
+        exec(compile(self.source, "<trt_rt program>", "exec"), traceable)
         # Taken out of their own globals: a circle would keep the engines until a garbage collection.
-        return scope.pop("call"), scope.pop("forward")
+        return scope.pop("call"), scope.pop("forward"), traceable.pop("forward")

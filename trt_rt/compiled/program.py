@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trt_rt._core.call import FunctionCallBase, show_call
 from trt_rt.compiled.generated_call import GeneratedCall
 from trt_rt.compiled.partition import Partition
 from trt_rt.module import TRTModule
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Program"]
 
 
-class Program(torch.nn.Module):
+class Program(FunctionCallBase, torch.nn.Module):
     """A compiled model, called as the model is; `trt_rt.compile` makes it.
 
     Every control of `trt_rt.runtime` works on it: its engines are submodules (``engine_0``, ``engine_1``,
@@ -48,11 +49,6 @@ class Program(torch.nn.Module):
     engines' weights and have execution contexts and buffers of their own.
     """
 
-    # A call of a program is a call of its own function, without one of a method in between: Python finds
-    # the function through this slot.
-    __slots__ = ("__call__",)
-
-    __call__: Callable[..., Any]
     is_frozen = True
 
     def __init__(
@@ -85,7 +81,10 @@ class Program(torch.nn.Module):
         self.code = call.source
         self.computes_outside_engines = call.computes
         self._source = call
-        self.__call__, self._run = call.bind(self, self.weights)
+        function, self._run, forward = call.bind(self, self.weights)
+        self._call_function(function)
+        # Of the object: torch.export reads its parameters.
+        vars(self)["forward"] = forward
         super().train(False)
 
     @property
@@ -113,6 +112,12 @@ class Program(torch.nn.Module):
 
         engines = {name: module for name, module in self.named_children() if isinstance(module, TRTModule)}
         return exported_program(self._source, engines, self.weights)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; see `forward`. Calls of programs go to C code, and Dynamo reads this."""
+        if torch.compiler.is_dynamo_compiling():
+            return torch.nn.Module.__call__(self, *args, **kwargs)
+        return super().__call__(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program on the caller's current stream; a call of the program also runs hooks.
@@ -170,6 +175,9 @@ class Program(torch.nn.Module):
     def __reduce__(self) -> Any:
         """Programs are not pickled: a pickle runs code when it is read."""
         raise TypeError("a Program cannot be pickled")
+
+
+show_call(Program)
 
 
 def _share(source: torch.nn.Module, target: torch.nn.Module, path: str) -> None:

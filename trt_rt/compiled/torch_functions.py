@@ -24,7 +24,7 @@ _PLACES: tuple[Any, ...] = tuple(
 
 
 def torch_function(node: Node) -> Callable[..., Any]:
-    """Return what to call instead of a node's operator, with the same arguments."""
+    """Return what to call instead of a node's operator, with the same arguments; else the operator itself."""
     target = node.target
     assert callable(target)
     if target is torch.ops.aten.sym_size.int:
@@ -37,9 +37,7 @@ def torch_function(node: Node) -> Callable[..., Any]:
         for candidate in _candidates(target):
             if _does_the_same(target, candidate, *arguments):
                 return candidate
-    # Skips the look at its arguments that OpOverload does in Python before it calls this.
-    direct: Callable[..., Any] = target._op
-    return direct
+    return target
 
 
 def _candidates(target: torch._ops.OpOverload) -> Iterator[Callable[..., Any]]:

@@ -64,7 +64,7 @@ class EngineInGraphs:
     sources : tuple of (int or None)
         For each of the operator's results the position of the input in whose memory the engine writes it.
     plan : torch.Tensor
-        The plan as it was at the last `update`, which must have been called.
+        The plan as it was at the last `update`; None before.
     """
 
     def __init__(self, engine: Engine, inputs: Sequence[IOTensor], outputs: Sequence[IOTensor]) -> None:
@@ -75,7 +75,7 @@ class EngineInGraphs:
             None if output.aliased_input is None else self.input_names.index(output.aliased_input)
             for output in outputs
         )
-        self._plan: torch.Tensor | None = None
+        self.plan: Any = None  # Dynamo reads it: a function's constant result has one name for all modules
         self._sha256 = ""
         self._outputs = tuple(outputs)
         self._has_device_input = not all(tensor.is_shape_tensor for tensor in inputs)
@@ -97,13 +97,8 @@ class EngineInGraphs:
         sha256 = hashlib.sha256(written).hexdigest()
         if sha256 != self._sha256:
             with plain_pytorch():
-                self._plan = torch.frombuffer(bytearray(written), dtype=torch.uint8)
+                self.plan = torch.frombuffer(bytearray(written), dtype=torch.uint8)
             self._sha256 = sha256
-
-    @property
-    def plan(self) -> torch.Tensor:  # noqa: D102  # among the attributes of the class
-        assert self._plan is not None
-        return self._plan
 
     def meta(self, *, is_saved: bool) -> str:
         """Return the description of the engine as it was at the last `update`.

@@ -140,7 +140,7 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
         self._binding_names = (input_binding_names, output_binding_names)
         self._engine: Engine | None = None
         self._executors: ModuleExecutors | None = None
-        self._in_graphs: EngineInGraphs | None = None
+        self._in_graphs: Any = None  # an EngineInGraphs, once it was traced
         self._setting_up = Gate()
         self._load: Callable[[], Engine] | None = partial(
             load_engine, serialized_engine, name, backend, device, sha256
@@ -307,7 +307,7 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
         meta, input_names, sources = self._form_in_graphs(is_saved)
         if named_inputs:
             inputs = (*inputs, *(named_inputs[name] for name in input_names[len(inputs) :]))
-        plan = self._plan_in_graphs()
+        plan = self._in_graphs.plan
         if not torch.compiler.is_dynamo_compiling():
             plan = beside_fake_tensors(plan, inputs)
         results = OPERATOR(list(inputs), plan, meta)
@@ -328,10 +328,6 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
         form.update()
         return form.meta(is_saved=is_saved), form.input_names, form.sources
 
-    @constant_in_dynamo
-    def _plan_in_graphs(self) -> torch.Tensor:
-        return self.in_graphs.plan
-
     @property
     def in_graphs(self) -> EngineInGraphs:
         """The engine as graphs hold it that PyTorch traces: its plan and its description."""
@@ -340,7 +336,8 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
             found = EngineInGraphs(self.engine, self._inputs, self._outputs)
             let_operator_call(found.identity, self)
             self._in_graphs = found
-        return self._in_graphs
+        form: EngineInGraphs = self._in_graphs
+        return form
 
     def bind(self, /, *inputs: Any, out: Any = None, **named_inputs: Any) -> BoundCall:
         """Bind inputs and outputs once, for a loop that calls with the same tensors again and again.
