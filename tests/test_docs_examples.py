@@ -14,7 +14,9 @@ from tests.dynamo_backend import register
 from trt_rt.runtime import set_multi_device_safe_mode
 
 _ROOT = Path(__file__).parents[1]
-_MODES, _COMPILE, _PORTING = (_ROOT / "docs" / f"{page}.md" for page in ("modes", "compile", "porting"))
+_MODES, _COMPILE, _PORTING, _FILES = (
+    _ROOT / "docs" / f"{page}.md" for page in ("modes", "compile", "porting", "files")
+)
 _README = _ROOT / "README.md"
 
 
@@ -43,7 +45,7 @@ def _process_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*", "ignore::FutureWarning:torch.*")
 @pytest.mark.parametrize(
     ("page", "code"),
-    [example for page in (_MODES, _COMPILE, _PORTING, _README) for example in _examples(page)],
+    [example for page in (_MODES, _COMPILE, _PORTING, _FILES, _README) for example in _examples(page)],
 )
 def test_an_example_runs(page: Path, code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, str(page), "exec"), {"__name__": "example"})

@@ -31,11 +31,15 @@ def compile(
 def compile(
     model: torch.nn.Module | ExportedProgram, ir: IR = "auto", *, dryrun: Literal[True], **keywords: Any
 ) -> Partition: ...
+@overload
+def compile(
+    model: torch.jit.ScriptModule, ir: Mapping[str, Any], *, dryrun: Literal[False] = False, **keywords: Any
+) -> torch.jit.ScriptModule: ...
 
 
 def compile(
     model: torch.nn.Module | ExportedProgram,
-    ir: IR = "auto",
+    ir: IR | Mapping[str, Any] = "auto",
     *,
     inputs: Sequence[Any] | None = None,
     arg_inputs: Sequence[Any] | None = None,
@@ -54,7 +58,7 @@ def compile(
     cache_dir: str | os.PathLike[str] | None = "auto",
     progress: bool | None = None,
     **build_settings: Any,
-) -> Program | Partition:
+) -> Program | Partition | torch.jit.ScriptModule:
     """Compile a model: engines where a backend can run its operators, PyTorch where it cannot.
 
     Parameters
@@ -66,7 +70,9 @@ def compile(
     ir : {"auto", "dynamo", "ts"}
         The form of the model, for callers that want to be sure of it: "dynamo" is a module or an exported
         program, which torch.export reads, and "ts" a TorchScript module. "auto" takes all of these. For
-        ``torch.compile``, call ``torch.compile(model, backend="trt_rt")``.
+        ``torch.compile``, call ``torch.compile(model, backend="trt_rt")``. A dict in this place has TRTorch's
+        settings for a TorchScript module: ``{"input_shapes": [{"min": [1, 3, 32, 32], "opt": [4, 3, 32, 32],
+        "max": [8, 3, 32, 32]}], "op_precision": torch.half}``. The result is then a ScriptModule.
     inputs, arg_inputs : sequence, optional
         Example positional arguments of a module: tensors or `trt_rt.Input`, also nested in lists, tuples and
         dicts; numbers, strings and None, which become constants. Two names for the same.
@@ -111,8 +117,9 @@ def compile(
 
     Returns
     -------
-    Program or Partition
-        A module that is called as the model is; with `dryrun` the partition.
+    Program, Partition or torch.jit.ScriptModule
+        A module that is called as the model is; with `dryrun` the partition. With TRTorch's settings a module
+        that ``torch.jit.save`` takes, for programs that import trt_rt before ``torch.jit.load``.
 
     Raises
     ------
@@ -131,12 +138,13 @@ def compile(
     >>> print(program.partition.summary())
     1 engine of reference with 3 operators, 0 operators in PyTorch
     """
-    # Imports sympy, which takes longer than all else of trt_rt.
+    # These import sympy, which takes longer than all else of trt_rt.
     from trt_rt.program.pipeline import compile_model
+    from trt_rt.program.trtorch import compile_torchscript
 
     request = CompileRequest(
         model=model,
-        ir=ir,
+        ir="ts" if isinstance(ir, Mapping) else ir,
         inputs=inputs,
         arg_inputs=arg_inputs,
         kwarg_inputs=kwarg_inputs,
@@ -155,4 +163,4 @@ def compile(
         progress=progress,
         build_settings=build_settings,
     )
-    return compile_model(request)
+    return compile_torchscript(request, ir) if isinstance(ir, Mapping) else compile_model(request)
