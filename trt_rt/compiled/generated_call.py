@@ -66,7 +66,7 @@ class GeneratedCall:
     def bind(
         self, program: torch.nn.Module, weights: torch.nn.Module
     ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-        """Return three functions that do the same: the call of a program, one that runs no hooks, and forward.
+        """Return three functions that do the same: the call of a program, one without hooks, and forward.
 
         Tracers of PyTorch follow forward. The other two call operators in a way that these cannot follow.
 

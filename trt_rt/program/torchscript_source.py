@@ -1,7 +1,7 @@
 """Prints an exported program as TorchScript, and makes a module of the text.
 
-``torch.jit.trace`` would fix sizes that vary, and ``torch.jit.script`` cannot read what torch.fx writes. So the
-graph is printed as source code, statement by statement, and defined on a module that holds its tensors.
+``torch.jit.trace`` would fix sizes that vary, and ``torch.jit.script`` cannot read what torch.fx writes. So
+the graph is printed as source code, statement by statement, and defined on a module that holds its tensors.
 """
 
 from __future__ import annotations

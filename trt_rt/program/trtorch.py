@@ -10,11 +10,9 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from torch.export import Dim
 
 from trt_rt.compiled.partition import Partition
 from trt_rt.errors import CompileError
-from trt_rt.program.exporting import model_device
 from trt_rt.program.inputs import Input
 from trt_rt.program.pipeline import compile_model
 from trt_rt.program.request import CompileRequest
@@ -98,11 +96,7 @@ def compile_torchscript(
     )
     if isinstance(compiled, Partition):
         return compiled
-    device = model_device(model, ())
-    examples = tuple(each.example(device) for each in inputs)
-    with torch.no_grad():
-        exported = torch.export.export(compiled, examples, dynamic_shapes=tuple(map(_dimensions, inputs)))
-    return torchscript_module(exported)
+    return torchscript_module(compiled.exported())
 
 
 def _refuse_unknown(settings: Mapping[str, Any]) -> None:
@@ -119,9 +113,9 @@ def _refuse_unknown(settings: Mapping[str, Any]) -> None:
 def _precision(wanted: Any) -> torch.dtype:
     if wanted in (torch.int8, "int8", "i8"):
         raise CompileError(
-            "op_precision: torch.int8 needs quantize and dequantize operators in the model. Quantize the Python "
-            "model with torchao's or modelopt's PT2E flow, export it with torch.export, and give that to "
-            "trt_rt.compile; calibrators are not supported"
+            "op_precision: torch.int8 needs quantize and dequantize operators in the model. Quantize the "
+            "Python model with torchao's or modelopt's PT2E flow, export it with torch.export, and give that "
+            "to trt_rt.compile; calibrators are not supported"
         )
     if wanted not in _PRECISIONS:
         raise CompileError(f"op_precision is {wanted!r}: torch.float and torch.half are possible")
@@ -140,8 +134,8 @@ def _inputs(shapes: Any, dtype: torch.dtype) -> list[Input]:
         if isinstance(shape, Mapping):
             if set(shape) != {"min", "opt", "max"}:
                 raise CompileError(f"{name} has {sorted(shape)}: it needs min, opt and max")
-            limits = {f"{key}_shape": _sizes(shape[key], name) for key in ("min", "opt", "max")}
-            inputs.append(Input(**limits, dtype=dtype, name=name))
+            low, usual, high = (_sizes(shape[key], name) for key in ("min", "opt", "max"))
+            inputs.append(Input(min_shape=low, opt_shape=usual, max_shape=high, dtype=dtype, name=name))
         else:
             inputs.append(Input(_sizes(shape, name), dtype=dtype, name=name))
     return inputs
@@ -152,14 +146,6 @@ def _sizes(shape: Any, name: str) -> tuple[int, ...]:
         return tuple(int(size) for size in shape)
     except (TypeError, ValueError):
         raise CompileError(f"{name}: {shape!r} is no shape, which is a list of integers") from None
-
-
-def _dimensions(given: Input) -> dict[int, Any]:
-    return {
-        axis: Dim.AUTO(min=low, max=high)
-        for axis, (low, high) in enumerate(zip(given.min_shape, given.max_shape, strict=True))
-        if low != high
-    }
 
 
 def _build_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
