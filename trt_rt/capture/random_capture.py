@@ -18,6 +18,8 @@ __all__ = ["capture_in"]
 
 Result = TypeVar("Result")
 
+_ATTEMPTS = 10  # another thread can invalidate each
+
 
 def capture_in(graph: torch.cuda.CUDAGraph, device: torch.device, program: Callable[[], Result]) -> Result:
     """Capture what a program enqueues on the current stream.
@@ -107,10 +109,30 @@ class _Capture:
         memory, and every later random operation raises "Offset increment outside graph capture". The same
         holds for a ``capture_begin`` that CUDA invalidates at once.
         """
-        with suppress(RuntimeError):  # it was told
-            torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
-        generator = torch.cuda.default_generators[self._device.index]
-        generator.graphsafe_set_state(generator.clone_state())
+        self._end_allocations(self._pool)
+        # Earlier graphs have the generator's state too. The end of a capture that succeeds resets it.
+        if not any(self._captures_nothing() for _ in range(_ATTEMPTS)):
+            generator = torch.cuda.default_generators[self._device.index]
+            generator.graphsafe_set_state(generator.clone_state())
+
+    def _captures_nothing(self) -> bool:
+        """Capture an empty graph. Return whether that has succeeded."""
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        ignored = warnings.catch_warnings()
+        try:
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            between(partial(_ignore, ignored), graph.capture_end, partial(_leave, ignored))
+        except RuntimeError:
+            if torch.cuda.is_current_stream_capturing():
+                with suppress(RuntimeError):
+                    graph.capture_end()
+            self._end_allocations(pool)
+            return False
+        return True
+
+    def _end_allocations(self, pool: Any) -> None:
+        with suppress(RuntimeError):  # the allocator knows
+            torch._C._cuda_endAllocateToPool(self._device.index, pool)
 
 
 def _ignore(warnings_of_before: warnings.catch_warnings[Any]) -> None:
