@@ -347,3 +347,37 @@ def test_kernels_of_tensorrt_rtx_are_kept_with_their_program(tmp_path: Path) -> 
     assert built.load(settings.backend, settings.device, cache.kernels_of("00")).engine_0.settings is None
     assert cache.clear() == (1, entry.size)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_hit_with_a_real_builder_imports_no_onnx(tmp_path: Path) -> None:
+    """The first process converts and builds; the second finds the plan by the key of the exported model."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the TensorRT-RTX wheels are not installed")
+    pytest.importorskip("onnxscript", reason="the package onnxscript is not installed")
+    script = """
+import sys, torch
+from trt_rt.backend import load
+from trt_rt.compiler import BuildOptions
+from trt_rt.program import pipeline
+from trt_rt.program.settings import CompileSettings
+from trt_rt.program.stages import model_graph
+from trt_rt.program.steps import shown_steps
+from trt_rt.program.support import Exclusions
+settings = CompileSettings(
+    backend=load("tensorrt_rtx"), device=torch.device("cpu"), exclusions=Exclusions(), options=BuildOptions(),
+    min_block_size=1, require_full_compilation=False, truncate_double=False,
+)
+model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()).eval()
+with torch.no_grad():
+    for parameter in model.parameters():
+        parameter.fill_(0.5)
+graph = model_graph(torch.export.export(model, (torch.ones(3, 4),)))
+with shown_steps(False) as steps:
+    built, _ = pipeline._built(graph, settings, sys.argv[1], "Model", steps)
+print(built.parts[0].plan[:4].decode(), "onnx" in sys.modules, "onnxscript" in sys.modules)
+"""
+    printed = []
+    for _ in range(2):
+        done = isolated.run_python(script, tmp_path)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout.splitlines()[-1])
+    assert printed == ["vtrt True True", "vtrt False False"]
