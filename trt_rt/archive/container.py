@@ -66,6 +66,8 @@ class Container:
     ----------
     path : path-like
         The file.
+    content : memoryview, optional
+        Read this instead; `path` then only names it in messages.
 
     Attributes
     ----------
@@ -84,18 +86,23 @@ class Container:
         The file cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, content: memoryview | None = None) -> None:
         self.path = os.fspath(path)
-        with open(path, "rb") as file:
+        self._content = self._map() if content is None else content
+        self.size = len(self._content)
+        if self.size < _END.size:
+            raise self._damaged(f"it has {self.size} bytes, and the smallest archive has more")
+        self.records = self._read_directory()
+
+    def _map(self) -> memoryview:
+        with open(self.path, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ArchiveError(f"{self.path} is not a regular file, and an archive must be one.")
-            self.size = status.st_size
-            if self.size < _END.size:
-                raise self._damaged(f"it has {self.size} bytes, and the smallest archive has more")
+            if not status.st_size:  # cannot be mapped
+                return memoryview(b"")
             # Unmapped when nothing refers to it any more.
-            self._content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        self.records = self._read_directory()
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def __contains__(self, name: str) -> bool:
         return name in self.records
@@ -217,7 +224,8 @@ class Container:
         name = self._name(names, name_length)
         if method or flags & ~(_HAS_DESCRIPTOR | _IS_UTF8):
             raise self._damaged(
-                f"the record {name!r} is compressed or encrypted, and records are stored as they are"
+                f"the record {name!r} is compressed or encrypted, and records are stored as they are "
+                "(those of a TorchScript file are not: use torch.jit.load)"
             )
         extra = self._content[names + name_length : following]
         size, packed, offset = self._large_sizes(extra, (size, packed, offset), name)

@@ -12,9 +12,11 @@ from trt_rt.archive.container import Container
 from trt_rt.archive.engine_nodes import EngineOfFile, engines_of
 from trt_rt.archive.manifest import SIGNATURE, Manifest
 from trt_rt.archive.opening import open_archive
+from trt_rt.archive.payload import CONSTANTS, read_config
 from trt_rt.archive.program_checks import EXECUTE_ENGINE
 from trt_rt.archive.program_record import MODEL, read_program
 from trt_rt.archive.signature import PublicKey
+from trt_rt.archive.torch_tensorrt import take_engines
 
 __all__ = ["ArchiveContents", "inspect_archive", "verify_archive"]
 
@@ -60,6 +62,7 @@ def inspect_archive(path: str | os.PathLike[str]) -> ArchiveContents:
     container = Container(path)
     manifest = open_archive(container, verify=False, public_key=None)
     program = read_program(container)
+    take_engines(program, container, read_config(container, CONSTANTS))
     called: Counter[str] = Counter(
         node.target.removeprefix("torch.ops.")
         for node in program.graph_module.graph.nodes

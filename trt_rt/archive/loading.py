@@ -22,10 +22,11 @@ from trt_rt.archive.manifest import MANIFEST, Manifest
 from trt_rt.archive.opening import check_platform, open_archive
 from trt_rt.archive.parameters import read_parameters, signature_of_names
 from trt_rt.archive.partitions import read_partition
-from trt_rt.archive.payload import CONSTANTS, WEIGHTS, Payload, read_payload
+from trt_rt.archive.payload import CONSTANTS, WEIGHTS, Payload, read_config
 from trt_rt.archive.program_checks import ProgramChecks
 from trt_rt.archive.program_record import MODEL, read_program
 from trt_rt.archive.signature import PublicKey
+from trt_rt.archive.torch_tensorrt import take_engines
 from trt_rt.backend import Backend
 from trt_rt.compiled import EnginePart, Partition, PartTensor, Program
 from trt_rt.compiled.call_writer import write_call
@@ -47,7 +48,7 @@ def load(
     public_key: PublicKey | None = None,
     operators: Iterable[str] = (),
 ) -> Program:
-    """Load a program that `trt_rt.save` or ``torch.export.save`` wrote.
+    """Load a program that `trt_rt.save`, ``torch.export.save`` or Torch-TensorRT wrote.
 
     The file is mapped into memory, and engines take their plans from there. No code of the file runs: nothing
     is unpickled, and no text is evaluated.
@@ -131,21 +132,25 @@ class _Loader:
         self._manifest = manifest
         self._backend = backend
         self._eager = eager
+        self._plans: dict[str, bytes] = {}
         self._where = f"{container.path}, record {MODEL!r}"
 
     def load(self, device: Any, operators: Collection[str]) -> Program:
         program = read_program(self._container)
+        constants = read_config(self._container, CONSTANTS)
+        self._plans = take_engines(program, self._container, constants)
         chosen = self._device(device, program)
         checks = ProgramChecks(self._where, operators, device=chosen)
         checks.check(program)
-        weights = _Weights(read_payload(self._container, WEIGHTS), read_payload(self._container, CONSTANTS))
+        weights = _Weights(
+            Payload(self._container, WEIGHTS, read_config(self._container, WEIGHTS)),
+            Payload(self._container, CONSTANTS, constants),
+        )
         for path in (*weights.weights.config, *weights.constants.config):
             checks.check_path(path)
         engines = engines_of(program, self._where)
         self._check_engines(engines, weights)
-        modules = {
-            engine.name: self._module(engine, weights.record(engine.plan), chosen) for engine in engines
-        }
+        modules = {engine.name: self._module(engine, weights, chosen) for engine in engines}
         return self._program(program, weights, engines, modules, chosen)
 
     def _device(self, wanted: Any, program: schema.ExportedProgram) -> torch.device:
@@ -172,6 +177,8 @@ class _Loader:
     def _check_engines(self, engines: list[EngineOfFile], weights: _Weights) -> None:
         """Check that each plan is there, and that it is the one that the program describes."""
         for engine in engines:
+            if engine.plan in self._plans:
+                continue
             if not weights.has(engine.plan):
                 raise ArchiveError(f"{self._where}: the plan {engine.plan!r} is missing among the weights.")
             if self._manifest is None:
@@ -183,13 +190,17 @@ class _Loader:
                     "describes."
                 )
 
-    def _module(self, engine: EngineOfFile, record: str, device: torch.device) -> TRTModule:
+    def _module(self, engine: EngineOfFile, weights: _Weights, device: torch.device) -> TRTModule:
         meta = engine.meta
+        plan: bytes | memoryview | None = self._plans.get(engine.plan)
+        record = engine.plan if plan is not None else weights.record(engine.plan)
+        if plan is None:
+            plan = self._container.view(record)
         # With a manifest the hash was compared already.
         sha256 = meta.sha256 if self._manifest is None else None
         try:
             module = TRTModule(
-                self._container.view(record),
+                plan,
                 [tensor.name for tensor in meta.inputs],
                 [tensor.name for tensor in meta.outputs],
                 name=engine.name,
@@ -231,6 +242,7 @@ class _Loader:
         assert root is not None
         in_spec, out_spec = treespec_loads(root.in_spec), treespec_loads(root.out_spec)
         state, constants = weights.weights.read(device, plans), weights.constants.read(device, plans)
+        constants.update({path: torch.empty(0, dtype=torch.uint8) for path in self._plans})
         try:
             exported = ExportedProgramDeserializer().deserialize(program, state, constants, None)
             module = exported.module(check_guards=False)

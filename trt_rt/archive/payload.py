@@ -23,7 +23,7 @@ from trt_rt.archive.schema_reader import read_schema
 from trt_rt.archive.strict_json import parse
 from trt_rt.errors import ArchiveError
 
-__all__ = ["CONSTANTS", "WEIGHTS", "Payload", "PayloadKind", "read_payload", "write_payload"]
+__all__ = ["CONSTANTS", "WEIGHTS", "Payload", "PayloadKind", "read_config", "write_payload"]
 
 _CHUNK = 8 << 20
 """Bytes that are copied at a time."""
@@ -149,6 +149,11 @@ class Payload:
         The folder.
     config : dict
         Of names in the program to descriptions.
+
+    Raises
+    ------
+    ArchiveError
+        A tensor is pickled, or reaches beyond its record.
     """
 
     def __init__(
@@ -227,14 +232,14 @@ def _copied(content: memoryview, dtype: torch.dtype, device: torch.device) -> to
     return memory.view(dtype)
 
 
-def read_payload(container: Container, kind: PayloadKind) -> Payload:
-    """Read the description of a folder of tensors.
+def read_config(container: Container, kind: PayloadKind) -> dict[str, schema.PayloadMeta]:
+    """Return the descriptions of a folder's tensors, for a `Payload` to check.
 
     Raises
     ------
     ArchiveError
-        It is not as PyTorch writes it, has pickled tensors, or a tensor reaches beyond its record.
+        They are not as PyTorch writes them.
     """
     where = f"{container.path}, record {kind.config!r}"
     value = parse(container.text(kind.config, _LARGEST_CONFIG), where)
-    return Payload(container, kind, read_schema(schema.PayloadConfig, value, where).config)
+    return read_schema(schema.PayloadConfig, value, where).config
