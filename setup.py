@@ -37,7 +37,7 @@ NATIVE_FLAGS = [
     *("-fvisibility=hidden", "-fvisibility-inlines-hidden", "-ffunction-sections", "-fdata-sections"),
 ]
 # Never unloaded: PyTorch keeps a pointer to the operator, and TensorRT one to the log.
-NATIVE_LINK_FLAGS = ["-Wl,--gc-sections", "-Wl,-z,nodelete", "-s"]
+NATIVE_LINK_FLAGS = ["-Wl,--gc-sections", "-Wl,-z,nodelete", "-Wl,-z,noseparate-code", "-s"]
 # Two Cython jobs and two compiler jobs: a job needs up to 1 GB, and small machines must build too.
 JOBS = 2
 

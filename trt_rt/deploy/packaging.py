@@ -8,21 +8,29 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind
+from torch.utils._pytree import tree_unflatten
 
 from trt_rt.deploy.constants_file import write_constants
+from trt_rt.deploy.torchscript import write_torchscript
 from trt_rt.errors import CompileError, TRTError
 from trt_rt.operator import OPERATOR
 
-__all__ = ["CONSTANTS_FILE", "PROGRAM_FILE", "Package", "package_program"]
+__all__ = ["CONSTANTS_FILE", "PROGRAM_FILE", "TORCHSCRIPT_FILE", "Package", "package_program"]
 
 PROGRAM_FILE = "program.pt2"
 """The AOTInductor package: PyTorch's part of the program as machine code, without constants."""
 
 CONSTANTS_FILE = "constants.safetensors"
 """The plans, and the weights of PyTorch's operators. The C++ runtime maps it."""
+
+
+TORCHSCRIPT_FILE = "program.ts"
+"""The same program as TorchScript, with its plans and weights."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,9 @@ class Package:
     engines: int
 
 
-def package_program(exported: ExportedProgram, folder: str | os.PathLike[str]) -> Package:
+def package_program(
+    exported: ExportedProgram, folder: str | os.PathLike[str], *, torchscript: bool = False
+) -> Package:
     """Compile a program for C++, with its engines' plans beside it.
 
     AOTInductor compiles PyTorch's part of the program for this machine's processor, and for the GPU of this
@@ -58,6 +68,8 @@ def package_program(exported: ExportedProgram, folder: str | os.PathLike[str]) -
     folder : path-like
         Is made if it does not exist. Files of an earlier package are replaced, when all of the new ones are
         complete.
+    torchscript : bool
+        Whether to write ``program.ts`` as well. ``torch::jit::load`` copies its plans into memory.
 
     Returns
     -------
@@ -81,13 +93,19 @@ def package_program(exported: ExportedProgram, folder: str | os.PathLike[str]) -
         constants = _constants(exported, program)
         plans = _plans(exported) & constants.keys()
         write_constants(Path(temporary) / CONSTANTS_FILE, constants, plans)
-        for file in (PROGRAM_FILE, CONSTANTS_FILE):
+        files = [CONSTANTS_FILE, PROGRAM_FILE]
+        if torchscript:
+            files.append(TORCHSCRIPT_FILE)
+            write_torchscript(exported, Path(temporary) / TORCHSCRIPT_FILE)
+        for file in files:
             os.replace(Path(temporary) / file, target / file)
-    sizes = {file: (target / file).stat().st_size for file in (CONSTANTS_FILE, PROGRAM_FILE)}
+    sizes = {file: (target / file).stat().st_size for file in files}
     return Package(target, sizes, len(plans))
 
 
 def _compile(exported: ExportedProgram, path: Path) -> None:
+    if exported.example_inputs is None:  # as in programs that trt_rt.load has read
+        exported.example_inputs = _example_inputs(exported)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             # Inductor warns of its own code, which differs from one PyTorch to the next.
@@ -103,6 +121,34 @@ def _compile(exported: ExportedProgram, path: Path) -> None:
             "(g++, or the one that the environment variable CXX names), and for a program on CUDA a GPU of "
             "the kind that will run it."
         ) from error
+
+
+def _example_inputs(exported: ExportedProgram) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments of sizes that the program allows."""
+    sizes = {
+        symbol: min(max(int(limits.lower), 2), int(limits.upper)) if limits.upper.is_finite else 2
+        for symbol, limits in exported.range_constraints.items()
+    }
+    placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
+    flat: list[Any] = []
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind != InputKind.USER_INPUT:
+            continue
+        if isinstance(spec.arg, ConstantArgument):
+            flat.append(spec.arg.value)
+            continue
+        value = placeholders[spec.arg.name].meta["val"]
+        if isinstance(value, torch.Tensor):
+            shape = [_number(size, sizes) for size in value.shape]
+            flat.append(torch.zeros(shape, dtype=value.dtype, device=value.device))
+        else:
+            flat.append(_number(value, sizes))
+    args, kwargs = tree_unflatten(flat, exported.call_spec.in_spec)
+    return args, kwargs
+
+
+def _number(size: Any, sizes: Mapping[Any, int]) -> int:
+    return size if isinstance(size, int) else int(size.node.expr.subs(sizes))
 
 
 def _first_line(error: Exception) -> str:

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "error.h"
+#include "executor.h"
 #include "json.h"
 #include "trt_rt/runtime.h"
 
@@ -120,6 +121,8 @@ extern "C" {
 TRT_RT_EXPORT const char* trt_rt_version(void) { return TRT_RT_VERSION; }
 
 TRT_RT_EXPORT const char* trt_rt_last_error(void) { return trt_rt::last_error(); }
+
+TRT_RT_EXPORT void trt_rt_pre_allocated_outputs(int enabled) { trt_rt::outputs_are_pre_allocated = enabled != 0; }
 
 TRT_RT_EXPORT trt_rt_constants* trt_rt_constants_open(const char* path) {
   try {

@@ -28,6 +28,8 @@ bool has_unknown_size(const Dims& dims) {
 
 }  // namespace
 
+std::atomic<bool> outputs_are_pre_allocated{false};
+
 Executor::Executor(const Engine& engine) : engine_(engine), context_(engine.new_context()) {
   inputs_.resize(engine.inputs().size());
   outputs_.resize(engine.outputs().size());
@@ -183,6 +185,7 @@ void Executor::find_output_shapes() {
     Slot& slot = outputs_[i];
     const IOTensor& tensor = engine_.outputs()[i];
     if (slot.allocator) continue;
+    slot.kept = Tensor();
     slot.dims = ask<Dims, const char*>(engine_.slots().contextGetTensorShape, tensor.name.c_str());
     if (!has_unknown_size(slot.dims)) continue;
     slot.allocator = std::make_unique<OutputAllocator>(tensor, tensor.is_on_host ? Device{} : engine_.device());
@@ -199,11 +202,15 @@ void Executor::bind_output(std::size_t index, std::vector<Tensor>& outputs) {
     slot.allocator->start();
     return;
   }
+  const bool is_pre_allocated = outputs_are_pre_allocated.load(std::memory_order_relaxed);
   if (tensor.aliased_input >= 0) {
     outputs[index] = std::move(copies_[tensor.aliased_input]);
+  } else if (is_pre_allocated && slot.kept) {
+    outputs[index] = slot.kept.shared();
   } else {
     const Device device = tensor.is_on_host ? Device{} : engine_.device();
     outputs[index] = Tensor::empty(slot.dims.d, slot.dims.nbDims, tensor.dtype, device);
+    slot.kept = is_pre_allocated ? outputs[index].shared() : Tensor();
   }
   void* address = outputs[index].address();
   set_address(tensor, slot, address != nullptr ? address : address_for_empty());

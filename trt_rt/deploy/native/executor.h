@@ -1,6 +1,7 @@
 // One execution context of an engine, for one stream, and what it was told.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -12,6 +13,9 @@
 #include "tensor.h"
 
 namespace trt_rt {
+
+// Whether executors give the same output tensors at every call.
+extern std::atomic<bool> outputs_are_pre_allocated;
 
 class Executor {
  public:
@@ -30,6 +34,7 @@ class Executor {
   struct Slot {  // of one I/O tensor: what the context holds
     void* address = nullptr;
     tensorrt::Dims dims{-1, {}};
+    Tensor kept;                                 // outputs: the tensor of every call, while these are pre-allocated
     std::unique_ptr<OutputAllocator> allocator;  // outputs: set once their size is known to depend on data
   };
 

@@ -58,6 +58,9 @@ std::vector<Tensor> take_tensors(const List& list) {
     StableIValue item = 0;
     check_torch(torch_list_get_item(list.handle(), i, &item), "torch_list_get_item");
     tensors.emplace_back(reinterpret_cast<AtenTensorHandle>(item));
+    if (!tensors.back().is_defined())
+      throw Error("Input " + std::to_string(i) + " of an engine is an undefined tensor. PyTorch empties the list of "
+                  "inputs that it gives to an operator of its stable ABI: give each call a list of its own.");
   }
   return tensors;
 }

@@ -98,6 +98,18 @@ bool Tensor::is_contiguous() const {
   return is_contiguous;
 }
 
+bool Tensor::is_defined() const {
+  bool is_defined = false;
+  check_torch(aoti_torch_is_defined(handle_, &is_defined), "aoti_torch_is_defined");
+  return is_defined;
+}
+
+Tensor Tensor::shared() const {
+  AtenTensorHandle handle = nullptr;
+  check_torch(aoti_torch_new_tensor_handle(handle_, &handle), "aoti_torch_new_tensor_handle");
+  return Tensor(handle);
+}
+
 Tensor Tensor::copy(Device device) const {
   Tensor result = empty(sizes(), rank(), dtype(), device);
   check_torch(aoti_torch_copy_(result.handle_, handle_, 0), "aoti_torch_copy_");

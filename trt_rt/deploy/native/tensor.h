@@ -61,7 +61,10 @@ class Tensor {
   std::int32_t layout() const;
   Device device() const;
   bool is_contiguous() const;
+  bool is_defined() const;
 
+  // Another reference to the same tensor.
+  Tensor shared() const;
   // A contiguous copy in new memory, on `device`, made in the order of the current stream.
   Tensor copy(Device device) const;
   // The first bytes of this tensor's storage as a contiguous tensor of this shape, which shares and owns them.

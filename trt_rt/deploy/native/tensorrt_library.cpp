@@ -1,12 +1,13 @@
 #include "tensorrt_library.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -15,8 +16,6 @@
 
 namespace trt_rt {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr const char* kFolders = "TRT_RT_TENSORRT_LIBDIR";
 constexpr int kKnownMajors[] = {11, 10};
@@ -58,16 +57,20 @@ void* logger_for(int major) {
   return major == 10 ? static_cast<void*>(log10) : static_cast<void*>(log11);
 }
 
-std::vector<fs::path> named_folders() {
-  std::vector<fs::path> folders;
+bool is_folder(const std::string& path) {
+  struct stat status;
+  return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+std::vector<std::string> named_folders() {
+  std::vector<std::string> folders;
   const char* value = std::getenv(kFolders);
   std::string_view rest = value != nullptr ? value : "";
   while (!rest.empty()) {
     const std::string_view folder = rest.substr(0, rest.find(':'));
     rest.remove_prefix(std::min(rest.size(), folder.size() + 1));
     if (folder.empty()) continue;
-    std::error_code error;
-    if (!fs::is_directory(fs::path(folder), error))
+    if (!is_folder(std::string(folder)))
       throw Error(std::string(kFolders) + " names '" + std::string(folder) +
                   "', which is not a folder. Set it to the folder that has libnvinfer.so, or unset it.");
     folders.emplace_back(folder);
@@ -103,26 +106,34 @@ std::vector<int> majors_for(std::int32_t builder) {
 
 // Files to try for a library in one folder: the known versions, the plain name, then any other version, which gets
 // an error that names the version.
-std::vector<std::string> files_in(const fs::path& folder, const std::string& name, const std::vector<int>& majors) {
-  std::vector<std::string> files;
-  std::error_code error;
-  for (const int major : majors) files.push_back((folder / ("lib" + name + ".so." + std::to_string(major))).string());
-  files.push_back((folder / ("lib" + name + ".so")).string());
-  std::vector<std::string> others;
-  for (const auto& entry : fs::directory_iterator(folder, error))
-    if (entry.path().filename().string().rfind("lib" + name + ".so.", 0) == 0) others.push_back(entry.path().string());
-  std::sort(others.begin(), others.end());
-  files.insert(files.end(), others.begin(), others.end());
-  files.erase(std::remove_if(files.begin(), files.end(), [&](const auto& file) { return !fs::exists(file, error); }),
-              files.end());
-  return files;
+std::vector<std::string> files_in(const std::string& folder, const std::string& name,
+                                  const std::vector<int>& majors) {
+  std::vector<std::string> present;
+  const std::string plain = "lib" + name + ".so";
+  if (DIR* open_folder = opendir(folder.c_str())) {
+    while (const dirent* entry = readdir(open_folder)) {
+      const std::string file = entry->d_name;
+      if (file == plain || file.rfind(plain + ".", 0) == 0) present.push_back(file);
+    }
+    closedir(open_folder);
+  }
+  std::vector<std::string> preferred;
+  for (const int major : majors) preferred.push_back(plain + "." + std::to_string(major));
+  preferred.push_back(plain);
+  std::sort(present.begin(), present.end());
+  std::stable_sort(present.begin(), present.end(), [&](const std::string& a, const std::string& b) {
+    return std::find(preferred.begin(), preferred.end(), a) < std::find(preferred.begin(), preferred.end(), b);
+  });
+  for (std::string& file : present) file = folder + "/" + file;
+  return present;
 }
 
 // The folder of this library, which has libtrt_rt_reference.so beside it.
-fs::path own_folder() {
+std::string own_folder() {
   Dl_info info;
   if (dladdr(reinterpret_cast<const void*>(&own_folder), &info) == 0) return {};
-  return fs::path(info.dli_fname).parent_path();
+  const std::string path = info.dli_fname;
+  return path.substr(0, path.rfind('/') + 1);
 }
 
 template <class Function>
@@ -147,7 +158,7 @@ std::string TensorRTLog::last_error() {
 
 const TensorRTLibrary& TensorRTLibrary::for_plan(const EngineMeta& meta, const std::uint8_t* plan, std::size_t size) {
   if (meta.backend == "reference") {
-    const std::string file = (own_folder() / "libtrt_rt_reference.so").string();
+    const std::string file = own_folder() + "libtrt_rt_reference.so";
     if (const TensorRTLibrary* library = open(file)) return *library;
     throw Error("The library of the reference engine does not load: " + std::string(dlerror()) +
                 ". It belongs into the folder of libtrt_rt_runtime.so.");
@@ -157,7 +168,7 @@ const TensorRTLibrary& TensorRTLibrary::for_plan(const EngineMeta& meta, const s
   std::string tried;
   for (const std::string& name : library_names(meta.backend)) {
     std::vector<std::string> files;
-    for (const fs::path& folder : named_folders())
+    for (const std::string& folder : named_folders())
       for (std::string& file : files_in(folder, name, majors)) files.push_back(std::move(file));
     for (const int major : majors) files.push_back("lib" + name + ".so." + std::to_string(major));
     files.push_back("lib" + name + ".so");

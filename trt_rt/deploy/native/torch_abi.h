@@ -38,6 +38,7 @@ std::int32_t aoti_torch_dtype_int32();
 std::int32_t aoti_torch_dtype_int64();
 std::int32_t aoti_torch_dtype_uint8();
 
+AOTITorchError aoti_torch_new_tensor_handle(AtenTensorHandle tensor, AtenTensorHandle* same);
 AOTITorchError aoti_torch_delete_tensor_object(AtenTensorHandle tensor);
 AOTITorchError aoti_torch_get_data_ptr(AtenTensorHandle tensor, void** address);
 AOTITorchError aoti_torch_get_dim(AtenTensorHandle tensor, std::int64_t* rank);
@@ -47,6 +48,7 @@ AOTITorchError aoti_torch_get_dtype(AtenTensorHandle tensor, std::int32_t* dtype
 AOTITorchError aoti_torch_get_device_type(AtenTensorHandle tensor, std::int32_t* type);
 AOTITorchError aoti_torch_get_device_index(AtenTensorHandle tensor, std::int32_t* index);
 AOTITorchError aoti_torch_get_layout(AtenTensorHandle tensor, std::int32_t* layout);
+AOTITorchError aoti_torch_is_defined(AtenTensorHandle tensor, bool* is_defined);
 AOTITorchError aoti_torch_is_contiguous(AtenTensorHandle tensor, bool* is_contiguous);
 AOTITorchError aoti_torch_empty_strided(std::int64_t rank, const std::int64_t* sizes, const std::int64_t* strides,
                                         std::int32_t dtype, std::int32_t device_type, std::int32_t device_index,

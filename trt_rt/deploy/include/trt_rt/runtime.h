@@ -24,6 +24,12 @@ const char* trt_rt_version(void);
  */
 const char* trt_rt_last_error(void);
 
+/* Whether engines write their outputs into the same memory at every call, which saves an allocation for each. Off at
+ * first. While it is on, a call overwrites the results of the last call with the same stream, program and shapes. Applies
+ * to the whole process, and not to outputs whose size depends on data.
+ */
+void trt_rt_pre_allocated_outputs(int enabled);
+
 /* A file of constants, mapped into memory: plans, and the weights of PyTorch's operators. `trt-rt package` writes it. */
 typedef struct trt_rt_constants trt_rt_constants;
 

@@ -1,0 +1,111 @@
+"""Packages of compiled programs: `trt-rt package`, and what C++ gets from it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import trt_rt
+from tests.deploy.building import Run
+from tests.deploy.programs import export_affine
+from trt_rt.cli import main
+from trt_rt.deploy.packaging import package_program
+from trt_rt.deploy.torchscript import write_torchscript
+from trt_rt.errors import TRTError
+
+
+class Mixed(torch.nn.Module):
+    """Elementwise parts for engines, sizes between them, a product that stays in PyTorch, and state."""
+
+    count: torch.Tensor
+    weight: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("weight", torch.linspace(-1, 1, 64).reshape(8, 8))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.count.add_(1)
+        first = torch.relu(x * 2.0 + 1.0)
+        with torch.no_grad():
+            values, _ = torch.sort(first @ self.weight, dim=1, descending=True)
+        return values.reshape(x.shape[0] * 2, 4) - 0.5, (y + first) * self.count
+
+
+def load_script(path: Path) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(str(path))  # type: ignore[no-any-return]
+
+
+def test_a_compiled_program_is_packaged_by_the_command(
+    compiled: Callable[[str], Path], tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The package of the README, run by the example; its size of batch is not that of compilation."""
+    from tests.deploy.programs import Affine
+
+    batch = torch.export.Dim("b", min=1, max=32)
+    exported = torch.export.export(Affine(), (torch.ones(2, 8),), dynamic_shapes={"x": {0: batch}})
+    trt_rt.save(trt_rt.compile(exported, backend="reference"), tmp_path / "model.pt2")
+    status = main(
+        ["package", str(tmp_path / "model.pt2"), "-o", str(tmp_path / "app"), "--torchscript", "--json"]
+    )
+    assert status == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["engines"] == 1
+    assert sorted(found["files"]) == ["constants.safetensors", "program.pt2", "program.ts"]
+    result = run(compiled("examples/cpp/aoti.cpp"), tmp_path / "app")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "[4, 8] sum 96\n", "")
+    script = load_script(tmp_path / "app/program.ts")
+    assert torch.equal(script(torch.ones(5, 8)), torch.full((5, 8), 3.0))
+
+
+def test_torchscript_of_engines_operators_sizes_and_state(tmp_path: Path) -> None:
+    batch = torch.export.Dim("b", min=2, max=32)
+    shapes = {"x": {0: batch}, "y": {0: batch}}
+    example = (torch.randn(4, 8), torch.randn(4, 8))
+    exported = torch.export.export(Mixed(), example, dynamic_shapes=shapes)
+    program = trt_rt.compile(
+        exported, backend="reference", torch_executed_ops={"torch.ops.aten.sort.default"}
+    )
+    write_torchscript(program.exported(), tmp_path / "program.ts")
+    script, model = load_script(tmp_path / "program.ts"), Mixed()
+    for size in (4, 7, 2):
+        x, y = torch.randn(size, 8), torch.randn(size, 8)
+        for result, expected in zip(script(x, y), model(x, y), strict=True):
+            torch.testing.assert_close(result, expected)
+
+
+def test_a_program_without_engines(tmp_path: Path) -> None:
+    exported = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    with pytest.raises(TRTError, match=r"the program has no engines\. Compile it with trt_rt\.compile"):
+        package_program(exported, tmp_path / "app")
+    assert not list(tmp_path.glob("app/*"))
+
+
+def test_a_failure_leaves_the_earlier_package(
+    package: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler")
+
+    before = {path.name: path.read_bytes() for path in copied.iterdir()}
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    with pytest.raises(trt_rt.CompileError, match="no compiler"):
+        package_program(export_affine(), copied)
+    assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
+
+
+def test_a_file_that_is_no_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.pt2").write_bytes(b"PK\x03\x04 and no more")
+    assert main(["package", str(tmp_path / "model.pt2"), "-o", str(tmp_path / "app")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("trt-rt: ")
+    assert "model.pt2" in error
+    assert not (tmp_path / "app").exists()
