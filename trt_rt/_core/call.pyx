@@ -41,6 +41,7 @@ include "function_call.pxi"
 # Whole programs.
 include "stream_copies.pxi"
 include "stream_sequence.pxi"
+include "program_input.pxi"
 include "program_graph.pxi"
 include "watched_tables.pxi"
 include "program_state.pxi"

@@ -245,22 +245,31 @@ cdef class Executor:
             self.end_call(succeeded)
 
     cdef int _run_bound_graph(self, BoundCall call) except -1:
-        cdef EngineGraph graph
-        if is_capturing(self.stream.handle) or (
-            call.graph is None and not self.graphs.capture.is_possible()
-        ):
-            self.forget()  # with binding deferred the context was told nothing
-            self._restore(call)
-            self.execution.enqueue()
-            self.forget()
+        if is_capturing(self.stream.handle):
+            self._enqueue_bound(call)
         elif call.graph is not None:
             self.graphs.capture.launch(call.graph)
+        elif self.graphs.capture.is_possible():
+            self._capture_bound(call)
         else:
-            self.inputs.recall(call.record)
-            graph = self.graphs.capture.capture(call.record, call.addresses)
-            if graph.is_captured:
-                call.graph = graph
-            self.forget()
+            self._enqueue_bound(call)
+        return 0
+
+    cdef int _capture_bound(self, BoundCall call) except -1:
+        cdef EngineGraph graph
+        self.inputs.recall(call.record)
+        graph = self.graphs.capture.capture(call.record, call.addresses)
+        if graph.is_captured:
+            call.graph = graph
+        self.forget()
+        return 0
+
+    cdef int _enqueue_bound(self, BoundCall call) except -1:
+        """Run the engine itself while graphs are on."""
+        self.forget()  # with binding deferred the context was told nothing
+        self._restore(call)
+        self.execution.enqueue()
+        self.forget()
         return 0
 
     cdef int _restore(self, BoundCall call) except -1:

@@ -6,27 +6,13 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from cuda.bindings cimport cydriver
-from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, uint64_t, uintptr_t
 
 from trt_rt._core.critical cimport Gate
 from trt_rt._core.driver cimport is_capture_invalidated
-from trt_rt._core.dlpack cimport (
-    MAX_DIMS,
-    DLTensor,
-    element_count,
-    pack_device,
-    pack_dtype,
-    read_plain_tensor,
-)
+from trt_rt._core.dlpack cimport MAX_DIMS, DLTensor, read_plain_tensor
 from trt_rt._core.python_objects cimport items, list_item, raise_pending, try_vectorcall
-from trt_rt._core.tensor_layout cimport (
-    TensorLayout,
-    copy_shape,
-    is_contiguous,
-    layout_bytes,
-    same_kind,
-    same_shape,
-)
+from trt_rt._core.tensor_layout cimport TensorLayout, is_contiguous, layout_bytes, same_kind, same_shape
 
 import torch
 
@@ -39,14 +25,6 @@ cdef enum:
 
 # A call that the steady path does not serve; never returned to a caller.
 cdef object NOT_SERVED = object()
-
-
-cdef struct ProgramInput:
-    TensorLayout layout
-    int64_t strides[MAX_DIMS]    # of tensors that are dense, but in another order than C's
-    bint is_contiguous
-    uintptr_t static_address
-    uintptr_t address            # of the caller's tensor in this call
 
 
 @cython.final
@@ -142,7 +120,7 @@ cdef class ProgramGraph:
             if not self._can_copy(statics[index], &tensor):
                 return
             each = &self.inputs[index]
-            _describe(&each.layout, &tensor)
+            describe_layout(&each.layout, &tensor)
             each.is_contiguous = is_contiguous(&tensor)
             if not each.is_contiguous:
                 for dimension in range(tensor.ndim):
@@ -183,7 +161,7 @@ cdef class ProgramGraph:
             result = results[index]
             if not self._can_copy(result, &tensor) or not is_contiguous(&tensor):
                 return
-            _describe(&self.layouts[index], &tensor)
+            describe_layout(&self.layouts[index], &tensor)
             self.static_results[index] = <uintptr_t> tensor.data
             self.allocations.append((tuple(result.shape), tuple(result.stride()), result.dtype))
         if buffers == 1:
@@ -209,7 +187,7 @@ cdef class ProgramGraph:
             and can_view(value.dtype)
             and <uintptr_t> tensor.data % COPY_ALIGNMENT == 0
             and not is_negative(<PyObject*> value)
-            and _is_dense(tensor)
+            and is_dense(tensor)
         )
 
     def capture(self, uintptr_t stream, function):
@@ -305,7 +283,7 @@ cdef class ProgramGraph:
             not read_plain_tensor(self.sequence.api, self.tensor_type, value, &tensor)
             or not same_kind(&expected.layout, &tensor)
             or not same_shape(&expected.layout, &tensor)
-            or not (is_contiguous(&tensor) if expected.is_contiguous else _same_strides(expected, &tensor))
+            or not (is_contiguous(&tensor) if expected.is_contiguous else same_strides(expected, &tensor))
             or <uintptr_t> tensor.data & (COPY_ALIGNMENT - 1)
         ):
             return False
@@ -395,43 +373,6 @@ cdef class ProgramGraph:
         if self.assemble is None:
             return buffers.result
         return buffers.views
-
-
-cdef void _describe(TensorLayout* layout, const DLTensor* tensor) noexcept:
-    layout.dtype = pack_dtype(tensor.dtype)
-    layout.device = pack_device(tensor.device.device_type, tensor.device.device_id)
-    copy_shape(layout, tensor)
-
-
-cdef bint _is_dense(const DLTensor* tensor) noexcept:
-    """Whether the elements fill one stretch of memory, each once, in any order of the dimensions."""
-    cdef int64_t expected = 1
-    cdef int32_t step, dimension
-    cdef bint found
-    if is_contiguous(tensor) or element_count(tensor) == 0:
-        return is_contiguous(tensor)
-    for step in range(tensor.ndim):
-        if expected == element_count(tensor):
-            return True
-        found = False
-        for dimension in range(tensor.ndim):
-            if tensor.shape[dimension] != 1 and tensor.strides[dimension] == expected:
-                expected *= tensor.shape[dimension]
-                found = True
-                break
-        if not found:
-            return False
-    return expected == element_count(tensor)
-
-
-cdef bint _same_strides(const ProgramInput* expected, const DLTensor* tensor) noexcept:
-    cdef int32_t dimension
-    if tensor.strides == NULL:
-        return False
-    for dimension in range(tensor.ndim):
-        if tensor.shape[dimension] != 1 and tensor.strides[dimension] != expected.strides[dimension]:
-            return False
-    return True
 
 
 cdef int _refuse_current_device(device) except -1:

@@ -69,7 +69,7 @@ def _keys(tensor):
 
 
 def _layout_at(tensor, Py_ssize_t offset):
-    """What `_layout_in_python` says, if the layout of a tensor is at this offset."""
+    """Read a tensor's layout at an offset, in the form of `_layout_in_python`."""
     cdef uint64_t* words = <uint64_t*> (<char*> <uintptr_t> tensor._cdata + offset)
     cdef int32_t dtype = <uint16_t> words[3 + 2 * INLINE_DIMS]
     sizes = [words[1 + index] for index in range(tensor.ndim)]
