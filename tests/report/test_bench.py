@@ -13,6 +13,8 @@ import numpy
 import pytest
 import torch
 
+pytest.importorskip("hdrh", reason="the package hdrhistogram is not installed")
+
 import trt_rt
 from tests.reference import plans
 from trt_rt import report

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("hdrh", reason="the package hdrhistogram is not installed")
+
 import trt_rt
 from tests.reference import plans
 from trt_rt import report
