@@ -1,4 +1,4 @@
-"""trt_rt: the lowest-overhead runtime for TensorRT engines inside PyTorch."""
+"""trt_rt runs TensorRT engines inside PyTorch and adds as little work to each call as possible."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
