@@ -24,6 +24,8 @@ from trt_rt._core.capture_attempts import CaptureInvalidatedError, raise_invalid
 from trt_rt.backend import load
 from trt_rt.runtime import enable_cudagraphs
 
+pytestmark = pytest.mark.behaviour(38)
+
 KINDS = ["an engine", "a program", "a program with random numbers"]
 GIVES_UP = "invalidated 3 captures of .* in succession"
 WAITING = 60.0  # seconds
