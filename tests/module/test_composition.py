@@ -10,7 +10,7 @@ import pytest
 from tests.behaviours.controls import BY_NAME
 from tests.runtime.budget_engines import streaming_plan
 from trt_rt import TRTModule
-from trt_rt.module.composition import CONTROLS, EXCLUSIONS, refuse_if
+from trt_rt.module.composition import _IS_ON, CONTROLS, EXCLUSIONS, refuse_if
 from trt_rt.runtime import set_cudagraphs_mode
 
 _PAGE = Path(__file__).parents[2] / "docs" / "modes.md"
@@ -49,6 +49,10 @@ def test_the_page_gives_the_reason_of_every_refusal() -> None:
     for pair, reason in EXCLUSIONS.items():
         first, second = sorted(pair, key=CONTROLS.index)
         assert f"`{first}` with `{second}`: {reason}." in text
+
+
+def test_every_control_that_excludes_another_is_noticed_while_it_is_on() -> None:
+    assert set(_IS_ON) == {control for pair in EXCLUSIONS for control in pair}
 
 
 def test_a_refusal_names_both_and_the_engine() -> None:

@@ -1,4 +1,4 @@
-"""The controls that exclude each other. Each control checks at entry. docs/modes.md has the same table."""
+"""The controls that exclude each other, and the check at entry. docs/modes.md shows every pair in a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["CONTROLS", "EXCLUSIONS", "refuse_excluded", "refuse_if", "settings_c
 settings_change = Gate()
 """Held from `refuse_if` until a setting has changed, so that no other thread switches on what it excludes."""
 
-# In the order of the table.
+# The rows and columns of the table "Two at once" in docs/modes.md, in its order.
 CONTROLS = (
     "enable_cudagraphs",
     "enable_pre_allocated_outputs",
@@ -27,7 +27,7 @@ CONTROLS = (
     "set_multi_device_safe_mode",
 )
 
-# Pairs of controls, in both orders, with the reason.
+# Pairs of controls that exclude each other, whichever is entered first, with the reason.
 EXCLUSIONS: Mapping[frozenset[str], str] = MappingProxyType(
     {
         frozenset({"enable_cudagraphs", "enable_output_allocator"}): (
@@ -49,7 +49,8 @@ class _Module(Protocol):
     def executors(self) -> ModuleExecutors: ...
 
 
-# Of those in `EXCLUSIONS`, whether one is on for a module.
+# For each control of `EXCLUSIONS`, whether it is on for a module. An exclusion by a control that is missing
+# here is not noticed while that control is on.
 _IS_ON: Mapping[str, Callable[[_Module], bool]] = {
     "enable_cudagraphs": lambda module: (
         module.executors.uses_cuda_graphs or module.executors.modes.whole_graph
@@ -67,7 +68,7 @@ def refuse_if(modules: Iterable[_Module], entering: str, leaving: Collection[str
     modules : iterable of TRTModule
         The modules that get the control.
     entering : str
-        One of `CONTROLS`.
+        The control's name. One that is in no pair of `EXCLUSIONS` is never refused.
     leaving : collection of str, optional
         Controls that are switched off with it.
 

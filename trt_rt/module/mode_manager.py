@@ -30,7 +30,7 @@ class ModeManager(Scope[Called], Generic[Called]):
     Parameters
     ----------
     control : str
-        One of `trt_rt.module.composition.CONTROLS`.
+        The control's name, for messages and for `trt_rt.module.composition.refuse_if`.
     module : torch.nn.Module or torch.export.ExportedProgram
         A module or program with at least one engine anywhere in it.
     modes : callable
