@@ -44,8 +44,8 @@ def enable_pre_allocated_outputs(
     Notes
     -----
     Every set of input shapes, on every stream, has memory of its own, as large as its outputs; it is freed
-    on exit, or with the last result that a caller holds. Outputs that TensorRT allocates, and those that lie
-    in an input's memory, are not affected.
+    on exit, or with the last result that a caller holds. Outputs that TensorRT allocates are not affected.
+    Nor are engines that have an output in an input's memory: all their other outputs are fresh.
 
     Examples
     --------
