@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from tests.reference import plans
 from tests.reference.plans import eager_affine
-from trt_rt import TRTModule
+from trt_rt import Engine, TRTModule, reference
 from trt_rt.runtime import enable_pre_allocated_outputs
 
 
@@ -86,3 +86,19 @@ def test_outputs_that_tensorrt_allocates_are_not_affected() -> None:
         second = called(torch.zeros_like(x))
     torch.testing.assert_close(first, (torch.nonzero(x), x * 2))
     assert second[0].shape == (0, 2)
+
+
+@pytest.mark.parametrize("ndim", [2, 5, 6, 8])
+def test_an_output_that_was_transposed_in_place_is_made_anew(ndim: int) -> None:
+    """PyTorch keeps the sizes of more than five dimensions elsewhere, and changes them where they are."""
+    x = torch.randn([2] * ndim)
+    plan = reference.build(torch.nn.ReLU(), (x,))
+    with Engine.from_bytes(plan, device="cpu") as engine:
+        module = TRTModule(engine)
+        module.set_pre_allocated_outputs(True)
+        first = module(x)
+        assert module(x) is first
+        first.transpose_(0, ndim - 1)
+        result = module(x)
+        assert result is not first
+        torch.testing.assert_close(result, x.relu())

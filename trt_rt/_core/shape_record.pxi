@@ -29,7 +29,7 @@ cdef class OutputBuffers:
     cdef object result           # the view, or a tuple of them
     cdef uintptr_t* addresses    # 0 for an output without elements
     cdef TensorLayout* layouts   # of the views, as callers should find them
-    cdef int32_t* dtypes         # of the views: `dtype_number`, or -1
+    cdef TensorPlace* places     # of the views, when callers got them, if calls can read them
 
     def __cinit__(self, tuple buffers not None):
         cdef Py_ssize_t output
@@ -38,18 +38,17 @@ cdef class OutputBuffers:
         self.views = [None] * len(buffers)
         self.addresses = <uintptr_t*> PyMem_Calloc(max(len(buffers), 1), sizeof(uintptr_t))
         self.layouts = <TensorLayout*> PyMem_Calloc(max(len(buffers), 1), sizeof(TensorLayout))
-        self.dtypes = <int32_t*> PyMem_Calloc(max(len(buffers), 1), sizeof(int32_t))
-        if self.addresses == NULL or self.layouts == NULL or self.dtypes == NULL:
+        self.places = <TensorPlace*> PyMem_Calloc(max(len(buffers), 1), sizeof(TensorPlace))
+        if self.addresses == NULL or self.layouts == NULL or self.places == NULL:
             raise MemoryError()
         for output in range(len(buffers)):
             self.addresses[output] = buffers[output].data_ptr()
-            self.dtypes[output] = dtype_number(<PyObject*> buffers[output])
             self.renew_view(output)
 
     def __dealloc__(self):
         PyMem_Free(self.addresses)
         PyMem_Free(self.layouts)
-        PyMem_Free(self.dtypes)
+        PyMem_Free(self.places)
 
     cdef int set_layouts(self, const TensorLayout* layouts) except -1:
         memcpy(self.layouts, layouts, len(self.views) * sizeof(TensorLayout))
@@ -59,12 +58,10 @@ cdef class OutputBuffers:
         """Whether the caller has left a view as it was: no other shape, memory, sign or gradient."""
         cdef PyObject* view = list_item(<PyObject*> self.views, output)
         cdef DLTensor tensor
-        if self.dtypes[output] >= 0:
-            if not is_contiguous_tensor(
-                view, self.addresses[output], self.dtypes[output], &self.layouts[output]
-            ):
-                return False
-        elif (
+        if has_readable_place(self.layouts[output].ndim):
+            # The dispatch keys of a negative view differ, so its sign is compared too.
+            return distance_of(view, &self.places[output]) == 0 and not requires_grad(view)
+        if (
             not read_tensor(api, view, &tensor)
             or <uintptr_t> tensor.data != self.addresses[output]
             or not is_bindable_as(&tensor, &self.layouts[output])
@@ -78,7 +75,9 @@ cdef class OutputBuffers:
         # The caller can have put any tensor in its place, with swap_tensors.
         if view is not None and not is_inference(<PyObject*> view):
             mark_overwritten(<PyObject*> view)
-        self.views[output] = view_of(self.buffers[output])
+        view = self.views[output] = view_of(self.buffers[output])
+        if has_readable_place(view.ndim):
+            read_place(<PyObject*> view, &self.places[output])
         self.result = self.views[0] if len(self.views) == 1 else tuple(self.views)
         return 0
 

@@ -12,8 +12,6 @@ from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cpp_bool
 
-from trt_rt._core.tensor_layout cimport TensorLayout
-
 import torch
 
 from trt_rt.errors import InputValueError
@@ -27,9 +25,6 @@ cdef int _refuse_inference() except *:
 
 
 # PyTorch's stable C ABI (torch/csrc/inductor/aoti_torch/c/shim.h). A handle is the address of an at::Tensor.
-ctypedef int32_t (*GetPointer)(void* const* tensor, void** pointer) noexcept nogil
-ctypedef int32_t (*GetSizes)(void* const* tensor, int64_t** sizes) noexcept nogil
-ctypedef int32_t (*GetNumber)(void* const* tensor, int64_t* number) noexcept nogil
 ctypedef int32_t (*GetCode)(void* const* tensor, int32_t* code) noexcept nogil
 ctypedef cpp_bool (*RequiresGrad)(const void* impl) noexcept nogil
 ctypedef void (*BumpVersion)(void* const* tensor) except +_refuse_inference
@@ -42,10 +37,6 @@ cdef uint64_t _tracked_key = 0    # the bit that inference tensors lack
 cdef RequiresGrad _requires_grad = NULL  # c10::TensorImpl::requires_grad() const
 cdef BumpVersion _bump_version = NULL    # torch::autograd::impl::bump_version(const at::Tensor&)
 
-cdef GetPointer _get_data = NULL
-cdef GetSizes _get_sizes = NULL
-cdef GetSizes _get_strides = NULL
-cdef GetNumber _get_rank = NULL
 cdef GetCode _get_dtype = NULL
 
 # Where a TensorImpl has its storage and its layout, and where a StorageImpl has the address of its memory.
@@ -131,16 +122,6 @@ cdef inline int mark_overwritten(PyObject* tensor) except -1:
     return 0
 
 
-cdef inline int32_t dtype_number(PyObject* tensor) noexcept:
-    """PyTorch's number of a tensor's dtype; -1 if calls cannot read it."""
-    cdef int32_t number = -1
-    cdef void* impl
-    if _impl_offset != 0:
-        impl = _impl_of(tensor)
-        _get_dtype(&impl, &number)
-    return number
-
-
 cdef inline void* _storage_of(void* impl) noexcept:
     return (<void**> (<char*> impl + _storage_offset))[0]
 
@@ -151,6 +132,14 @@ cdef inline void* _memory_of(void* storage) noexcept:
 
 cdef inline const uint64_t* _layout_of(void* impl) noexcept:
     return <const uint64_t*> (<char*> impl + _layout_offset)
+
+
+cdef inline bint has_readable_place(Py_ssize_t ndim) noexcept:
+    """Whether `distance_of` notices every change of a tensor of so many dimensions.
+
+    Sizes and strides of more dimensions lie elsewhere, and PyTorch can change them there.
+    """
+    return _impl_offset != 0 and ndim <= INLINE_DIMS
 
 
 cdef inline void read_place(PyObject* tensor, TensorPlace* place) noexcept:
@@ -175,32 +164,3 @@ cdef inline uint64_t distance_of(PyObject* tensor, const TensorPlace* place) noe
         | (_keys_of(tensor) ^ place.keys)
         | _difference(_layout_of(impl), place.layout, LAYOUT_WORDS)
     )
-
-
-cdef inline bint is_contiguous_tensor(
-    PyObject* tensor, uintptr_t address, int32_t dtype, const TensorLayout* layout
-) noexcept:
-    """Whether a tensor has this address, `dtype_number` and shape, and its elements one after the other.
-
-    May be called only if `dtype_number` can be read.
-    """
-    cdef void* impl = _impl_of(tensor)
-    cdef void* data = NULL
-    cdef int64_t* sizes = NULL
-    cdef int64_t* strides = NULL
-    cdef int64_t rank = -1
-    cdef int64_t expected = 1
-    cdef int32_t number = -1
-    cdef int32_t i
-    _get_data(&impl, &data)
-    _get_dtype(&impl, &number)
-    _get_rank(&impl, &rank)
-    if <uintptr_t> data != address or number != dtype or rank != layout.ndim:
-        return False
-    _get_sizes(&impl, &sizes)
-    _get_strides(&impl, &strides)
-    for i in range(layout.ndim - 1, -1, -1):
-        if sizes[i] != layout.shape[i] or (strides[i] != expected and sizes[i] != 1):
-            return False
-        expected *= sizes[i]
-    return True

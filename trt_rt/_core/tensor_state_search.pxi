@@ -88,7 +88,7 @@ def _layout_in_python(tensor):
 cdef int _find_state() except -1:
     global _impl_offset, _keys_offset, _negative_key, _tracked_key, _requires_grad, _bump_version
     global _storage_offset, _layout_offset, _memory_offset
-    global _get_data, _get_sizes, _get_strides, _get_rank, _get_dtype
+    global _get_dtype
     cdef Py_ssize_t impl_offset
     cdef uintptr_t address
     library = ctypes.CDLL(torch._C.__file__)  # finds what its dependencies define, libtorch among them
@@ -96,14 +96,6 @@ cdef int _find_state() except -1:
     memcpy(&_requires_grad, &address, sizeof(address))
     address = ctypes.cast(library._ZN5torch8autograd4impl12bump_versionERKN2at6TensorE, ctypes.c_void_p).value
     memcpy(&_bump_version, &address, sizeof(address))
-    address = ctypes.cast(library.aoti_torch_get_data_ptr, ctypes.c_void_p).value
-    memcpy(&_get_data, &address, sizeof(address))
-    address = ctypes.cast(library.aoti_torch_get_sizes, ctypes.c_void_p).value
-    memcpy(&_get_sizes, &address, sizeof(address))
-    address = ctypes.cast(library.aoti_torch_get_strides, ctypes.c_void_p).value
-    memcpy(&_get_strides, &address, sizeof(address))
-    address = ctypes.cast(library.aoti_torch_get_dim, ctypes.c_void_p).value
-    memcpy(&_get_rank, &address, sizeof(address))
     address = ctypes.cast(library.aoti_torch_get_dtype, ctypes.c_void_p).value
     memcpy(&_get_dtype, &address, sizeof(address))
     probes = _probes()
