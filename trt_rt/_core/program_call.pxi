@@ -131,8 +131,8 @@ cdef class ProgramReplays:
             leave(<PyObject*> graph.gate)
 
 
-cdef class ProgramCallBase:
-    """First base of a program's wrapper, before nn.Module: its ``__call__`` replaces nn.Module's."""
+cdef class WholeGraphCallBase:
+    """First base of `WholeGraph`, before nn.Module: its ``__call__`` replaces nn.Module's."""
 
     cdef vectorcallfunc _vectorcall
     cdef ProgramReplays _replays  # None: every call is nn.Module's own
@@ -140,7 +140,7 @@ cdef class ProgramCallBase:
 
     def __cinit__(self, *args, **kwargs):
         self._vectorcall = _call_program
-        if (<PyObject*> self).ob_type.tp_call == (<PyTypeObject*> ProgramCallBase).tp_call:
+        if (<PyObject*> self).ob_type.tp_call == (<PyTypeObject*> WholeGraphCallBase).tp_call:
             inherit_vectorcall((<PyObject*> self).ob_type)
 
     def __call__(self, *args, **kwargs):
@@ -169,19 +169,19 @@ cdef object _call_program(object this, PyObject** args, size_t flags, PyObject* 
     cdef Py_ssize_t count = PyVectorcall_NARGS(flags)
     cdef object result
     # Before Python 3.12, giving a class another __call__ does not switch this one off.
-    if (<PyObject*> this).ob_type.tp_call != (<PyTypeObject*> ProgramCallBase).tp_call:
+    if (<PyObject*> this).ob_type.tp_call != (<PyTypeObject*> WholeGraphCallBase).tp_call:
         return type(this).__call__(this, *positional(args, count), **keywords(args, count, names))
     if not has_keywords(names):
-        result = (<ProgramCallBase> this)._serve(args, count)
+        result = (<WholeGraphCallBase> this)._serve(args, count)
         if result is not NOT_SERVED:
             return result
-    return (<ProgramCallBase> this)._call_in_python(
+    return (<WholeGraphCallBase> this)._call_in_python(
         *positional(args, count), **keywords(args, count, names)
     )
 
 
 use_vectorcall(
-    <PyTypeObject*> ProgramCallBase, <Py_ssize_t> &(<ProgramCallBase> <PyObject*> NULL)._vectorcall
+    <PyTypeObject*> WholeGraphCallBase, <Py_ssize_t> &(<WholeGraphCallBase> <PyObject*> NULL)._vectorcall
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from trt_rt._core.autograd_modes import in_inference_mode, without_grad
-from trt_rt._core.call import ProgramCallBase, ProgramReplays, ProgramState, StreamSequence
+from trt_rt._core.call import ProgramReplays, ProgramState, StreamSequence, WholeGraphCallBase
 from trt_rt._core.critical import Gate, between, complete
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.inputs import ProgramInputs, flatten
@@ -25,7 +25,7 @@ _SWITCH_CACHE_OFF = partial(torch.set_autocast_cache_enabled, False)
 _SWITCH_CACHE_ON = partial(torch.set_autocast_cache_enabled, True)
 
 
-class WholeGraph(ProgramCallBase, torch.nn.Module):
+class WholeGraph(WholeGraphCallBase, torch.nn.Module):
     """A program whose calls replay one CUDA graph each. `enable_cudagraphs` creates it.
 
     A CPU has no CUDA graphs. There, each call runs the program itself on the same static tensors.
