@@ -118,7 +118,7 @@ cdef class BoundCalls:
     ----------
     slots : SlotTable
         The tensors of the call under way.
-    context : ExecutionContext
+    execution : ExecutionContext
         Whose addresses are bound.
     inputs : InputBinding
         Finds what the shapes of a call lead to.
@@ -127,7 +127,7 @@ cdef class BoundCalls:
     """
 
     cdef SlotTable slots
-    cdef ExecutionContext context
+    cdef ExecutionContext execution
     cdef InputBinding inputs
     cdef OutputBinding outputs
     cdef uint64_t current        # identity of the call whose addresses the context holds, or 0
@@ -137,12 +137,12 @@ cdef class BoundCalls:
     def __cinit__(
         self,
         SlotTable slots not None,
-        ExecutionContext context not None,
+        ExecutionContext execution not None,
         InputBinding inputs not None,
         OutputBinding outputs not None,
     ):
         self.slots = slots
-        self.context = context
+        self.execution = execution
         self.inputs = inputs
         self.outputs = outputs
         self.live = LiveObjects()
@@ -209,7 +209,7 @@ cdef class BoundCalls:
             if not (index < self.slots.input_count and slot.is_shape_tensor):
                 slot.next_address = call.addresses[index]
             if slot.next_address not in (0, slot.address):
-                self.context.tell_address(index)
+                self.execution.tell_address(index)
         self.current = call.identity
         self.inputs.record = None  # an ordinary call looks its own up: modes may have changed since
         return 0

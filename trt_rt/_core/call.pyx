@@ -2,7 +2,8 @@
 """A call, from the module to TensorRT.
 
 This is one extension module, cut into files by concept, so that calls between its classes are direct C calls.
-The order is that of use: each file needs only what stands above it.
+The order is that of use: each file needs only what stands above it. The one exception is `Executor`, which
+``bound_call.pxi`` declares in advance, because a bound call knows its executor.
 """
 
 # The caller's stream, and the CUDA driver.

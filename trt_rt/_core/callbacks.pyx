@@ -63,7 +63,7 @@ def callback(*, refusal=None, bint keeps_error=False):
 
 
 def finalizer(function):
-    """Return a ``__del__`` that no interrupt cuts short, of one that is the same to be called twice."""
+    """Return a ``__del__`` that no interrupt cuts short, made of an idempotent function."""
     return Callback(partial(complete, function), None, False)
 
 

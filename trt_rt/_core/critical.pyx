@@ -115,8 +115,8 @@ cdef class Gate:
         Parameters
         ----------
         job : callable
-            Without arguments. Run again if an interrupt cuts it short, so that it must be the same to run it
-            twice. What else it raises is reported by ``sys.unraisablehook`` if another call runs it.
+            Without arguments. It must be idempotent, because it is run again if an interrupt cuts it short.
+            What else it raises is reported by ``sys.unraisablehook`` if another call runs it.
         """
         if self.lock.take(PyThreadState_Get()):
             try:

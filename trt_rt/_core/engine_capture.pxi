@@ -88,7 +88,7 @@ cdef class EngineCapture:
         The tensors of the call under way.
     stream : CallStream
         Where runs and launches go.
-    context : ExecutionContext
+    execution : ExecutionContext
         Its factory makes the graphs' contexts.
     outputs : OutputBinding
         Allocates static outputs.
@@ -96,7 +96,7 @@ cdef class EngineCapture:
 
     cdef SlotTable slots
     cdef CallStream stream
-    cdef ExecutionContext context
+    cdef ExecutionContext execution
     cdef OutputBinding outputs
     cdef cydriver.CUfunction copy_kernel  # NULL: copies are not nodes of graphs
     cdef object attempts         # CaptureAttempts
@@ -107,14 +107,14 @@ cdef class EngineCapture:
         self,
         SlotTable slots not None,
         CallStream stream not None,
-        ExecutionContext context not None,
+        ExecutionContext execution not None,
         OutputBinding outputs not None,
     ):
         self.slots = slots
         self.stream = stream
-        self.context = context
+        self.execution = execution
         self.outputs = outputs
-        self.attempts = CaptureAttempts(f"engine {context.engine_name!r}")
+        self.attempts = CaptureAttempts(f"engine {execution.engine_name!r}")
         if stream.on_cuda:  # not at the first capture: loading might break another thread's
             stream.order.push_context()
             try:
@@ -126,14 +126,14 @@ cdef class EngineCapture:
         """Run the engine by launching a graph."""
         self.replays += 1
         if not graph.captured.launch(self.stream.handle):
-            self.context.fail("execute_async_v3")
+            self.execution.fail("execute_async_v3")
         if self.stream.is_external:
             self.stream.order.mark_done(self.stream.handle)
         return 0
 
     cdef bint is_possible(self) except -1:
         """Whether a run can be captured now. Asked before each capture."""
-        return not self.attempts.are_over and self.context.contexts.can_capture()
+        return not self.attempts.are_over and self.execution.contexts.can_capture()
 
     cdef EngineGraph capture(self, ShapeRecord record, const uintptr_t* addresses):
         """Run the engine once with these addresses, in a context of the graph's own, and capture that.
@@ -144,14 +144,17 @@ cdef class EngineCapture:
         captured.
         """
         cdef EngineGraph graph = EngineGraph(
-            self.context.contexts.create_for_graph(), record, self.slots.input_count, self.slots.output_count
+            self.execution.contexts.create_for_graph(),
+            record,
+            self.slots.input_count,
+            self.slots.output_count,
         )
         memcpy(graph.addresses, addresses, graph.count * sizeof(uintptr_t))
         graph.captured.copy_kernel = self.copy_kernel
         self._plan_copies(graph)
         self._set_up(graph)
         graph.captured.copy_before(self.stream.handle, self.stream.on_cuda)
-        self.context.enqueue_through(<PyObject*> graph.execute)
+        self.execution.enqueue_through(<PyObject*> graph.execute)
         graph.captured.copy_after(self.stream.handle, self.stream.on_cuda)
         try:
             graph.is_captured = without_garbage_collection(partial(self._enqueue_captured, graph))
@@ -162,7 +165,7 @@ cdef class EngineCapture:
             if not graph.is_captured:
                 self.stream.wait_quietly()  # the context goes with the graph
         if not graph.is_captured:
-            self.context.fail("capturing execute_async_v3 in a CUDA graph")
+            self.execution.fail("capturing execute_async_v3 in a CUDA graph")
         self.attempts.note_captured()
         self.captures += 1
         return graph
@@ -196,9 +199,9 @@ cdef class EngineCapture:
         cdef bint is_invalidated = is_capture_invalidated(stream)
         graph.captured.abandon(stream)
         if is_invalidated:
-            message = self.context.take_error()
+            message = self.execution.take_error()
             if is_refused_operation(message):
-                self.context.fail_with("capturing execute_async_v3 in a CUDA graph", message)
+                self.execution.fail_with("capturing execute_async_v3 in a CUDA graph", message)
             raise CaptureInvalidatedError(f"TensorRT says: {message}" if message else "")
         return 0
 
@@ -227,7 +230,7 @@ cdef class EngineCapture:
         """Tell the graph's context all that a run needs."""
         cdef Py_ssize_t index
         cdef ShapeRecord record = graph.record
-        cdef ExecutionContext own = self.context
+        cdef ExecutionContext own = self.execution
         context = graph.context
         if context.active_optimization_profile != record.profile:
             if context.set_optimization_profile_async(record.profile, self.stream.argument) is not True:

@@ -1,6 +1,8 @@
 """One execution context, and what it was told.
 
-Every call to TensorRT that a run without a graph makes is here, and its return value is checked here.
+The calls to TensorRT that set this context up and enqueue its runs are here, and so are the checks of
+their return values. `InputBinding` asks the context what follows from input shapes, and `EngineCapture` sets
+up the contexts of graphs.
 """
 
 cimport cython
@@ -19,8 +21,9 @@ from trt_rt.errors import ExecutionError
 cdef class ExecutionContext:
     """One execution context and what it holds: profile, shapes, addresses, allocators, scratch memory.
 
-    What TensorRT is told is remembered only after it has returned True. While `defers_binding` is set,
-    ordinary calls leave the context alone, because captured graphs have contexts of their own.
+    A value is remembered only after TensorRT has accepted it. While `defers_binding` is set, a call with
+    known shapes tells this context nothing, because the graph that serves the call has a context of its own.
+    New shapes, and calls that get no graph, still use this context.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ cdef class ExecutionContext:
     cdef list input_shapes       # what set_input_shape was told, per input; None while unknown
     cdef int profile             # -1 while unknown
     cdef uint64_t rebinds        # calls of set_tensor_address
-    cdef bint defers_binding
+    cdef bint defers_binding     # graphs are on: `use_address` only notes that an address has changed
     cdef bint is_stale           # with binding deferred: an address differs from the last call's
     cdef object take_error
     cdef object new_allocator
@@ -101,14 +104,15 @@ cdef class ExecutionContext:
         self.workspace = None
         return 0
 
-    cdef inline int bind(self, Py_ssize_t index) except -1:
-        """Give the context the address that the slot wants next, unless a graph has addresses of its own."""
+    cdef inline int use_address(self, Py_ssize_t index) except -1:
+        """Set the address that the slot wants next. While binding is deferred, only note that it changed."""
         if self.defers_binding:
             self.is_stale = True
             return 0
         return self.tell_address(index)
 
     cdef int tell_address(self, Py_ssize_t index) except -1:
+        """Set the address that the slot wants next, also while binding is deferred."""
         cdef IOSlot* slot = &self.slots.at[index]
         cdef PyObject* stack[3]
         cdef object address = slot.next_address

@@ -46,11 +46,12 @@ cdef class Executor:
         ``new_allocator(io_tensor, device)`` makes an output allocator with ``start()``, ``take()`` and
         ``error``.
     max_shapes : int, optional
-        How many sets of input shapes are remembered.
+        How many sets of input shapes are remembered. Default: 64.
     allocate_all : bool, optional
-        TensorRT allocates every output, not only those whose shape depends on data.
+        Whether TensorRT allocates every output, not only those whose shape depends on data. Default: False.
     returns_aliases : bool, optional
-        Calls return outputs that lie in an input's memory, and ``out=`` has a tensor for each of them.
+        Whether calls return outputs that lie in an input's memory, and ``out=`` has a tensor for each of
+        them. Default: True.
     move_input : callable, optional
         ``move_input(tensor, io_tensor, device)`` returns a tensor on `device` for one that is on another.
         Default: such a tensor is refused.
@@ -70,7 +71,8 @@ cdef class Executor:
     cdef ExecutionContext execution
     cdef SlotTable slots
     cdef CallStream stream
-    # Number of arguments; -1 once closed, _FORKED in a forked child, so that neither costs a test.
+    # The number of arguments; -1 once closed, _FORKED in a forked child. A negative value equals no call's
+    # number of arguments, so the comparison that refuses wrong numbers refuses these calls too.
     cdef Py_ssize_t accepted
     cdef uintptr_t thread        # on a CPU: the last caller's route
     cdef uint64_t calls
@@ -345,7 +347,7 @@ cdef class Executor:
         if self.graphs is not None:
             self.graphs.forget()
 
-    cdef int drop_context(self) except -1:
+    cdef int _wait_and_drop(self) except -1:
         """Wait for the last call's work, and let go of the context; the next call makes another."""
         try:
             self.stream.wait()
@@ -383,7 +385,7 @@ cdef class Executor:
     def configure(
         self, *, Py_ssize_t buffers, Py_ssize_t max_graphs, bint allocate_all, int profile, context_settings
     ):
-        """Change how calls are run, from the next one on; only within `gate`. The same to be called twice.
+        """Change how calls are run, from the next one on; only within `gate`. Idempotent.
 
         Parameters
         ----------
@@ -415,7 +417,7 @@ cdef class Executor:
         self.configuration = None
         self.drop_graphs()
         if not self._context_fits(context_settings):
-            self.drop_context()
+            self._wait_and_drop()
             self.inputs.records.clear()
         elif self.inputs.allocate_all and not allocate_all:
             self.execution.unset_allocators()
@@ -440,7 +442,7 @@ cdef class Executor:
             If CUDA reports that work in flight has failed.
         """
         self.drop_graphs()
-        self.drop_context()
+        self._wait_and_drop()
         self.inputs.records.clear()
 
     def close(self):
@@ -457,7 +459,7 @@ cdef class Executor:
                 return
             self.accepted = -1
             try:
-                self.drop_context()
+                self._wait_and_drop()
             finally:
                 try:
                     self.drop_graphs()

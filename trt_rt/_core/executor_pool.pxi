@@ -1,4 +1,4 @@
-"""One executor per stream that calls a module.
+"""One executor for each stream that calls a module, up to a limit.
 
 An execution context belongs to one stream at a time. With one each, calls on two streams run side by
 side, and calls on one stream follow one another. On a CPU, where there are no streams, a thread counts as
@@ -32,8 +32,8 @@ cdef uintptr_t UNCLAIMED = <uintptr_t> -1  # the stream of an executor that any 
 
 cdef struct Route:
     uintptr_t stream             # on a CPU, the thread
-    uint64_t calls               # of the executor, when its use was last noted
-    uint64_t noted               # when that was; higher is later
+    uint64_t calls               # `Executor.calls` when a use was last noted: more calls are a later use
+    uint64_t noted               # the clock when a use was last noted; higher is later
 
 
 @cython.final
@@ -128,10 +128,11 @@ cdef class ExecutorPool:
         return executor
 
     cdef Executor _assign(self, Py_ssize_t index, uintptr_t stream):
-        """Make an executor that of another stream, for a call that follows."""
+        """Make an executor that of another stream, whose call follows."""
         cdef Executor executor = <Executor> self.executors[index]
         self.clock += 1
         self.routes[index].stream = stream
+        # With the call that follows, whose use is noted here: `_note_uses` must not note it as a later one.
         self.routes[index].calls = executor.calls + 1
         self.routes[index].noted = self.clock
         return executor

@@ -23,10 +23,12 @@ cdef enum:
     COPYING_GRAPHS = 2
 
 cdef enum OutputKind:
-    UNKNOWN
-    FRESH
-    PREALLOCATED
-    CALLERS
+    # Where the outputs of one call are, which decides whether a graph may have their addresses baked in.
+    # `OutputPolicy` is about all calls without ``out=``.
+    UNKNOWN  # no call yet
+    FRESH  # new tensors: a graph copies its outputs to them
+    PREALLOCATED  # tensors that are reused in turn
+    CALLERS  # tensors of ``out=``
 
 
 @cython.final
@@ -47,7 +49,7 @@ cdef class GraphPolicy:
     cdef GraphCache cache
     cdef EngineCapture capture
     cdef CallStream stream
-    cdef ExecutionContext context
+    cdef ExecutionContext execution
     cdef InputBinding inputs
     cdef OutputBinding outputs
     cdef SlotTable slots
@@ -60,7 +62,7 @@ cdef class GraphPolicy:
         self.cache = GraphCache(capacity)
         self.capture = capture
         self.stream = capture.stream
-        self.context = capture.context
+        self.execution = capture.execution
         self.inputs = inputs
         self.outputs = capture.outputs
         self.slots = capture.slots
@@ -76,7 +78,7 @@ cdef class GraphPolicy:
         cdef OutputKind kind = FRESH
         if self.inputs.record.is_data_dependent:
             raise ExecutionError(
-                f"engine {self.context.engine_name!r}: the size of an output depends on data, so it cannot "
+                f"engine {self.execution.engine_name!r}: the size of an output depends on data, so it cannot "
                 "be run as a CUDA graph. Leave enable_cudagraphs for this module."
             )
         if out is not None:
@@ -84,7 +86,7 @@ cdef class GraphPolicy:
             self.outputs.buffers = None  # those of other shapes must not be taken for a later call's
             result = self.outputs.bind_callers(args, out)
         elif self.outputs.policy != FRESH_OUTPUTS:
-            if self.outputs.policy == OTHERS_THAN_ALIASES:
+            if self.outputs.policy == FRESH_WITH_HIDDEN_ALIASES:
                 result = self.outputs.bind_returned(args, True)
             else:
                 kind = PREALLOCATED
@@ -97,7 +99,7 @@ cdef class GraphPolicy:
         if self.inputs.shapes_changed or kind != self.output_kind:
             self.graph = None
             self.output_kind = kind
-        if self.graph is not None and not self.context.is_stale:
+        if self.graph is not None and not self.execution.is_stale:
             self._launch(self.graph)
         else:
             self._choose_graph()
@@ -119,15 +121,18 @@ cdef class GraphPolicy:
         if graph is None:
             self._run_without_graph()
         elif graph.is_captured and graph.captured.from_callers is None:
-            self.graph = graph  # else each call is counted, so that its addresses may earn a graph
+            # A graph that copies inputs is not remembered: all its calls must pass here, where their
+            # addresses are counted.
+            self.graph = graph
         # What a call binds is committed when it has succeeded.
-        self.context.is_stale = False
+        self.execution.is_stale = False
         for index in range(self.slots.count):
             self.slots.at[index].address = self.slots.at[index].next_address
         return 0
 
     cdef Py_ssize_t _address_graphs(self) except -1:
-        """How many graphs these shapes may have, for one more that serves these addresses only."""
+        """The number of graphs of these shapes below which one for just these addresses is captured at once.
+        """
         cdef AddressHistory history = self.inputs.record.history
         if history.graph_count == 0 or self._inputs_are_static():
             return history.graph_count + 1
@@ -245,12 +250,12 @@ cdef class GraphPolicy:
         return 0
 
     cdef int _run_without_graph(self) except -1:
-        """Enqueue the engine, because what it writes into cannot be copied and is new at every call."""
+        """Enqueue the engine: no graph serves this call, and none may be captured."""
         cdef Py_ssize_t index
         self.inputs.use_record(self.inputs.record)
         for index in range(self.slots.count):
-            self.context.tell_address(index)
-        return self.context.enqueue()
+            self.execution.tell_address(index)
+        return self.execution.enqueue()
 
     cdef object static_inputs(self):
         """The static inputs of the last call's shapes, and copies of shape tensors; None before a call."""

@@ -43,7 +43,7 @@ cdef class InputBinding:
     ----------
     slots : SlotTable
         What arguments are compared with.
-    context : ExecutionContext
+    execution : ExecutionContext
         What is told of shapes and addresses.
     max_shapes : int
         How many sets of input shapes are remembered.
@@ -53,7 +53,7 @@ cdef class InputBinding:
         Moves arguments that are on another device; see `Executor`.
     """
 
-    cdef ExecutionContext context
+    cdef ExecutionContext execution
     cdef SlotTable slots
     cdef ShapeCache records
     cdef ShapeRecord record      # of the last call's shapes; the context's too, unless binding is deferred
@@ -72,13 +72,13 @@ cdef class InputBinding:
     def __cinit__(
         self,
         SlotTable slots not None,
-        ExecutionContext context not None,
+        ExecutionContext execution not None,
         Py_ssize_t max_shapes,
         bint allocate_all,
         move_input,
     ):
         self.slots = slots
-        self.context = context
+        self.execution = execution
         self.records = ShapeCache(max_shapes)
         self.forced_profile = -1
         self.allocate_all = allocate_all
@@ -102,7 +102,7 @@ cdef class InputBinding:
         if self.addresses_changed:
             for index in range(count):
                 if self.slots.at[index].next_address != self.slots.at[index].address:
-                    self.context.bind(index)
+                    self.execution.use_address(index)
         return 0
 
     cdef inline int _take_one(self, Py_ssize_t index, PyObject* value) except -1:
@@ -229,8 +229,8 @@ cdef class InputBinding:
             with plain_pytorch():
                 record = self._derive(length)
             self.records.insert(record)
-        elif not self.context.defers_binding:
-            self.context.set_up(record)
+        elif not self.execution.defers_binding:
+            self.execution.set_up(record)
         self.record = record
         return 0
 
@@ -265,7 +265,7 @@ cdef class InputBinding:
     cdef int use_record(self, ShapeRecord record) except -1:
         """Return to earlier shapes, as a call with inputs of these shapes would."""
         self.recall(record)
-        self.context.set_up(record)
+        self.execution.set_up(record)
         self.record = record
         return 0
 
@@ -291,27 +291,27 @@ cdef class InputBinding:
     cdef ShapeRecord _derive(self, Py_ssize_t key_length):
         """Ask TensorRT what follows from the inputs' shapes and values."""
         cdef Py_ssize_t index
-        cdef ExecutionContext context = self.context
+        cdef ExecutionContext execution = self.execution
         cdef ShapeRecord record = ShapeRecord(key_length, self.slots.input_count, self.slots.output_count)
         shapes = tuple([self.slots.shape_of(index) for index in range(self.slots.input_count)])
         values = [self._values_of(index) for index in range(self.slots.input_count)]
         record.input_shapes = shapes
         record.profile = choose_profile(
-            self.slots.inputs, shapes, values, max(context.profile, 0), self.forced_profile
+            self.slots.inputs, shapes, values, max(execution.profile, 0), self.forced_profile
         )
-        context.use_shapes(shapes, record.profile)
-        context.tell_shape_values()
+        execution.use_shapes(shapes, record.profile)
+        execution.tell_shape_values()
         try:
-            missing = context.context.infer_shapes()
+            missing = execution.context.infer_shapes()
         except RuntimeError as error:
-            raise ExecutionError(f"engine {context.engine_name!r}: {error}") from error
+            raise ExecutionError(f"engine {execution.engine_name!r}: {error}") from error
         if missing:
-            context.fail(f"infer_shapes(), which lacks {list(missing)},")
-        context.use_workspace()
+            execution.fail(f"infer_shapes(), which lacks {list(missing)},")
+        execution.use_workspace()
         record.allocations = [None] * self.slots.output_count
         for index in range(self.slots.output_count):
             self._derive_output(record, index)
-        context.use_allocators(record)
+        execution.use_allocators(record)
         record.set_key(self.key)
         return record
 
@@ -328,7 +328,7 @@ cdef class InputBinding:
         cdef IOSlot* slot = &self.slots.at[self.slots.input_count + output]
         tensor = self.slots.outputs[output]
         # While PyTorch traces, sizes come out as tensors.
-        shape = tuple([int(size) for size in self.context.context.get_tensor_shape(tensor.name)])
+        shape = tuple([int(size) for size in self.execution.context.get_tensor_shape(tensor.name)])
         record.outputs[output] = slot.layout
         slot.is_data_dependent |= -1 in shape
         if (
@@ -339,7 +339,7 @@ cdef class InputBinding:
             record.is_data_dependent = True
             return 0
         if len(shape) > MAX_DIMS or -1 in shape:
-            self.context.fail(
+            self.execution.fail(
                 f"get_tensor_shape({tensor.name!r}) gave {list(shape)} once all inputs were known, and"
             )
         record.outputs[output].ndim = <int> len(shape)

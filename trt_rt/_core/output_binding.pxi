@@ -30,10 +30,11 @@ cdef extern from "Python.h":
 
 
 cdef enum OutputPolicy:
-    # How the outputs of a call without ``out=`` are bound.
+    # How calls without ``out=`` get their outputs. It follows from the engine and its modes, and stays the
+    # same until a mode changes. `OutputKind` says where the outputs of one call are, also with ``out=``.
     FRESH_OUTPUTS  # new tensors, all of which are returned
     RING_OUTPUTS  # sets of tensors that are reused in turn
-    OTHERS_THAN_ALIASES  # new tensors; outputs that lie in an input's memory are bound, but not returned
+    FRESH_WITH_HIDDEN_ALIASES  # new tensors; outputs in an input's memory are bound, but not returned
 
 
 @cython.final
@@ -45,7 +46,7 @@ cdef class OutputBinding:
     ----------
     slots : SlotTable
         What outputs are compared with.
-    context : ExecutionContext
+    execution : ExecutionContext
         What is told of their addresses.
     inputs : InputBinding
         Whose record says what the outputs of a call are.
@@ -53,7 +54,7 @@ cdef class OutputBinding:
         Whether calls return outputs that lie in an input's memory.
     """
 
-    cdef ExecutionContext context
+    cdef ExecutionContext execution
     cdef InputBinding inputs
     cdef SlotTable slots
     cdef IOSlot* at              # of the outputs
@@ -61,7 +62,8 @@ cdef class OutputBinding:
     cdef Py_ssize_t* aliased     # per output: index of the input whose memory it lies in, or -1
     cdef bint has_aliases
     cdef list returned           # indexes of the outputs that calls return
-    cdef Py_ssize_t all_returned  # how many, if that is all of them; else -1
+    # The number of outputs if calls return them all; else -1, which equals no number of tensors in ``out=``.
+    cdef Py_ssize_t all_returned
     cdef OutputPolicy policy
     cdef object allocate
     cdef object allocate_on_host
@@ -72,13 +74,13 @@ cdef class OutputBinding:
     def __cinit__(
         self,
         SlotTable slots not None,
-        ExecutionContext context not None,
+        ExecutionContext execution not None,
         InputBinding inputs not None,
         bint returns_aliases,
     ):
         cdef Py_ssize_t output
         self.slots = slots
-        self.context = context
+        self.execution = execution
         self.inputs = inputs
         self.at = &slots.at[slots.input_count]
         self.count = slots.output_count
@@ -114,7 +116,7 @@ cdef class OutputBinding:
 
     cdef void _choose_policy(self) noexcept:
         if self.all_returned < 0:
-            self.policy = OTHERS_THAN_ALIASES
+            self.policy = FRESH_WITH_HIDDEN_ALIASES
         elif self.ring_size != 0 and not self.has_aliases:
             self.policy = RING_OUTPUTS
         else:
@@ -131,7 +133,7 @@ cdef class OutputBinding:
         if out is not None:
             return self.bind_callers(args, out)
         if self.policy != FRESH_OUTPUTS:
-            if self.policy == OTHERS_THAN_ALIASES:
+            if self.policy == FRESH_WITH_HIDDEN_ALIASES:
                 return self.bind_returned(args, False)
             if not self.inputs.record.is_data_dependent:
                 self.choose_buffers()
@@ -158,7 +160,7 @@ cdef class OutputBinding:
     cdef object bind_returned(self, PyObject** args, bint is_copied):
         """Bind outputs as `bind_fresh` does, and return those that calls return."""
         cdef Py_ssize_t output
-        if self.policy != OTHERS_THAN_ALIASES:
+        if self.policy != FRESH_WITH_HIDDEN_ALIASES:
             return self.bind_fresh(args, is_copied)
         values = [self._fresh_output(args, output, is_copied) for output in range(self.count)]
         returned = tuple([values[output] for output in self.returned])
@@ -176,7 +178,7 @@ cdef class OutputBinding:
         if is_copied:
             slot.address = slot.next_address  # so that another address makes no graph stale
         elif slot.next_address != slot.address:
-            self.context.bind(self.slots.input_count + output)
+            self.execution.use_address(self.slots.input_count + output)
         return value
 
     cdef object allocate_output(self, Py_ssize_t output, DLTensor* tensor):
@@ -200,7 +202,7 @@ cdef class OutputBinding:
     cdef int _refuse_current_device(self) except -1:
         device = self.slots.device
         raise ExecutionError(
-            f"engine {self.context.engine_name!r} is on {device}, but the current device is "
+            f"engine {self.execution.engine_name!r} is on {device}, but the current device is "
             f"cuda:{torch.cuda.current_device()}, where its outputs would be. Call it under "
             f"torch.cuda.device({device.index}), or call set_multi_device_safe_mode(True)."
         )
@@ -222,7 +224,7 @@ cdef class OutputBinding:
         cdef IOSlot* slot = &self.at[output]
         slot.next_address = self.slots.at[source].next_address
         if slot.next_address != slot.address:
-            self.context.bind(self.slots.input_count + output)
+            self.execution.use_address(self.slots.input_count + output)
         mark_overwritten(args[source])
         return <object> args[source]
 
@@ -239,7 +241,7 @@ cdef class OutputBinding:
                 mark_overwritten(list_item(<PyObject*> buffers.views, output))
             slot.next_address = buffers.addresses[output] or self.slots.placeholder_address
             if slot.next_address != slot.address:
-                self.context.bind(self.slots.input_count + output)
+                self.execution.use_address(self.slots.input_count + output)
         if self.ring_size != 1:
             self.buffers = None
         return buffers.result
@@ -290,7 +292,7 @@ cdef class OutputBinding:
             if self.aliased[output] >= 0:
                 mark_overwritten(args[self.aliased[output]])
             if self.at[output].next_address != self.at[output].address:
-                self.context.bind(self.slots.input_count + output)
+                self.execution.use_address(self.slots.input_count + output)
         return out if type(out) is list else given[0] if isinstance(out, torch.Tensor) else given
 
     cdef tuple _with_aliases(self, PyObject** args, tuple given):
@@ -298,8 +300,8 @@ cdef class OutputBinding:
         cdef Py_ssize_t output
         if len(given) != len(self.returned):
             raise InputValueError(
-                f"a call of engine {self.context.engine_name!r} returns {len(self.returned)} output(s), but "
-                f"out= holds {len(given)}."
+                f"a call of engine {self.execution.engine_name!r} returns {len(self.returned)} output(s), "
+                f"but out= holds {len(given)}."
             )
         values = iter(given)
         return tuple([
@@ -308,7 +310,7 @@ cdef class OutputBinding:
         ])
 
     cdef int _refuse_out(self) except -1:
-        name = self.context.engine_name
+        name = self.execution.engine_name
         if self.inputs.allocate_all:
             raise InputValueError(
                 f"engine {name!r}: out= cannot be used while TensorRT allocates every output. Leave "
@@ -328,8 +330,8 @@ cdef class OutputBinding:
             return tuple(out)
         except TypeError:
             raise InputTypeError(
-                f"engine {self.context.engine_name!r}: out= takes a torch.Tensor or a sequence of them; got "
-                f"{describe(out)}."
+                f"engine {self.execution.engine_name!r}: out= takes a torch.Tensor or a sequence of them; "
+                f"got {describe(out)}."
             ) from None
 
     cdef int _take_output(self, Py_ssize_t output, object value) except -1:
@@ -406,7 +408,7 @@ cdef class OutputBinding:
 
     cdef object collect(self, object result):
         """Enqueue, and put the outputs that TensorRT allocates in their places."""
-        cdef list allocators = self.context.allocators
+        cdef list allocators = self.execution.allocators
         values = list(result) if isinstance(result, (tuple, list)) else [result]
         for allocator in allocators:
             if allocator is not None:
@@ -414,7 +416,7 @@ cdef class OutputBinding:
         # TensorRT's bindings look for signals when they call an allocator, and swallow the exception.
         PyErr_CheckSignals()
         try:
-            self.context.enqueue()
+            self.execution.enqueue()
             for output, allocator in enumerate(allocators):
                 if allocator is not None:
                     values[self.returned.index(output)] = allocator.take()

@@ -13,7 +13,7 @@ def complete(function, /, *args, **kwargs):
     Parameters
     ----------
     function : callable
-        The same to be called twice. It is called three times at most.
+        It is called again after an interrupt, three times at most, so a second call must do no harm.
 
     Returns
     -------
@@ -44,8 +44,8 @@ def between(before, function, after, /):
     Parameters
     ----------
     before, function, after : callable
-        Without arguments. `after` undoes what `before` has done, also if that was cut short; the same to be
-        called twice.
+        Without arguments. `after` undoes what `before` has done, also if `before` was cut short. An
+        interrupted `after` is called again, so it must be idempotent.
 
     Returns
     -------
@@ -106,9 +106,9 @@ cdef class Scope:
     """Base of context managers whose beginning and end no interrupt can cut in two.
 
     A subclass has a method ``_new_entry()``, which refuses by raising what it must, changes nothing, and
-    returns an object with two methods. ``begin()`` returns what ``as`` binds. ``end(may_wait)`` undoes it,
-    and is the same to be called twice, or after a ``begin()`` that was cut short; it must not wait for gates
-    if `may_wait` is false, since a finalizer may have called it.
+    returns an object with two methods. ``begin()`` returns what ``as`` binds. ``end(may_wait)`` undoes
+    ``begin()``, also one that was cut short, and is idempotent. It must not wait for gates if `may_wait` is
+    false, since a finalizer may have called it.
     """
 
     cdef list _entries
