@@ -20,16 +20,16 @@ __all__ = ["ContextFactory", "ContextSettings", "warn_of_streaming"]
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """Settings of the execution contexts for ordinary calls.
+    """Settings of the execution contexts that a `ContextFactory` makes.
 
     Attributes
     ----------
     shared_workspace : bool
         Whether scratch memory is sized for the shapes in use and shared by the contexts of one stream.
     profiler : object or None
-        TensorRT's ``IProfiler`` that is told the time of every layer.
+        TensorRT's ``IProfiler`` that is told the time of every layer. Contexts of CUDA graphs have none.
     runtime : RuntimeSettings or None
-        Settings of TensorRT-RTX, also for the contexts of CUDA graphs. None: TensorRT's own.
+        Settings of TensorRT-RTX. None: TensorRT's own.
     """
 
     shared_workspace: bool = False

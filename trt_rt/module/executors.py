@@ -18,10 +18,10 @@ from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.live_objects import LiveObjects
 from trt_rt.engine import Engine
 from trt_rt.engine.contexts import ContextFactory, ContextSettings
-from trt_rt.engine.executors import new_executor
+from trt_rt.engine.new_executor import new_executor
 from trt_rt.errors import ClosedError
-from trt_rt.module.layers import Layers
 from trt_rt.module.modes import Modes
+from trt_rt.module.setting_stack import SettingStack
 
 __all__ = ["ModuleExecutors", "default_cuda_graphs", "set_default_cuda_graphs"]
 
@@ -57,14 +57,14 @@ def default_cuda_graphs() -> bool:
 
 @dataclass(frozen=True)
 class _State:
-    """The modes of a module, and the layers that they come from. Replaced as a whole."""
+    """The modes of a module, and the stack of settings that they come from. Replaced as a whole."""
 
-    layers: Layers
+    stack: SettingStack
     modes: Modes
 
     @classmethod
-    def of(cls, layers: Layers) -> _State:
-        return cls(layers, Modes(**layers.values))
+    def of(cls, stack: SettingStack) -> _State:
+        return cls(stack, Modes(**stack.values))
 
 
 class ModuleExecutors:
@@ -99,7 +99,7 @@ class ModuleExecutors:
         self._options = options
         self._taken: Cell[Counter[str]] = Cell(Counter())  # stats of executors that were taken out
         self._state = Cell(
-            _State.of(Layers({field.name: getattr(modes, field.name) for field in fields(modes)}))
+            _State.of(SettingStack({field.name: getattr(modes, field.name) for field in fields(modes)}))
         )
         self._contexts: ContextFactory = ContextFactory(engine.handle, _context_settings(modes))
         # The pool goes with this, and must not keep it: a cycle would leave contexts to the collector.
@@ -190,7 +190,7 @@ class ModuleExecutors:
         ExecutionError
             If CUDA reports that work in flight has failed.
         """
-        self._change(lambda layers: layers.entered(owner, changes))
+        self._change(lambda stack: stack.entered(owner, changes))
 
     def restore(self, owner: object) -> None:
         """Undo `override`, also one that was cut short. Idempotent.
@@ -200,12 +200,12 @@ class ModuleExecutors:
         ExecutionError
             If CUDA reports that work in flight has failed; the modes are changed all the same.
         """
-        self._change(lambda layers: layers.left(owner))
+        self._change(lambda stack: stack.left(owner))
 
-    def _change(self, change: Callable[[Layers], Layers]) -> None:
+    def _change(self, change: Callable[[SettingStack], SettingStack]) -> None:
         def changed(state: _State) -> _State:
-            layers = change(state.layers)
-            return state if layers is state.layers else _State.of(layers)
+            stack = change(state.stack)
+            return state if stack is state.stack else _State.of(stack)
 
         self._state.update(changed)
         self.refresh()
@@ -245,10 +245,10 @@ def _sum(first: Counter[str], second: Counter[str]) -> Counter[str]:
     return total
 
 
-def _changed(changes: Mapping[str, Any], layers: Layers) -> Layers:
+def _changed(changes: Mapping[str, Any], stack: SettingStack) -> SettingStack:
     for name, value in changes.items():
-        layers = layers.changed(name, value)
-    return layers
+        stack = stack.changed(name, value)
+    return stack
 
 
 def _context_settings(modes: Modes) -> ContextSettings:

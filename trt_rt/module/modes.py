@@ -22,7 +22,8 @@ class Modes:
     cuda_graphs : bool or None
         Whether calls replay CUDA graphs; None for the process's default, `set_cudagraphs_mode`.
     whole_graph : bool
-        Whether calls are part of a CUDA graph of the whole program.
+        Whether an `enable_cudagraphs` is on that gives the engine no graph of its own: it captures the whole
+        program, or observes the first call to choose the kind of graph.
     max_graphs : int
         The number of CUDA graphs that are kept for each stream that calls.
     output_allocator : bool

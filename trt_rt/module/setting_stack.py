@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Layers"]
+__all__ = ["SettingStack"]
 
 
 @dataclass(frozen=True)
-class Layers:
+class SettingStack:
     """Settings, and the changes that context managers have laid over them. It never changes itself.
 
     Attributes
@@ -32,21 +32,21 @@ class Layers:
             values.update(changes)
         return values
 
-    def entered(self, owner: object, changes: Mapping[str, Any]) -> Layers:
-        """Return the layers with those of a context manager on top."""
+    def entered(self, owner: object, changes: Mapping[str, Any]) -> SettingStack:
+        """Return the stack with the changes of a context manager on top."""
         return replace(self, over=(*self.over, (owner, changes)))
 
-    def left(self, owner: object) -> Layers:
-        """Return the layers without those of a context manager; the same if it is not entered."""
+    def left(self, owner: object) -> SettingStack:
+        """Return the stack without the changes of a context manager; itself if that is not entered."""
         if all(other is not owner for other, _ in self.over):
             return self
-        return replace(self, over=tuple(layer for layer in self.over if layer[0] is not owner))
+        return replace(self, over=tuple(entry for entry in self.over if entry[0] is not owner))
 
-    def changed(self, name: str, value: Any) -> Layers:
-        """Return the layers with a setting changed, until the innermost context manager over it is left."""
+    def changed(self, name: str, value: Any) -> SettingStack:
+        """Return the stack with a setting changed, until the innermost context manager over it is left."""
         for index in range(len(self.over) - 1, -1, -1):
             owner, changes = self.over[index]
             if name in changes:
-                layer = (owner, {**changes, name: value})
-                return replace(self, over=(*self.over[:index], layer, *self.over[index + 1 :]))
+                entry = (owner, {**changes, name: value})
+                return replace(self, over=(*self.over[:index], entry, *self.over[index + 1 :]))
         return replace(self, base={**self.base, name: value})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from trt_rt._core import call
 from trt_rt._core.critical import Cell, Scope
-from trt_rt.module.layers import Layers
+from trt_rt.module.setting_stack import SettingStack
 
 __all__ = ["MultiDeviceSafeMode", "get_multi_device_safe_mode", "set_multi_device_safe_mode"]
 
@@ -48,7 +48,7 @@ class MultiDeviceSafeMode(Scope["MultiDeviceSafeMode"]):
     def __init__(self, mode: bool) -> None:
         self._mode = bool(mode)
         self._found: bool | None = get_multi_device_safe_mode()
-        _change(lambda layers: layers.changed(_MODE, self._mode))
+        _change(lambda stack: stack.changed(_MODE, self._mode))
 
     def _new_entry(self) -> _Entry:
         if self.is_entered:
@@ -70,22 +70,22 @@ class _Entry:
 
     def begin(self) -> MultiDeviceSafeMode:
         """Set the mode."""
-        _change(lambda layers: layers.changed(_MODE, self._found).entered(self, {_MODE: self._mode}))
+        _change(lambda stack: stack.changed(_MODE, self._found).entered(self, {_MODE: self._mode}))
         return self._control
 
     def end(self, may_wait: bool) -> None:
         """Restore the earlier mode."""
-        _change(lambda layers: layers.left(self))
+        _change(lambda stack: stack.left(self))
 
 
 _MODE = "mode"
-_layers: Cell[Layers] = Cell(Layers({_MODE: False}))
+_stack: Cell[SettingStack] = Cell(SettingStack({_MODE: False}))
 
 
-def _change(change: Callable[[Layers], Layers]) -> None:
-    """Change the layers, and let the mode be what follows from them, also if other threads do the same."""
-    _layers.update(change)
-    layers = None
-    while layers is not _layers.value:
-        layers = _layers.value
-        call.set_multi_device_safe_mode(layers.values[_MODE])
+def _change(change: Callable[[SettingStack], SettingStack]) -> None:
+    """Change the stack, and let the mode be what follows from it, also if other threads do the same."""
+    _stack.update(change)
+    stack = None
+    while stack is not _stack.value:
+        stack = _stack.value
+        call.set_multi_device_safe_mode(stack.values[_MODE])

@@ -18,7 +18,7 @@ from trt_rt.engine.budget_shares import budget_shares
 from trt_rt.engine.weight_budget import holding_budgets
 from trt_rt.errors import BackendError, SettingError
 from trt_rt.module.find_engines import as_module, find_engines
-from trt_rt.module.layers import Layers
+from trt_rt.module.setting_stack import SettingStack
 from trt_rt.runtime.compiled_module import takes_compiled_module
 
 __all__ = ["WeightStreaming", "weight_streaming"]
@@ -26,7 +26,7 @@ __all__ = ["WeightStreaming", "weight_streaming"]
 _LARGEST_BUDGET = 2**63 - 1
 
 _BUDGET = "budget"
-_layers: WeakKeyDictionary[Engine, Cell[Layers]] = WeakKeyDictionary()
+_stacks: WeakKeyDictionary[Engine, Cell[SettingStack]] = WeakKeyDictionary()
 
 
 @takes_compiled_module
@@ -153,7 +153,7 @@ class WeightStreaming(Scope["WeightStreaming"]):
     def _set_all(self, budgets: Mapping[Engine, int]) -> None:
         for engine, budget in budgets.items():
             engine.set_weight_streaming_budget(budget)
-            _layers_of(engine).update(partial(_with_budget, budget))
+            _stack_of(engine).update(partial(_with_budget, budget))
 
 
 class _Entry:
@@ -171,11 +171,11 @@ class _Entry:
 
     def _enter_all(self) -> None:
         for engine in self._engines:
-            _layers_of(engine).update(partial(self._enter, engine.weight_streaming_budget))
+            _stack_of(engine).update(partial(self._enter, engine.weight_streaming_budget))
 
-    def _enter(self, budget: int, layers: Layers) -> Layers:
+    def _enter(self, budget: int, stack: SettingStack) -> SettingStack:
         found = {_BUDGET: budget}
-        return (layers if layers.over else Layers(found)).entered(self, found)
+        return (stack if stack.over else SettingStack(found)).entered(self, found)
 
     def end(self, may_wait: bool) -> None:
         """Restore the budgets: now, or when a call of this thread has ended, which they would wait for."""
@@ -188,21 +188,20 @@ class _Entry:
                 ending.callback(self._end_one, engine)
 
     def _end_one(self, engine: Engine) -> None:
-        cell = _layers_of(engine)
-        layers = cell.value
-        if layers.over and layers.over[-1][0] is self and not engine.closed:
-            engine.weight_budget.set(layers.left(self).values[_BUDGET])
-        cell.update(
-            lambda layers: layers.left(self)
-        )  # last: if an interrupt cuts this short, it is called again
+        cell = _stack_of(engine)
+        stack = cell.value
+        if stack.over and stack.over[-1][0] is self and not engine.closed:
+            engine.weight_budget.set(stack.left(self).values[_BUDGET])
+        # Last: if an interrupt cuts this short, it is called again.
+        cell.update(lambda stack: stack.left(self))
 
 
-def _with_budget(budget: int, layers: Layers) -> Layers:
-    return layers.changed(_BUDGET, budget)
+def _with_budget(budget: int, stack: SettingStack) -> SettingStack:
+    return stack.changed(_BUDGET, budget)
 
 
-def _layers_of(engine: Engine) -> Cell[Layers]:
-    return _layers.setdefault(engine, Cell(Layers({})))
+def _stack_of(engine: Engine) -> Cell[SettingStack]:
+    return _stacks.setdefault(engine, Cell(SettingStack({})))
 
 
 def _checked(budget: Any) -> int:
