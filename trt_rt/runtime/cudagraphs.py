@@ -68,7 +68,7 @@ def get_cudagraphs_mode() -> bool:
         True within an `enable_cudagraphs` of this thread that gives each engine a graph. Else what
         `set_cudagraphs_mode` has set, for modules with no setting of their own.
     """
-    return _is_active(ProgramKind.ENGINES) or default_cuda_graphs()
+    return _is_active(is_whole=False) or default_cuda_graphs()
 
 
 def set_whole_cudagraphs_mode(mode: bool) -> None:
@@ -96,12 +96,12 @@ def get_whole_cudagraphs_mode() -> bool:
     -----
     Where the kind of graph depends on what a first call does, there is none before that call.
     """
-    return _is_active(ProgramKind.MIXED) or _whole_by_default
+    return _is_active(is_whole=True) or _whole_by_default
 
 
-def _is_active(kind: ProgramKind) -> bool:
+def _is_active(*, is_whole: bool) -> bool:
     thread = threading.get_ident()
-    return any(graphs.kind is kind and graphs.thread == thread for graphs in _active.value)
+    return any(graphs.is_whole is is_whole and graphs.thread == thread for graphs in _active.value)
 
 
 @takes_compiled_module
@@ -189,22 +189,25 @@ class EnableCudagraphs(Scope[torch.nn.Module]):
                 "the module is run as one CUDA graph already: leave that enable_cudagraphs first."
             )
         engines = find_engines(module)
-        _refuse_data_dependent({engine.engine for engine in engines})
-        whole_graph = _whole_by_default or None if self._whole_graph is None else self._whole_graph
+        _refuse_data_dependent({part.engine for part in engines})
+        whole_graph = self._whole_graph
+        if whole_graph is None and _whole_by_default:
+            whole_graph = True
         if whole_graph:
             _refuse_several_devices(engines)
         frozen = getattr(module, "is_frozen", False) is True if self._frozen is None else self._frozen
-        return _Graphs(module, engines, max_graphs, _wanted_kind(module, engines, whole_graph), frozen)
+        is_whole = _is_whole(module, engines, whole_graph)
+        return _Graphs(module, engines, max_graphs, is_whole, frozen)
 
 
-def _wanted_kind(
-    module: torch.nn.Module, engines: Sequence[TRTModule], whole_graph: bool | None
-) -> ProgramKind:
+def _is_whole(module: torch.nn.Module, engines: Sequence[TRTModule], whole_graph: bool | None) -> bool | None:
+    """Return whether to capture one graph of the whole program; None if only a call can show it."""
     if whole_graph is not None:
-        return ProgramKind.MIXED if whole_graph else ProgramKind.ENGINES
-    if len({engine.engine.device for engine in engines}) > 1:
-        return ProgramKind.ENGINES
-    return program_kind(module)
+        return bool(whole_graph)
+    if len({part.engine.device for part in engines}) > 1:
+        return False
+    kind = program_kind(module)
+    return None if kind is ProgramKind.UNKNOWN else kind is ProgramKind.MIXED
 
 
 def _refuse_data_dependent(engines: Iterable[Engine]) -> None:
@@ -219,7 +222,7 @@ def _refuse_data_dependent(engines: Iterable[Engine]) -> None:
 
 
 def _refuse_several_devices(engines: Sequence[TRTModule]) -> None:
-    devices = sorted({str(engine.engine.device) for engine in engines})
+    devices = sorted({str(part.engine.device) for part in engines})
     if len(devices) > 1:
         raise SettingError(
             f"the program has engines on {' and '.join(devices)}, but a CUDA graph has one device. "
@@ -232,8 +235,9 @@ class _Graphs:
 
     Attributes
     ----------
-    kind : ProgramKind
-        Which graphs are on.
+    is_whole : bool or None
+        Whether there is one graph of the whole program, instead of a graph for each engine. None until the
+        first call has shown it.
     thread : int
         Which thread has entered it.
     """
@@ -243,13 +247,13 @@ class _Graphs:
         module: torch.nn.Module,
         engines: Sequence[TRTModule],
         max_graphs: int,
-        kind: ProgramKind,
+        is_whole: bool | None,
         frozen: bool,
     ) -> None:
         self._module = module
         self._engines = engines
         self._max_graphs = max_graphs
-        self.kind = kind
+        self.is_whole = is_whole
         self.thread = threading.get_ident()
         self._frozen = frozen
         self._to_end: list[Callable[[], None]] = []
@@ -257,13 +261,12 @@ class _Graphs:
 
     def begin(self) -> torch.nn.Module:
         """Switch graphs on, and return the module to call."""
-        # While the whole program is captured, its engines must not launch graphs of their own.
-        self._switch_engines(
-            self.kind is ProgramKind.ENGINES, partial(refuse_if, self._engines, "enable_cudagraphs")
-        )
+        # Engines launch no graphs of their own while one graph of the whole program is captured, nor while
+        # the first call is observed, because it may lead to such a graph.
+        self._switch_engines(self.is_whole is False, partial(refuse_if, self._engines, "enable_cudagraphs"))
         _active.update(lambda active: (*active, self))
-        if self.kind is not ProgramKind.UNKNOWN:
-            return self._callable(self.kind)
+        if self.is_whole is not None:
+            return self._callable(self.is_whole)
         observed = ObservedProgram(self._module, self._choose)
         self._to_end.append(observed.close)
         return observed
@@ -277,16 +280,17 @@ class _Graphs:
                 ending.callback(end)
 
     def _choose(self, kind: ProgramKind) -> torch.nn.Module:
-        if kind is ProgramKind.ENGINES:
+        is_whole = kind is ProgramKind.MIXED
+        if not is_whole:
             self._switch_engines(True)
-        chosen = self._callable(kind)
-        self.kind = kind
+        chosen = self._callable(is_whole)
+        self.is_whole = is_whole
         if self._is_over:  # another thread has left the context during the first call
             self.end(may_wait=False)
         return chosen
 
-    def _callable(self, kind: ProgramKind) -> torch.nn.Module:
-        if kind is ProgramKind.ENGINES:
+    def _callable(self, is_whole: bool) -> torch.nn.Module:
+        if not is_whole:
             return self._module
         whole = WholeGraph(self._module, self._engines, self._max_graphs, frozen=self._frozen)
         self._to_end.append(whole.close)
