@@ -134,9 +134,9 @@ class _Exporter:
         persistent = is_kept if is_buffer else None
         self._inputs.append(InputSpec(kind, TensorArgument(placeholder.name), path, persistent))
 
-    def _add_plan(self, name: str, engine: TRTModule) -> None:
+    def _add_plan(self, name: str, module: TRTModule) -> None:
         path = f"{name}.plan"
-        plan = torch.frombuffer(bytearray(engine.engine.serialize()), dtype=torch.uint8)
+        plan = torch.frombuffer(bytearray(module.engine.serialize()), dtype=torch.uint8)
         node = self._placeholder(f"b_{path}", _fake_mode(self._source).from_tensor(plan, static_shapes=True))
         self._plans[name] = node
         self._state[path] = plan

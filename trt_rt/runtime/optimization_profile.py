@@ -56,7 +56,7 @@ def optimization_profile(
     """
     index = profile_number(profile)
 
-    def modes(engine: TRTModule) -> dict[str, Any]:
-        return {"optimization_profile": profile_index(engine.engine, index, engine.name)}
+    def modes(part: TRTModule) -> dict[str, Any]:
+        return {"optimization_profile": profile_index(part.engine, index, part.name)}
 
     return ModeManager("optimization_profile", module, modes, as_module)

@@ -61,12 +61,12 @@ class _Profiling(ModeManager[LayerProfile]):
     def _new_entry(self) -> ModeEntry[LayerProfile]:
         if not self.is_entered:
             self._profilers = {
-                engine: new_profiler(engine.engine.api, engine.name) for engine in self._engines
+                module: new_profiler(module.engine.api, module.name) for module in self._engines
             }
         return super()._new_entry()
 
-    def _profiler_of(self, engine: TRTModule) -> dict[str, Any]:
-        return {"profiler": self._profilers[engine]}
+    def _profiler_of(self, module: TRTModule) -> dict[str, Any]:
+        return {"profiler": self._profilers[module]}
 
     def _profile(self, module: torch.nn.Module) -> LayerProfile:
         return LayerProfile(module, list(self._profilers.values()))

@@ -58,8 +58,8 @@ def runtime_config(
         raise TypeError(f"there is no runtime setting {', '.join(unknown)}; there are {', '.join(known)}.")
     RuntimeSettings(**overrides)  # refuses wrong values here, before anything changes
 
-    def modes(engine: TRTModule) -> dict[str, Any]:
-        engine.engine.require_runtime_settings()
-        return {"runtime_settings": replace(engine.runtime_settings or RuntimeSettings(), **overrides)}
+    def modes(part: TRTModule) -> dict[str, Any]:
+        part.engine.require_runtime_settings()
+        return {"runtime_settings": replace(part.runtime_settings or RuntimeSettings(), **overrides)}
 
     return ModeManager("runtime_config", module, modes, as_module)
