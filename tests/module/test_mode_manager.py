@@ -250,7 +250,7 @@ def test_threads_enter_and_leave_while_others_call(
                     check(module)
                 else:
                     # Not with reused outputs: other threads' results would be overwritten.
-                    with BY_NAME[OVER_MODES[1 + number // 2 % 4]](module) as called:
+                    with BY_NAME[OVER_MODES[1 + number // 2 % (len(OVER_MODES) - 1)]](module) as called:
                         check(called)
         except BaseException as error:
             errors.append(error)
