@@ -12,7 +12,7 @@ WORTH_LOWERING = 0.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison of counts with budgets says.
+    """The result of comparing counts with budgets.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def platform_key() -> str:
-    """What instruction counts depend on, besides the code: interpreter, PyTorch build, instruction set."""
+    """Return what instruction counts depend on, besides the code: Python, PyTorch build, instruction set."""
     implementation = f"cp{sys.version_info.major}{sys.version_info.minor}"
     return f"{implementation}-torch{torch.__version__}-{platform.machine()}"
 

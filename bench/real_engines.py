@@ -1,4 +1,4 @@
-"""What a call costs over engines from plan files: python bench/real_engines.py --plans DIR.
+"""Time calls of engines from plan files: python bench/real_engines.py --plans DIR.
 
 Every way to call an engine takes its turn in every round, in one process. A call starts when the GPU has
 finished the one before; it is timed until it returns and until its work is done.
@@ -133,7 +133,7 @@ def dtypes(engine: trt_rt.Engine) -> tuple[torch.dtype, ...]:
 
 
 def floors(engine: trt_rt.Engine, path: Path, inputs: tuple[torch.Tensor, ...]) -> Iterator[Row]:
-    """What no runtime can do without, and the loop that most projects write."""
+    """Yield the calls that no runtime can do without, and the loop that most projects write."""
     bare, captured, by_hand = (plain_calls(engine, path) for _ in range(3))
     for context in (bare, captured, by_hand):
         context.choose_profile(inputs)

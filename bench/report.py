@@ -1,4 +1,4 @@
-"""What a call costs, as a Markdown table: python bench/report.py [--device cuda] [--markdown FILE]."""
+"""Measure calls, and print a Markdown table: python bench/report.py [--device cuda] [--markdown FILE]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `import trt_rt` adds to `import torch`."""
+"""The time that `import trt_rt` adds to `import torch`."""
 
 from __future__ import annotations
 

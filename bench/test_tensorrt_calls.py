@@ -1,4 +1,4 @@
-"""What trt_rt asks of TensorRT in the steady state, counted by the null engine's context."""
+"""The calls to TensorRT that trt_rt makes in the steady state, counted by the null engine's context."""
 
 from __future__ import annotations
 

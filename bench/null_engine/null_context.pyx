@@ -61,7 +61,7 @@ cdef inline cydriver.CUresult _launch(cydriver.CUfunction kernel, cydriver.CUstr
 
 
 cdef class IExecutionContext:
-    """What one execution context remembers (shapes, addresses) and how often each method was called.
+    """One execution context: remembers shapes and addresses, and counts the calls of each method.
 
     Created by ``ICudaEngine.create_execution_context``.
 

@@ -75,8 +75,8 @@ def check_platform(manifest: Manifest, path: str) -> None:
     here = f"{platform.system()} {platform.machine()}"
     if manifest.backend not in _PORTABLE and manifest.platform != here:
         raise ArchiveError(
-            f"{path} was made on {manifest.platform}, and this is {here}: TensorRT's engines run on the "
-            "platform that they were built for. Compile the model here."
+            f"{path} was made on {manifest.platform}, and this is {here}. "
+            "TensorRT's engines run on the platform that they were built for. Compile the model here."
         )
 
 
