@@ -56,6 +56,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs an NVIDIA GPU: torch.cuda.is_available() is False here")
 
 
+@pytest.fixture(autouse=True)
+def pytorch_stays_as_it_is() -> Iterator[None]:
+    """No test, and no interrupt within one, leaves ``__torch_function__`` switched off for its thread."""
+    yield
+    found = torch._C._get_torch_function_state()
+    torch._C._set_torch_function_state(torch._C._TorchFunctionState.ENABLED)
+    assert found == torch._C._TorchFunctionState.ENABLED, "this test left __torch_function__ switched off"
+
+
 _FACTORIES = factories()
 
 
