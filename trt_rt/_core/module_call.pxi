@@ -50,7 +50,7 @@ cdef class ModuleCallBase:
             inherit_vectorcall((<PyObject*> self).ob_type)
 
     def __call__(self, *args, **kwargs):
-        if self._is_direct and not self._has_hooks() and not is_traced_by_torchscript():
+        if self._is_direct and not self._has_hooks() and not (may_be_traced() and is_traced_by_torchscript()):
             if not kwargs:
                 return self._run(items(args), PyTuple_GET_SIZE(args), None)
             if list(kwargs) == ["out"]:
@@ -104,7 +104,7 @@ cdef object _call_module(object this, PyObject** args, size_t flags, PyObject* n
         (<ModuleCallBase> this)._is_direct
         and (<PyObject*> this).ob_type.tp_call == (<PyTypeObject*> ModuleCallBase).tp_call
         and not (<ModuleCallBase> this)._has_hooks()
-        and not is_traced_by_torchscript()
+        and not (may_be_traced() and is_traced_by_torchscript())
     ):
         if not has_keywords(names):
             return (<ModuleCallBase> this)._run(args, count, None)

@@ -19,7 +19,12 @@ cdef HasKey _excludes = NULL
 cdef uint16_t _tracer_key = 0
 
 
-cdef inline bint is_traced_by_torchscript() except -1:
+cdef inline bint may_be_traced() noexcept:
+    """False if no operator that the calling thread calls is recorded: one function call, for every call."""
+    return _includes == NULL or _includes(_tracer_key)
+
+
+cdef bint is_traced_by_torchscript() except -1:
     """Whether operators that the calling thread calls now are recorded."""
     if _includes != NULL:
         return _includes(_tracer_key) and not _excludes(_tracer_key)
