@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import pairwise
@@ -759,3 +760,22 @@ def test_modes_that_change(device: str) -> None:
             assert served(run, x) is served(run, x)
         torch.testing.assert_close(run(x), first)
         assert served(run, x) is not served(run, x)
+
+
+def test_another_threads_call_while_a_hook_is_added() -> None:
+    """PyTorch adds a hook in two steps, and a thread may call the engine between them."""
+    program = Program("cpu")
+    x = batch("cpu")
+    results: list[torch.Tensor] = []
+
+    class AddsSlowly(OrderedDict[int, Any]):
+        def __setitem__(self, key: int, hook: Any) -> None:
+            super().__setitem__(key, hook)
+            with ThreadPoolExecutor(1) as other:
+                results.append(other.submit(program.engine, x).result())
+
+    program.engine._forward_pre_hooks = AddsSlowly()
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        torch.testing.assert_close(run(x), eager_affine(x) * 2)
+    assert results
+    torch.testing.assert_close(results[0], eager_affine(x))
