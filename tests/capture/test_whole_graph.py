@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -779,3 +780,50 @@ def test_another_threads_call_while_a_hook_is_added() -> None:
         torch.testing.assert_close(run(x), eager_affine(x) * 2)
     assert results
     torch.testing.assert_close(results[0], eager_affine(x))
+
+
+def free(tensor: torch.Tensor) -> None:
+    with contextlib.suppress(RuntimeError):  # PyTorch may refuse it
+        tensor.untyped_storage().resize_(0)
+
+
+def assign(tensor: torch.Tensor) -> None:
+    tensor.data = torch.zeros(2, device=tensor.device)
+
+
+@pytest.mark.parametrize("change", [free, assign, torch.Tensor.t_], ids=["free", "assign", "t_"])
+@pytest.mark.parametrize("is_captured_again", [False, True])
+def test_static_inputs_that_callers_alter(device: str, change: Any, is_captured_again: bool) -> None:
+    """The graph's own memory is not in the callers' hands."""
+    with enable_cudagraphs(Program(device), whole_graph=True) as run:
+        for _ in range(2 if is_captured_again else 1):
+            run(batch(device))
+        for _ in range(3):
+            change(run.graph_inputs[0])
+            # What would be written into freed memory would be found here.
+            others = [torch.zeros(3, 7, device=device) for _ in range(64)]
+            x = batch(device)
+            torch.testing.assert_close(run(x), eager_affine(x) * 2)
+            assert not any(other.any() for other in others)
+        assert captures(run) == 1
+
+
+def resize(tensor: torch.Tensor) -> None:
+    tensor.resize_(1)
+
+
+@pytest.mark.parametrize("change", [assign, resize, torch.Tensor.t_], ids=["assign", "resize", "t_"])
+def test_a_program_that_alters_the_shape_or_memory_of_an_argument_is_refused(
+    device: str, change: Any
+) -> None:
+    def body(y: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        change(state)
+        return y
+
+    x, state = batch(device), torch.zeros(2, 3, device=device)
+    with enable_cudagraphs(Program(device, body), whole_graph=True) as run:
+        for _ in range(2):
+            with pytest.raises(ExecutionError, match="another shape or other memory"):
+                run(x, state)
+        assert state.shape == (2, 3)
+        assert not state.any()

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from trt_rt._core.autograd_modes import in_inference_mode, without_grad
 from trt_rt._core.call import copy_plain
+from trt_rt._core.dlpack import view_of
 from trt_rt.errors import ExecutionError, InputValueError
 
 __all__ = ["StaticInputs", "copy_together", "memory_of"]
@@ -41,6 +42,9 @@ class StaticInputs:
         self._leaves = list(leaves)
         in_inference_mode(False, partial(without_grad, self._own_tensors))
         self._tensors = [self._leaves[position] for position in self._positions]
+        # Kept here too: a program that assigns to the ``data`` of an argument lets go of its memory.
+        self._storages = [tensor.untyped_storage() for tensor in self._tensors]
+        self._layouts = [_layout(tensor) for tensor in self._tensors]
         self._addresses = [tensor.data_ptr() for tensor in self._tensors]
         self._versions: list[int] = []
         self._written: list[int] = []
@@ -48,7 +52,7 @@ class StaticInputs:
     def _own_tensors(self) -> None:
         for position, leaf in enumerate(self._leaves):
             if position in self._positions:
-                self._leaves[position] = torch.empty_like(leaf, requires_grad=False)
+                self._leaves[position] = _fixed(torch.empty_like(leaf, requires_grad=False))
             elif isinstance(leaf, torch.Tensor):
                 self._leaves[position] = leaf.detach().clone()
 
@@ -58,10 +62,21 @@ class StaticInputs:
         args, kwargs = pytree.tree_unflatten(self._leaves, self._structure)
         return args, kwargs
 
-    def refuse_replaced(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
-        """Refuse a program that has put other objects into its list or dict arguments.
+    @property
+    def for_callers(self) -> tuple[Any, ...]:
+        """The positional arguments, with other tensors over the memory of the static ones.
 
-        A replay does not run the program's Python code, so later callers would not get these objects.
+        Whatever a caller makes of these tensors, those that the program reads stay as they are.
+        """
+        args, _ = self.arguments
+        views: tuple[Any, ...] = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, args)
+        return views
+
+    def refuse_replaced(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        """Refuse a program that has put other objects into its arguments, or given them other memory or shapes.
+
+        A replay does not run the program's Python code, so later callers would not get these objects, nor
+        would their tensors change.
 
         Parameters
         ----------
@@ -78,6 +93,13 @@ class StaticInputs:
                 "a program that is run as one CUDA graph replaces items of a list or dict that is its "
                 "argument, and a graph cannot do that for later calls. Write into the tensors in place, "
                 "return the new ones, or use whole_graph=False."
+            )
+        if [_layout(tensor) for tensor in self._tensors] != self._layouts:
+            raise ExecutionError(
+                "a program that is run as one CUDA graph gives one of its arguments another shape or other "
+                "memory, for example by resize_() or by an assignment to .data, and a graph cannot do that "
+                "for later calls. Write into the tensor in place, return a new one, or use "
+                "whole_graph=False."
             )
 
     def fill(self, leaves: Sequence[Any]) -> None:
@@ -149,6 +171,20 @@ class StaticInputs:
                 sources.append(self._tensors[index])
                 targets.append(target)
         _copy_by_pytorch(targets, sources)
+
+
+def _fixed(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor like a new one, over its memory, which nobody can free or resize through it."""
+    storage = tensor.untyped_storage()
+    if not storage.nbytes() or tensor.is_quantized:
+        return tensor
+    memory = view_of(torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage))
+    fixed = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return fixed.set_(memory.untyped_storage(), 0, tensor.shape, tensor.stride())
+
+
+def _layout(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def memory_of(tensor: torch.Tensor) -> int:

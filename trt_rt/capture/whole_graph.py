@@ -216,7 +216,7 @@ class WholeGraph(WholeGraphCallBase, torch.nn.Module):
         if not self._graphs:
             return None
         last = max(self._graphs.values(), key=lambda captured: captured.graph.last_used)
-        return last.inputs.arguments[0]
+        return last.inputs.for_callers
 
     def stats(self) -> dict[str, int]:
         """Return counters of what has happened since graphs were switched on.
