@@ -78,9 +78,7 @@ class EngineCalls:
         for module in self._modules:
             remove_forward_hooks(module, self._before, self._after)
 
-    def _before(
-        self, module: TRTModule, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
-    ) -> None:
+    def _before(self, module: TRTModule, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         # PyTorch adds a hook before it notes that the hook takes keywords, so that calls of other threads
         # may give none.
         if kwargs is None or threading.get_ident() != self._thread:
