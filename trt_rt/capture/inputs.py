@@ -80,6 +80,12 @@ class ProgramInputs:
         return type(leaf), leaf
 
     def _key_of_tensor(self, tensor: torch.Tensor) -> Hashable:
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            raise InputTypeError(
+                "a program that is run as one CUDA graph needs tensors with memory of their own; a "
+                "torch.func transform (grad, jvp, vmap) has wrapped one of its arguments. Call it outside of "
+                "the transform, or leave enable_cudagraphs."
+            )
         if type(tensor) not in _PLAIN_TYPES or tensor.layout is not torch.strided:
             raise InputTypeError(
                 f"a program that is run as one CUDA graph takes dense torch.Tensors; got a "

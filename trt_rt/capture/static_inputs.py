@@ -73,7 +73,7 @@ class StaticInputs:
         return views
 
     def refuse_replaced(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
-        """Refuse a program that has put other objects, memory or shapes into its arguments.
+        """Refuse a program that has replaced its arguments, or given them other memory or shapes.
 
         A replay does not run the program's Python code, so later callers would not get these objects, nor
         would their tensors change.
