@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import trt_rt
 from tests.runtime.budget_engines import plain_plan
@@ -530,3 +531,24 @@ def test_threads_see_old_weights_or_new_ones(module: TRTModule) -> None:
             caller.result(60)
     assert 1 in seen
     check(module, 1)
+
+
+def test_a_refit_under_a_fake_tensor_mode(module: TRTModule) -> None:
+    """Copies of weights have values, whatever PyTorch's new tensors are around the refit."""
+    weights = network(1).state_dict()
+    weights["layer.weight"] = weights["layer.weight"].t().contiguous().t()
+    with FakeTensorMode():
+        refit(module, weights)
+    check(module, 1)
+
+
+def test_weights_that_a_transform_has_wrapped_are_refused(module: TRTModule) -> None:
+    weights = network(1).state_dict()
+
+    def refitted(scale: torch.Tensor) -> torch.Tensor:
+        refit(module, {**weights, "scale": scale})
+        return scale
+
+    with pytest.raises(trt_rt.InputError, match=r"state_dict\['scale'\]"):
+        torch.func.vmap(refitted)(torch.ones(2, 6))
+    check(module, 0)

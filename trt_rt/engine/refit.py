@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from trt_rt._core.critical import complete
+from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.engine.engine import Engine
 from trt_rt.engine.placement import current_device
 from trt_rt.errors import ExecutionError, InputTypeError, InputValueError, PlanError
@@ -115,9 +116,11 @@ class EngineRefit:
         return key
 
     def _set(self, name: str, source: str, value: Any) -> None:
-        value = self._checked(name, source, value)
-        on_engine = value.device == self.engine.device
-        if not self.refitter.set(name, value.contiguous() if on_engine else value.cpu().contiguous()):
+        with plain_pytorch():  # a FakeTensorMode around the refit would make copies without memory
+            value = self._checked(name, source, value)
+            on_engine = value.device == self.engine.device
+            value = value.contiguous() if on_engine else value.cpu().contiguous()
+        if not self.refitter.set(name, value):
             raise InputValueError(
                 f"{source} was refused for weight {name!r} of engine {self.engine.name!r}. "
                 f"{self.refitter.last_error()}"
@@ -129,10 +132,16 @@ class EngineRefit:
             raise InputTypeError(
                 f"{source} is {type(value).__name__}, and weight {name!r} needs a torch.Tensor."
             )
-        value = value.detach()
+        is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor(value)
+        value = value if is_wrapped else value.detach()
         wanted, count, type_name = self.refitter.prototype(name)
         what = f"weight {name!r} of engine {self.engine.name!r}"
-        if value.is_meta or value.layout is not torch.strided or type(value) is not torch.Tensor:
+        if (
+            is_wrapped
+            or value.is_meta
+            or value.layout is not torch.strided
+            or type(value) is not torch.Tensor
+        ):
             raise InputTypeError(
                 f"{source} is {type(value).__name__} on {value.device} of layout {value.layout}; {what} "
                 "needs an ordinary dense tensor that has values."
