@@ -131,3 +131,27 @@ def test_none_at_all(tree: torch.nn.Module) -> None:
 def test_what_is_no_program(thing: Any) -> None:
     with pytest.raises(TypeError, match=type(thing).__name__):
         find_engines(thing)
+
+
+class Computed(dict[str, Any]):
+    """Computes its items when they are asked for."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise AssertionError("an item was computed")
+
+    __getitem__ = __iter__ = items = keys = values = _refuse
+
+
+class Endless(list[Any]):
+    def __iter__(self) -> Any:
+        while True:
+            yield torch.nn.Identity()
+
+
+@pytest.mark.parametrize("lazy", [Computed, Endless])
+def test_containers_that_compute_their_items_are_not_asked(engine: TRTModule, lazy: Any) -> None:
+    assert find_engines(Holder([lazy(), engine])) == [engine]
+
+
+def test_what_such_a_container_holds_is_found(engine: TRTModule) -> None:
+    assert find_engines(Holder([Computed(first=engine)])) == [engine]

@@ -113,7 +113,13 @@ def _modules_in(value: Any, seen: set[int]) -> Iterator[torch.nn.Module]:
 
 
 def _items_of(container: Any) -> Iterator[Any]:
-    if isinstance(container, (list, tuple)):
-        return iter(container)
+    """Return the items that a container holds. A class derived from Python's may show others, or none."""
+    if isinstance(container, list):
+        return list.__iter__(container)
+    if isinstance(container, tuple):
+        return tuple.__iter__(container)
     # Copied, because iteration fails when another thread adds an item.
-    return iter(list(container.values() if isinstance(container, dict) else container))
+    if isinstance(container, dict):
+        return iter(list(dict.values(container)))
+    kind = set if isinstance(container, set) else frozenset
+    return iter(list(kind.__iter__(container)))
