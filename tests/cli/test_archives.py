@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,23 @@ def test_verify_compares_hashes_and_signature(file: Path, capsys: pytest.Capture
         error = capsys.readouterr().err
         assert str(file) in error
         assert "Traceback" not in error
+
+
+def test_inspect_of_a_program_in_a_pipe(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pipe can be read once, and an archive is read from its end."""
+    pipe = file.parent / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(file.read_bytes()), daemon=True)
+    writer.start()
+    assert main(["inspect", str(pipe)]) == 1
+    assert "not a regular file" in capsys.readouterr().err
+    writer.join()
+
+
+def test_verify_with_a_large_file_as_key(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Devices such as /dev/zero have no end."""
+    key = file.parent / "large"
+    key.touch()
+    os.truncate(key, 2 << 20)
+    assert main(["verify", str(file), "--public-key", str(key)]) == 1
+    assert "no key" in capsys.readouterr().err

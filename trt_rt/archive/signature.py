@@ -32,6 +32,7 @@ PublicKey: TypeAlias = "Ed25519PublicKey | bytes | str | os.PathLike[str]"
 _PREFIX = b"trt_rt archive signature 1\n"
 _ED25519, _HMAC = "ed25519", "hmac-sha256"
 _SHORTEST_SECRET = 16
+_LARGEST_KEY = 1 << 20
 
 
 def signer(key: SigningKey) -> Callable[[bytes], bytes]:
@@ -128,7 +129,7 @@ def _hmac(manifest: bytes, secret: bytes) -> bytes:
 def _key(given: Any, *, is_private: bool) -> Any:
     """An Ed25519 key of the wanted part, or the bytes of a secret."""
     if isinstance(given, (str, os.PathLike)):
-        given = Path(given).read_bytes()
+        given = _read_key(Path(given))
     if isinstance(given, bytes):
         if not given.lstrip().startswith(b"-----BEGIN"):
             if len(given) < _SHORTEST_SECRET:
@@ -150,6 +151,15 @@ def _key(given: Any, *, is_private: bool) -> Any:
             f"an {wanted.__name__}, its PEM, or the bytes of a secret."
         )
     return given
+
+
+def _read_key(path: Path) -> bytes:
+    """Read the file of a key, which may be a pipe. A device such as /dev/zero would never end."""
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_KEY + 1)
+    if len(content) > _LARGEST_KEY:
+        raise ArchiveError(f"{path} is no key: it has more than {_LARGEST_KEY} bytes.")
+    return content
 
 
 def _from_pem(pem: bytes, *, is_private: bool) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trt_rt.cli.archive_contents import describe_archive
 from trt_rt.cli.command import Result, Subparsers, add_command, print_table
-from trt_rt.errors import BackendError, PlanError
+from trt_rt.errors import ArchiveError, BackendError, PlanError
 
 if TYPE_CHECKING:
     from trt_rt._core.io_tensor import IOTensor
@@ -47,6 +47,8 @@ def _run(arguments: argparse.Namespace) -> Result:
     path: Path = arguments.file
     plan = _bytes_of(path)
     if bytes(plan[:4]) == b"PK\x03\x04":  # a ZIP file
+        if not path.is_file():  # a pipe, which is read to its end now
+            raise ArchiveError(f"{path} is not a regular file, and an archive must be one.")
         return describe_archive(path)
     try:
         kind, contents, why_not = _read(plan, path.name, host_code=arguments.engine_host_code_allowed)
