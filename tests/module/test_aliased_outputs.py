@@ -106,6 +106,7 @@ def test_what_the_plan_says_may_be_said_again(value: Any) -> None:
         ({"cache_out": "x"}, "the plan says that it lies in the memory of input 'cache'"),
         ({"other": "cache"}, "the engine has the outputs"),
         ({"output0": "other"}, "the engine has the inputs"),
+        ({"output0": "cache"}, "output 'cache_out' lies in the memory of that input"),
     ],
 )
 def test_what_does_not_fit_the_engine(aliased_io: dict[str, str], words: str) -> None:

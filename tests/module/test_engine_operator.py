@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from tests import isolated
 from tests.reference import plans
 from trt_rt import Engine
-from trt_rt.errors import InputTypeError, InputValueError, PlanError
+from trt_rt.errors import InputTypeError, InputValueError, PlanError, SettingError
 from trt_rt.operator import OPERATOR, EngineMeta, TensorMeta
 
 FLOAT = torch.float32
@@ -241,3 +242,14 @@ def test_a_process_that_has_only_imported_trt_rt(tmp_path: Path) -> None:
         tmp_path,
     )
     assert result.stdout == "torch.Size([3, 7])\n", result.stderr
+
+
+@pytest.mark.parametrize("wrong", [{}, {"output0": "cache"}, {"output0": "cache", "cache_out": "cache"}])
+def test_a_description_of_other_aliases_is_refused(wrong: dict[str, str]) -> None:
+    meta = json.loads(state_meta())
+    meta["aliased_io"] = wrong
+    cache, x = torch.zeros(8, 4), torch.ones(8, 4)
+    for _ in range(2):
+        with pytest.raises((PlanError, SettingError)):
+            run(plans.accumulate(), json.dumps(meta), cache, x)
+    assert not cache.any()

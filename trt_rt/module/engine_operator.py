@@ -107,12 +107,20 @@ def _module_over(engine: Engine, meta: EngineMeta) -> TRTModule:
                 f"the description of engine {engine.name!r} in a program does not fit its plan: it has the "
                 f"{kind} {', '.join(map(str, found))}. Save the program again."
             )
-    return TRTModule(
+    module = TRTModule(
         engine,
         [each.name for each in meta.inputs],
         [each.name for each in meta.outputs],
         aliased_io=meta.aliased_io,
     )
+    if module.aliased_io != meta.aliased_io:
+        # Without it, the engine would write into the graph's inputs and not into copies of them.
+        raise PlanError(
+            f"the description of engine {engine.name!r} in a program does not fit its plan: the outputs that "
+            f"lie in the memory of inputs are {module.aliased_io}, and it says {dict(meta.aliased_io)}. Save "
+            "the program again."
+        )
+    return module
 
 
 def _agrees(described: TensorMeta, tensor: IOTensor) -> bool:

@@ -67,8 +67,8 @@ def with_aliases(
     Raises
     ------
     SettingError
-        If there is no such output or input, the plan says something else, or the two differ in dtype, shape
-        or kind of memory.
+        If there is no such output or input, the plan says something else, two outputs would lie in one input,
+        or an output and its input differ in dtype, shape or kind of memory.
     """
     inputs = {tensor.name: tensor for tensor in engine.inputs}
     found = {tensor.name: tensor for tensor in outputs}
@@ -91,6 +91,12 @@ def with_aliases(
             its_input.location,
         ):
             raise SettingError(f"{what}: output {output} does not fit into the memory of input {its_input}.")
+        others = [each.name for each in found.values() if each.aliased_input == source and each.name != name]
+        if others:
+            raise SettingError(
+                f"{what} is {source!r}, but output {others[0]!r} lies in the memory of that input, and would "
+                "overwrite it. Leave one of them out."
+            )
         found[name] = replace(output, aliased_input=source)
     return list(found.values())
 
