@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import weakref
 
 import pytest
 
@@ -44,11 +43,11 @@ def test_what_graphs_read_is_freed(make):
     case = make("two")
     with graphed(case, "whole") as graphs:
         graphs.check(*case.example(3))
-        static = weakref.ref(graphs.callable.graph_inputs[0])
+        static = StorageWeakRef(graphs.callable.graph_inputs[0].untyped_storage())
         gc.collect()
-        assert static() is not None
+        assert not static.expired()
     gc.collect()
-    assert static() is None
+    assert static.expired()
 
 
 @pytest.mark.behaviour(31)
