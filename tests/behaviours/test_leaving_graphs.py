@@ -6,6 +6,7 @@ import contextlib
 import gc
 
 import pytest
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from tests import isolated
 from tests.behaviours.graph_modes import GRAPH_MODES, Doubled, graphed
