@@ -16,12 +16,7 @@ __all__ = ["partition_to_json", "read_partition"]
 def partition_to_json(partition: Partition) -> list[dict[str, Any]]:
     """Return the steps of a partition for a manifest. Lines of the user's source are left out."""
     return [
-        {
-            "engine": step.name,
-            "operators": list(step.operators),
-            "inputs": list(map(_tensor_to_json, step.inputs)),
-            "outputs": list(map(_tensor_to_json, step.outputs)),
-        }
+        step.to_json()
         if isinstance(step, EnginePart)
         else {
             "name": step.name,
@@ -32,11 +27,6 @@ def partition_to_json(partition: Partition) -> list[dict[str, Any]]:
         }
         for step in partition.steps
     ]
-
-
-def _tensor_to_json(tensor: PartTensor) -> dict[str, Any]:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return {"name": tensor.name, "dtype": dtype, "shape": list(tensor.shape)}
 
 
 def read_partition(backend: str, steps: list[Any], where: str) -> Partition:

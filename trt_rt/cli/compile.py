@@ -174,12 +174,7 @@ def _as_json(partition: Partition) -> dict[str, Any]:
         "backend": partition.backend,
         "engines": len(partition.engines),
         "steps": [
-            {
-                "engine": step.name,
-                "operators": list(step.operators),
-                "inputs": [_tensor_as_json(tensor) for tensor in step.inputs],
-                "outputs": [_tensor_as_json(tensor) for tensor in step.outputs],
-            }
+            step.to_json()
             if isinstance(step, EnginePart)
             else {
                 "operator": step.operator,
@@ -189,14 +184,6 @@ def _as_json(partition: Partition) -> dict[str, Any]:
             }
             for step in partition.steps
         ],
-    }
-
-
-def _tensor_as_json(tensor: Any) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-        "shape": list(tensor.shape),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -32,6 +33,11 @@ class PartTensor:
         sizes = "x".join(map(str, self.shape)) or "scalar"
         return f"{self.name} {str(self.dtype).removeprefix('torch.')} {sizes}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what `json.dumps` takes."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {"name": self.name, "dtype": dtype, "shape": list(self.shape)}
+
 
 @dataclass(frozen=True)
 class EnginePart:
@@ -51,6 +57,15 @@ class EnginePart:
     operators: tuple[str, ...]
     inputs: tuple[PartTensor, ...]
     outputs: tuple[PartTensor, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `json.dumps` takes."""
+        return {
+            "engine": self.name,
+            "operators": list(self.operators),
+            "inputs": [tensor.to_json() for tensor in self.inputs],
+            "outputs": [tensor.to_json() for tensor in self.outputs],
+        }
 
 
 @dataclass(frozen=True)
