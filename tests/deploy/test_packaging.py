@@ -14,8 +14,8 @@ import trt_rt
 from tests.deploy.building import Run
 from tests.deploy.programs import export_affine
 from trt_rt.cli import main
+from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
 from trt_rt.deploy.packaging import package_program
-from trt_rt.deploy.torchscript import write_torchscript
 from trt_rt.errors import TRTError
 
 
@@ -74,7 +74,8 @@ def test_torchscript_of_engines_operators_sizes_and_state(tmp_path: Path) -> Non
     program = trt_rt.compile(
         exported, backend="reference", torch_executed_ops={"torch.ops.aten.sort.default"}
     )
-    write_torchscript(program.exported(), tmp_path / "program.ts")
+    with torchscript_calls():
+        torchscript_module(program.exported(), flat_results=True).save(str(tmp_path / "program.ts"))
     script, model = load_script(tmp_path / "program.ts"), Mixed()
     for size in (4, 7, 2):
         x, y = torch.randn(size, 8), torch.randn(size, 8)

@@ -13,7 +13,7 @@ import torch
 import trt_rt
 from trt_rt import CompileError
 from trt_rt.compiled import Partition
-from trt_rt.program.torchscript_source import torchscript_calls, torchscript_module
+from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*torch\.jit\..* is deprecated:DeprecationWarning")
 
@@ -181,3 +181,27 @@ def test_what_a_program_may_return_and_call() -> None:
     module = torchscript_module(exported)
     for inputs in (example, (torch.randn(7, 4), torch.randn(2, 4))):
         torch.testing.assert_close(module(*inputs), Results()(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("flat_results", "expected"), [(False, {"both": [3.0, 6.0], "sum": 3.0}), (True, (3.0, 6.0, 3.0))]
+)
+def test_results_are_nested_as_the_program_s_or_flat(flat_results: bool, expected: Any) -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2))
+            self.register_buffer("factor", torch.full((2,), 3.0).requires_grad_())
+
+        def forward(self, x: torch.Tensor) -> Any:
+            total, product = x + self.weight, x * self.factor
+            return {"both": [total, product], "sum": total}
+
+    model = Model()
+    module = torchscript_module(torch.export.export(model, (torch.zeros(2),)), flat_results=flat_results)
+    results = module(torch.full((2,), 2.0))
+    assert torch.utils._pytree.tree_map(lambda value: float(value[0]), results) == expected
+    assert not any(value.requires_grad for value in torch.utils._pytree.tree_leaves(results))
+    assert [name for name, _ in module.named_parameters()] == ["held_weight"]
+    assert model.weight.requires_grad
+    assert model.factor.requires_grad

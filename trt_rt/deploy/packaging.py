@@ -15,8 +15,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils._pytree import tree_unflatten
 
+from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
 from trt_rt.deploy.constants_file import write_constants
-from trt_rt.deploy.torchscript import write_torchscript
 from trt_rt.errors import CompileError, TRTError
 from trt_rt.operator import OPERATOR
 
@@ -96,7 +96,7 @@ def package_program(
         files = [CONSTANTS_FILE, PROGRAM_FILE]
         if torchscript:
             files.append(TORCHSCRIPT_FILE)
-            write_torchscript(exported, Path(temporary) / TORCHSCRIPT_FILE)
+            _write_torchscript(exported, Path(temporary) / TORCHSCRIPT_FILE)
         for file in files:
             os.replace(Path(temporary) / file, target / file)
     sizes = {file: (target / file).stat().st_size for file in files}
@@ -121,6 +121,13 @@ def _compile(exported: ExportedProgram, path: Path) -> None:
             "(g++, or the one that the environment variable CXX names), and for a program on CUDA a GPU of "
             "the kind that will run it."
         ) from error
+
+
+def _write_torchscript(exported: ExportedProgram, path: Path) -> None:
+    """Write a program that C++ calls with a list of tensors, and that returns one, or a tuple of them."""
+    script = torchscript_module(exported, flat_results=True)
+    with torchscript_calls():
+        script.save(str(path))
 
 
 def _example_inputs(exported: ExportedProgram) -> tuple[tuple[Any, ...], dict[str, Any]]:

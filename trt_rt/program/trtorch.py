@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from trt_rt.compiled.partition import Partition
+from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
 from trt_rt.errors import CompileError
 from trt_rt.program.inputs import Input
 from trt_rt.program.pipeline import compile_model
 from trt_rt.program.request import CompileRequest
-from trt_rt.program.torchscript_source import torchscript_calls, torchscript_module
 
 __all__ = ["compile_torchscript"]
 

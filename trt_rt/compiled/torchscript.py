@@ -6,6 +6,7 @@ the graph is printed as source code, statement by statement, and defined on a mo
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 import re
@@ -52,13 +53,21 @@ def torchscript_calls() -> Iterator[None]:
         yield
 
 
-def torchscript_module(program: ExportedProgram) -> torch.jit.ScriptModule:
+def torchscript_module(program: ExportedProgram, *, flat_results: bool = False) -> torch.jit.ScriptModule:
     """Return a program as a ScriptModule that computes the same, for every size that the program takes.
 
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        Takes tensors by position. Its results are tensors, nested in tuples, lists and dicts.
+        Takes tensors, and is called with them by position. Its results are tensors, nested in tuples, lists
+        and dicts.
+    flat_results : bool
+        Whether the module returns one tensor, or one tuple of all of them, instead of the program's nesting.
+
+    Returns
+    -------
+    torch.jit.ScriptModule
+        For inference: its parameters and buffers have the program's memory, and none requires gradients.
 
     Raises
     ------
@@ -67,14 +76,14 @@ def torchscript_module(program: ExportedProgram) -> torch.jit.ScriptModule:
     """
     module = program.module(check_guards=False)
     writer = _Writer(module)
-    source = writer.write(program.call_spec.out_spec)
+    source = writer.write(None if flat_results else program.call_spec.out_spec)
     with torchscript_calls():
         script = torch.jit.script(writer.holder)
         try:
             script.define(source)
         except RuntimeError as error:
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            raise CompileError(f"TorchScript cannot express the program: {lines[0]}") from error
+            reason = " ".join(str(error).split())
+            raise CompileError(f"TorchScript cannot express the program: {reason}") from error
     return script.eval()
 
 
@@ -94,6 +103,7 @@ class _Writer:
         self.holder: torch.nn.Module = type("Program", (torch.nn.Module,), {"__module__": __name__})()
 
     def write(self, out_spec: TreeSpec | None) -> str:
+        """Return the source; without `out_spec`, results are one value or one tuple."""
         graph = self._module.graph
         for node in reversed(list(graph.nodes)):
             if node.op == "call_function" and not node.users and _is_check(node):
@@ -115,8 +125,10 @@ class _Writer:
             elif node.op == "call_function":
                 lines.append(f"{self._names[node]} = {self._call(node)}")
             elif node.op == "output":
-                results = iter([self._argument(result) for result in _leaves(node.args[0])])
-                lines.append(f"return {_nested(out_spec, results)}")
+                results = [self._argument(result) for result in _leaves(node.args[0])]
+                lines.append(
+                    f"return {_flat(results) if out_spec is None else _nested(out_spec, iter(results))}"
+                )
             else:
                 raise CompileError(f"TorchScript cannot express {node.format_node()}")
         text = "".join(f"    {line}\n" for line in lines)
@@ -131,10 +143,11 @@ class _Writer:
             raise CompileError(f"TorchScript cannot hold {path}, which is a {type(value).__name__}")
         name = "held_" + re.sub(r"[^A-Za-z0-9_]", "_", path)
         if not hasattr(self.holder, name):
+            tensor = value.detach()  # parameters that require gradients would make results require them
             if isinstance(value, torch.nn.Parameter):
-                self.holder.register_parameter(name, value)
+                self.holder.register_parameter(name, torch.nn.Parameter(tensor, requires_grad=False))
             else:
-                self.holder.register_buffer(name, value)
+                self.holder.register_buffer(name, tensor)
         return f"self.{name}"
 
     def _call(self, node: Node) -> str:
@@ -169,8 +182,7 @@ class _Writer:
         if value is None or isinstance(value, (bool, int, float)):
             return repr(value)
         if isinstance(value, str):
-            # TorchScript's literals have the escapes of C.
-            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            return json.dumps(value, ensure_ascii=False)  # has the escapes of C, as TorchScript's literals
         if isinstance(value, torch.device):
             return f'torch.device("{value}")'
         if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)):
@@ -188,8 +200,12 @@ def _leaves(result: Any) -> list[Any]:
     return list(result) if isinstance(result, (list, tuple)) else [result]
 
 
-def _nested(spec: TreeSpec | None, results: Iterator[str]) -> str:
-    if spec is None or spec.is_leaf():
+def _flat(results: list[str]) -> str:
+    return results[0] if len(results) == 1 else f"({', '.join(results)})"
+
+
+def _nested(spec: TreeSpec, results: Iterator[str]) -> str:
+    if spec.is_leaf():
         return next(results)
     parts = [_nested(child, results) for child in spec.children()]
     writers: dict[Any, Callable[[], str]] = {
