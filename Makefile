@@ -15,7 +15,7 @@ NATIVE := $(shell find trt_rt/deploy/native trt_rt/deploy/include -name '*.cpp' 
 BENCH_CORE := bench/setup.py $(wildcard bench/*.pyx bench/*/*.pyx)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint count bench gpu clean
+.PHONY: help demo test lint count bench gpu dist clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,15 @@ gpu: ## with an NVIDIA GPU: build with PYTHON (no venv, no network), run the GPU
 	PYTHONPATH=".:$$PYTHONPATH" $(PYTHON) bench/report.py --device cuda
 	test -z "$$TRT_RT_PLANS" || PYTHONPATH=".:$$PYTHONPATH" $(PYTHON) bench/real_engines.py
 
+# Everything happens outside of the working tree's environment: the build in one of its own, the demo in a new one.
+dist: $(VENV)/.release ## build the source distribution and a wheel, check both, run the demo from the wheel
+	rm -rf dist
+	PIP_CONSTRAINT=constraints.txt $(VENV)/release/bin/python -m build
+	$(VENV)/release/bin/python -m twine check --strict dist/*
+	$(VENV)/release/bin/python -m auditwheel show dist/*.whl
+	$(VENV)/release/bin/python tools/check_wheel.py --any-linux dist/*.whl
+	$(PYTHON) tools/try_wheel.py dist/*.whl
+
 clean: ## remove what was built and installed here
 	rm -rf $(VENV) build dist *.egg-info bench/build .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find trt_rt bench -name '*.so' -delete
@@ -64,6 +73,12 @@ $(INSTALLED): constraints.txt pyproject.toml setup.py
 	$(PIP) install -c constraints.txt setuptools cython cuda-bindings nvidia-cuda-runtime
 	TRT_RT_SKIP_CORE=1 $(PIP) install -c constraints.txt --no-build-isolation --check-build-dependencies \
 	    --editable '.[all-pypi,demo,dev]'
+	touch $@
+
+$(VENV)/.release: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)/release
+	$(VENV)/release/bin/python -m pip --disable-pip-version-check install -c constraints.txt \
+	    auditwheel build pyelftools twine
 	touch $@
 
 $(BUILT): $(INSTALLED) $(CORE) $(NATIVE)
