@@ -17,7 +17,6 @@ from tests.behaviours.recording import recorded
 pytestmark = pytest.mark.behaviour(35)
 
 _SECONDS_UNTIL_DEADLOCK = 60
-_CONTROLS = [name for name in BY_NAME if name not in ("enable_cudagraphs", "enable_profiling")]
 
 
 class _Holder:
@@ -53,7 +52,7 @@ def _collect_only_when_told() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.mark.parametrize("control", _CONTROLS)
+@pytest.mark.parametrize("control", BY_NAME)
 def test_a_control_that_is_collected_in_a_call_of_its_module(make, monkeypatch, control):
     """The call is right, and the mode is off when it has ended."""
     case = make("streaming")
@@ -71,7 +70,7 @@ def test_a_control_that_is_collected_in_a_call_of_its_module(make, monkeypatch, 
     case.assert_right(module(*inputs), expected)
 
 
-@pytest.mark.parametrize("control", _CONTROLS)
+@pytest.mark.parametrize("control", BY_NAME)
 def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypatch, control):
     """Meanwhile a third thread is in a call of its module, and waits for the collecting one: no deadlock."""
     case = make("streaming")
@@ -107,3 +106,36 @@ def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypat
         done.result(_SECONDS_UNTIL_DEADLOCK)
     assert state(module) == before
     call()
+
+
+@pytest.mark.parametrize("control", BY_NAME)
+def test_a_control_that_is_collected_while_another_thread_changes_the_engine(make, monkeypatch, control):
+    """The collecting thread, in a call of another module, does not wait for the change, which waits for it."""
+    case = make("streaming")
+    inputs = case.example(3)
+    expected = case.expected(*inputs)
+    other_backend, other_calls = recorded(case.backend)
+    module, other = case.module(), case.module(other_backend)
+    before = state(module)
+    holder = _Holder(BY_NAME[control], module)
+    module(*inputs)
+    other(*inputs)
+    del holder
+    in_change, collected = threading.Event(), threading.Event()
+
+    def change(_: object) -> None:
+        in_change.set()
+        assert collected.wait(_SECONDS_UNTIL_DEADLOCK), "the finalizer waits for this change"
+
+    def collect() -> None:
+        assert in_change.wait(_SECONDS_UNTIL_DEADLOCK)
+        gc.collect()
+        collected.set()
+
+    _at_the_next_enqueue(monkeypatch, other_calls, collect)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(module.engine.run_without_contexts, change)
+        case.assert_right(other(*inputs), expected)
+        done.result(_SECONDS_UNTIL_DEADLOCK)
+    assert state(module) == before
+    case.assert_right(module(*inputs), expected)
