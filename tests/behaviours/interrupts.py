@@ -23,7 +23,8 @@ __all__ = ["KINDS", "Interrupter", "spread"]
 
 KINDS = ("signal", "exception")
 
-_FOLDERS = (str(Path(trt_rt.__file__).parent),)
+# Of the package, and of the calls that it generates.
+_FOLDERS = (str(Path(trt_rt.__file__).parent), "<trt_rt program>")
 _REFERENCE = f"{_FOLDERS[0]}/reference/"
 _FILES = frozenset(module.__file__ for module in (contextlib, weakref, sys.modules["_weakrefset"]))
 

@@ -94,14 +94,17 @@ class _Writer:
         )
 
     def _without_gradients(self, body: list[str]) -> list[str]:
-        """As torch.no_grad does, which takes longer than an operator."""
+        """As torch.no_grad does, which takes longer than an operator.
+
+        Python looks for signals when a call has returned, so the switch lies within ``try``.
+        """
         was_on = self._names.local("grad_was_enabled")
         is_on = self._names.bind("is_grad_enabled", torch.is_grad_enabled)
         switch = self._names.bind("set_grad_enabled", torch._C._set_grad_enabled)
         return [
             f"{was_on} = {is_on}()",
-            f"{switch}(False)",
             "try:",
+            f"    {switch}(False)",
             *(f"    {line}" for line in body),
             "finally:",
             f"    {switch}({was_on})",
