@@ -156,6 +156,15 @@ def _set_pre_allocated_outputs(subject: Subject) -> Callable[[], object]:
     return switch
 
 
+@_scenario("streaming")
+def _end_of_the_output_allocator(subject: Subject) -> Callable[[], object]:
+    # Its own scenario, so that the few bytecodes that unset an allocator are among those that are tried.
+    context = runtime.enable_output_allocator(subject.module)
+    context.__enter__()
+    subject.check()
+    return functools.partial(context.__exit__, None, None, None)
+
+
 def _entered(control: Callable[[Any], AbstractContextManager[Any]]) -> Scenario:
     def prepare(subject: Subject) -> Callable[[], object]:
         subject.check()

@@ -6,6 +6,7 @@ from typing_extensions import Self, disjoint_base
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
 _Called_co = TypeVar("_Called_co", covariant=True)
@@ -56,6 +57,7 @@ def when_free(job: Callable[[], object], gates: Iterable[Gate] = (), /) -> None:
 def complete(
     function: Callable[_Parameters, _Result], /, *args: _Parameters.args, **kwargs: _Parameters.kwargs
 ) -> _Result: ...
+def for_each(function: Callable[[_Item], object], items: Iterable[_Item], /) -> None: ...
 def between(
     before: Callable[[], object], function: Callable[[], _Result], after: Callable[[], object], /
 ) -> _Result: ...

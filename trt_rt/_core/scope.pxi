@@ -38,6 +38,35 @@ def complete(function, /, *args, **kwargs):
     return result
 
 
+def for_each(function, items, /):
+    """Call a function with each of some objects, with the next one also after it has raised.
+
+    `contextlib.ExitStack` does this in Python: an interrupt can end it before the last object, and it leaves
+    the exception in a cycle with its own frame, so that what the traceback refers to (an execution context)
+    lives until a garbage collection.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one object.
+    items : iterable
+        The objects.
+
+    Raises
+    ------
+    BaseException
+        The first that the function has raised, after all calls.
+    """
+    cdef object first = None
+    for item in list(items):
+        try:
+            function(item)
+        except BaseException as error:
+            first = error if first is None else first
+    if first is not None:
+        raise first
+
+
 def between(before, function, after, /):
     """Call `before`, `function` and `after`; `after` always, and to its end.
 

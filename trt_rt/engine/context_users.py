@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from operator import methodcaller
 from typing import Any, Protocol, TypeVar
 
-from trt_rt._core.critical import Gate, run_holding
+from trt_rt._core.critical import Gate, for_each, run_holding
 from trt_rt._core.live_objects import LiveObjects
 from trt_rt.engine.deferred_destruction import run_deferred_destructors
 from trt_rt.engine.handle import EngineHandle
@@ -110,8 +110,6 @@ class ContextUsers:
             If CUDA reports that work in flight has failed.
         """
         try:
-            with ExitStack() as closing:  # closes all of them before it raises
-                for user in self._users:
-                    closing.callback(user.close)
+            for_each(methodcaller("close"), self._users)
         finally:
             run_deferred_destructors()

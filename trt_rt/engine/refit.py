@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import torch
 
-from trt_rt._core.critical import complete
+from trt_rt._core.critical import complete, for_each
 from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.engine.engine import Engine
 from trt_rt.engine.placement import current_device
@@ -210,13 +209,11 @@ def _apply_one(refit: EngineRefit, plans: dict[Engine, bytes], tensorrt_engine: 
 
 
 def _go_back(plans: dict[Engine, bytes]) -> None:
-    with ExitStack() as restoring:  # restores all of them, and raises what any has raised
-        for engine, plan in list(plans.items()):
-            restoring.callback(_go_back_one, engine, plan, plans)
+    for_each(partial(_go_back_one, plans), plans)
 
 
-def _go_back_one(engine: Engine, plan: bytes, plans: dict[Engine, bytes]) -> None:
-    engine.run_without_contexts(lambda _: _restore(engine, plan))
+def _go_back_one(plans: dict[Engine, bytes], engine: Engine) -> None:
+    engine.run_without_contexts(lambda _: _restore(engine, plans[engine]))
     plans.pop(engine, None)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 from weakref import ReferenceType, ref
 
 from trt_rt._core.call import Executor, ExecutorPool
-from trt_rt._core.critical import Cell, complete
+from trt_rt._core.critical import Cell, complete, for_each
 from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.live_objects import LiveObjects
@@ -37,9 +36,7 @@ def set_default_cuda_graphs(enabled: bool) -> None:
 def _set_default_cuda_graphs(enabled: bool) -> None:
     global _default_cuda_graphs
     _default_cuda_graphs = enabled
-    with ExitStack() as refreshing:  # refreshes all of them, and raises what any has raised
-        for executors in _live:
-            refreshing.callback(executors.refresh)
+    for_each(ModuleExecutors.refresh, _live)
 
 
 def _after_fork_in_child() -> None:
@@ -154,9 +151,7 @@ class ModuleExecutors:
         ExecutionError
             If CUDA reports that work in flight has failed.
         """
-        with ExitStack() as refreshing:  # refreshes all of them, and raises what any has raised
-            for executor in self._made:
-                refreshing.callback(self._configure, executor)
+        for_each(self._configure, self._made)
 
     def change(self, **changes: Any) -> None:
         """Change modes, for all executors, from their next call on.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from operator import methodcaller
 from typing import Any
 
+from trt_rt._core.critical import for_each
 from trt_rt.module.composition import settings_change
 from trt_rt.module.trt_module import TRTModule
 
@@ -56,6 +57,4 @@ class ModeOverride:
         ExecutionError
             If CUDA reports that work in flight has failed; the modes are changed all the same.
         """
-        with ExitStack() as ending:  # ends all of them, and raises what any has raised
-            for executors in self._changes:
-                ending.callback(executors.restore, self)
+        for_each(methodcaller("restore", self), self._changes)

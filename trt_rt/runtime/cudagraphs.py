@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from functools import partial
 
 import torch
 from torch.export import ExportedProgram
 
-from trt_rt._core.critical import Cell, Scope
+from trt_rt._core.critical import Cell, Scope, for_each
 from trt_rt.capture import ObservedProgram, ProgramKind, WholeGraph, program_kind
 from trt_rt.engine import Engine
 from trt_rt.errors import SettingError
@@ -275,9 +274,7 @@ class _Graphs:
         """Switch graphs off without waiting. A graph that another thread's call uses goes after that call."""
         self._is_over = True
         _active.update(lambda active: tuple(graphs for graphs in active if graphs is not self))
-        with ExitStack() as ending:  # ends all of them, and raises what any has raised
-            for end in self._to_end:
-                ending.callback(end)
+        for_each(lambda end: end(), reversed(self._to_end))
 
     def _choose(self, kind: ProgramKind) -> torch.nn.Module:
         is_whole = kind is ProgramKind.MIXED

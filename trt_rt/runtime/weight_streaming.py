@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, SupportsIndex
 from weakref import WeakKeyDictionary
@@ -12,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.export import ExportedProgram
 
-from trt_rt._core.critical import Cell, Scope, complete, when_free
+from trt_rt._core.critical import Cell, Scope, complete, for_each, when_free
 from trt_rt.engine import Engine
 from trt_rt.engine.budget_shares import budget_shares
 from trt_rt.engine.weight_budget import holding_budgets
@@ -183,9 +182,7 @@ class _Entry:
         when_free(partial(holding_budgets, self._budgets, self._end_all), gates)
 
     def _end_all(self) -> None:
-        with ExitStack() as ending:  # restores all of them, and raises what any has raised
-            for engine in self._engines:
-                ending.callback(self._end_one, engine)
+        for_each(self._end_one, self._engines)
 
     def _end_one(self, engine: Engine) -> None:
         cell = _stack_of(engine)
