@@ -110,7 +110,7 @@ def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypat
 
 @pytest.mark.parametrize("control", BY_NAME)
 def test_a_control_that_is_collected_while_another_thread_changes_the_engine(make, monkeypatch, control):
-    """The collecting thread, in a call of another module, does not wait for the change, which waits for it."""
+    """The change waits for the collecting thread, which is in a call of another module: no deadlock."""
     case = make("streaming")
     inputs = case.example(3)
     expected = case.expected(*inputs)
