@@ -27,6 +27,8 @@ class Subject:
 
     Attributes
     ----------
+    case : Case
+        What made its engine.
     module : TRTModule
         The module, over an engine of its own.
     inputs : tuple of torch.Tensor
@@ -38,7 +40,7 @@ class Subject:
     """
 
     def __init__(self, case: Case, engine: trt_rt.Engine) -> None:
-        self._case = case
+        self.case = case
         self.new_engine = case.engine
         self.module = trt_rt.TRTModule(engine, max_contexts=4)
         self.inputs = case.example(3)
@@ -51,7 +53,7 @@ class Subject:
         """Call, and compare."""
         factor = self.factor if call is self.run else 1
         expected = tuple(output * factor for output in self._expected)
-        self._case.assert_right((call or self.module)(*self.inputs), expected)
+        self.case.assert_right((call or self.module)(*self.inputs), expected)
 
     def check_everything(self) -> None:
         """Call, and switch modes; on any thread."""
@@ -63,7 +65,7 @@ class Subject:
         self.check()
         with runtime.use_dynamically_allocated_resources(self.module):
             self.check()
-        if self._case.kind == "streaming":
+        if self.case.kind == "streaming":
             with runtime.weight_streaming(self.module) as streaming:
                 streaming.device_budget = 1
                 self.check()
@@ -88,6 +90,15 @@ def _scenario(kind: str) -> Callable[[Scenario], Scenario]:
 @_scenario("two")
 def _first_call(subject: Subject) -> Callable[[], object]:
     return subject.check
+
+
+@_scenario("two")
+def _first_call_of_a_lazy_module(subject: Subject) -> Callable[[], object]:
+    case = subject.case
+    lazy = {"lazy_engine_init": True}
+    module = trt_rt.TRTModule(case.plan, settings=lazy, backend=case.backend_argument, device=case.device)
+    subject.run = module
+    return functools.partial(subject.check, module)
 
 
 @_scenario("two")

@@ -16,10 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from tests import isolated
+from tests.behaviours.interrupts import Interrupter, spread
+from tests.behaviours.other_thread import on_another_thread
 from tests.reference import plans
 from trt_rt import Engine
 from trt_rt.errors import InputTypeError, InputValueError, PlanError, SettingError
 from trt_rt.operator import OPERATOR, EngineMeta, TensorMeta
+from trt_rt.reference import build
 
 FLOAT = torch.float32
 
@@ -253,3 +256,38 @@ def test_a_description_of_other_aliases_is_refused(wrong: dict[str, str]) -> Non
         with pytest.raises((PlanError, SettingError)):
             run(plans.accumulate(), json.dumps(meta), cache, x)
     assert not cache.any()
+
+
+@pytest.mark.behaviour(34)
+def test_an_interrupted_first_call() -> None:
+    """An interrupt while an engine is loaded leaves the operator usable, by every thread."""
+    x = torch.randn(3, 7)
+
+    def tried(n: int) -> Interrupter:
+        weight = torch.randn(7, 7)  # a plan that the process has not seen
+        built = build(_Product(weight), (x,), input_names=["x"], output_names=["y"])
+        meta = meta_of(built, [("x", FLOAT, (3, 7))], [("y", FLOAT, (3, 7))])
+        plan = torch.frombuffer(bytearray(built), dtype=torch.uint8)
+
+        def is_right() -> None:
+            torch.testing.assert_close(OPERATOR([x], plan, meta), [x @ weight])
+
+        interrupter = Interrupter("exception", n)
+        interrupter.run(is_right)
+        assert interrupter.raised == interrupter.fired, f"the interrupt at {interrupter.place} is lost"
+        on_another_thread(is_right)
+        is_right()
+        return interrupter
+
+    tried(0)  # imports what only the first call imports
+    for n in spread(tried(0).counted):
+        tried(n)
+
+
+class _Product(torch.nn.Module):
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = torch.nn.Buffer(weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight
