@@ -23,6 +23,7 @@ import torch
 
 from trt_rt import reference
 from trt_rt._core.dlpack import tensor_from_address
+from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt.backend import Backend
 
 __all__ = ["GRANULARITY", "Quirk", "quirky_backend"]
@@ -254,3 +255,7 @@ class _Allocator(reference.IOutputAllocator):
         if -1 in self._context._context.get_tensor_shape(tensor_name):
             self._context._last_shapes[tensor_name] = shape
         self.wrapped.notify_shape(tensor_name, shape)
+
+
+# What TensorRT does in C++ is nothing that Dynamo could look into.
+hide_from_dynamo(globals())
