@@ -16,13 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from tests import isolated
-from tests.behaviours.interrupts import Interrupter, spread
+from tests.behaviours.interrupts import KINDS, Interrupter, spread
 from tests.behaviours.other_thread import on_another_thread
 from tests.reference import plans
 from trt_rt import Engine
 from trt_rt.errors import InputTypeError, InputValueError, PlanError, SettingError
 from trt_rt.operator import OPERATOR, EngineMeta, TensorMeta
-from trt_rt.reference import build
+from trt_rt.reference.plan_container import pack, unpack
 
 FLOAT = torch.float32
 
@@ -259,35 +259,27 @@ def test_a_description_of_other_aliases_is_refused(wrong: dict[str, str]) -> Non
 
 
 @pytest.mark.behaviour(34)
-def test_an_interrupted_first_call() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_first_call(kind: str) -> None:
     """An interrupt while an engine is loaded leaves the operator usable, by every thread."""
+    header, _ = unpack(memoryview(plans.affine()))
     x = torch.randn(3, 7)
 
     def tried(n: int) -> Interrupter:
-        weight = torch.randn(7, 7)  # a plan that the process has not seen
-        built = build(_Product(weight), (x,), input_names=["x"], output_names=["y"])
-        meta = meta_of(built, [("x", FLOAT, (3, 7))], [("y", FLOAT, (3, 7))])
-        plan = torch.frombuffer(bytearray(built), dtype=torch.uint8)
+        new = pack({**header, "name": f"{kind} {n}"}, [])  # no engine of it is loaded yet
+        plan = torch.frombuffer(bytearray(new), dtype=torch.uint8)
+        meta = meta_of(new, [("x", FLOAT, ("b", 7))], [("output0", FLOAT, ("b", 7))])
 
         def is_right() -> None:
-            torch.testing.assert_close(OPERATOR([x], plan, meta), [x @ weight])
+            torch.testing.assert_close(OPERATOR([x], plan, meta), [plans.eager_affine(x)])
 
-        interrupter = Interrupter("exception", n)
+        interrupter = Interrupter(kind, n)
         interrupter.run(is_right)
         assert interrupter.raised == interrupter.fired, f"the interrupt at {interrupter.place} is lost"
         on_another_thread(is_right)
         is_right()
         return interrupter
 
-    tried(0)  # imports what only the first call imports
+    run(plans.affine(), affine_meta(), x)  # imports what only the first call of a process imports
     for n in spread(tried(0).counted):
         tried(n)
-
-
-class _Product(torch.nn.Module):
-    def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__()
-        self.weight = torch.nn.Buffer(weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ self.weight
