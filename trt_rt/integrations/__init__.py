@@ -1,0 +1,1 @@
+"""Programs behind servers: what a server must know of a program, and the servers themselves."""
