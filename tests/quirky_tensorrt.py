@@ -13,7 +13,9 @@ beyond a buffer, the reference backend logs an error and its enqueue returns Fal
 from __future__ import annotations
 
 import enum
+import functools
 import math
+import traceback
 import types
 import weakref
 from collections.abc import Callable
@@ -122,6 +124,22 @@ class _Engine:
         return context and _Context(context, self)
 
 
+def _without_frames(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep contexts out of the tracebacks of what a method raises, as TensorRT has no Python frames."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            del args
+
+    return call
+
+
 class _Context:
     """An execution context with the habits of its engine."""
 
@@ -135,9 +153,11 @@ class _Context:
         self._allocators: dict[str, _Allocator] = {}
         self._last_shapes: dict[str, reference.Dims] = {}
 
+    @_without_frames
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
+    @_without_frames
     def __setattr__(self, name: str, value: Any) -> None:
         # Properties of the context, such as `profiler`, are set on the context.
         if not name.startswith("_") and hasattr(type(self._context), name):
@@ -149,11 +169,13 @@ class _Context:
     def engine(self) -> _Engine:
         return self._quirky_engine
 
+    @_without_frames
     def get_tensor_shape(self, name: str) -> Any:
         if Quirk.REMEMBERED_OUTPUT_SHAPES in self._quirks and name in self._last_shapes:
             return self._last_shapes[name]
         return self._context.get_tensor_shape(name)
 
+    @_without_frames
     def set_tensor_address(self, name: str, memory: int) -> bool:
         engine = self._quirky_engine
         copied = (
@@ -175,9 +197,11 @@ class _Context:
             self._copies[name], self._addresses[name] = copy, memory
         return accepted
 
+    @_without_frames
     def get_tensor_address(self, name: str) -> int:
         return self._addresses.get(name) or self._context.get_tensor_address(name)
 
+    @_without_frames
     def set_output_allocator(self, name: str, output_allocator: Any) -> bool:
         wrapped = None if output_allocator is None else _Allocator(output_allocator, self)
         accepted: bool = self._context.set_output_allocator(name, wrapped)
@@ -187,21 +211,25 @@ class _Context:
                 self._allocators[name] = wrapped
         return accepted
 
+    @_without_frames
     def get_output_allocator(self, name: str) -> Any:
         wrapped = self._allocators.get(name)
         return None if wrapped is None else wrapped.wrapped
 
+    @_without_frames
     def set_device_memory(self, memory: int, size: int) -> None:
         if Quirk.MISALIGNED_MEMORY_IGNORED in self._quirks and memory % GRANULARITY:
             return
         self._context.set_device_memory(memory, size)
 
+    @_without_frames
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         accepted: bool = self._context.set_optimization_profile_async(profile_index, stream_handle)
         if accepted and Quirk.PROFILE_SWITCH_LOGGED in self._quirks:
             self._log(reference.ILogger.INFO, f"Switching optimization profile to {profile_index}")
         return accepted
 
+    @_without_frames
     def execute_async_v3(self, stream_handle: int) -> bool:
         if (
             Quirk.NO_FIRST_ENQUEUE_IN_CAPTURE in self._quirks
