@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ import torch
 from tests.reference import plans
 from tests.reference.plans import eager_affine
 from trt_rt import BackendError, BoundCall, ClosedError, Engine, PlanError, TRTModule
+from trt_rt.engine import __file__ as engine_package
 from trt_rt.errors import TRTError
 
 
@@ -311,3 +316,62 @@ def test_an_engine_that_is_being_changed_is_closed_afterwards() -> None:
     assert module.engine.closed
     with pytest.raises(ClosedError):
         module(x)
+
+
+def _at_bytecode(number: int, act: Callable[[], object], code: Callable[[], object]) -> bool:
+    """Run `code`, and `act` before a bytecode of ``trt_rt.engine``, as a thread might; False if none came."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal seen
+        if event == "call" and Path(frame.f_code.co_filename).parent != Path(engine_package).parent:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            seen += 1
+            if seen == number:
+                act()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        code()
+    finally:
+        sys.settrace(None)
+    return seen >= number
+
+
+@pytest.mark.behaviour(21)
+@pytest.mark.parametrize(
+    "look",
+    [
+        pytest.param(lambda engine: engine.streamable_weights_size, id="weights"),
+        pytest.param(lambda engine: engine.weight_streaming_budget, id="budget"),
+        pytest.param(lambda engine: engine.workspace_size, id="workspace"),
+        pytest.param(lambda engine: engine.num_optimization_profiles, id="profiles"),
+        pytest.param(lambda engine: engine.inspect(), id="inspect"),
+        pytest.param(lambda engine: engine.serialize(), id="serialize"),
+    ],
+)
+def test_an_engine_that_is_closed_while_somebody_looks_at_it(
+    plan: bytes, look: Callable[[Engine], Any]
+) -> None:
+    """Whenever another thread closes it, the answer is right, or says that the engine was closed."""
+    expected = look(Engine.from_bytes(plan))
+    outcomes = set()
+    number, came = 0, True
+    while came:
+        number += 1
+        engine = Engine.from_bytes(plan)
+
+        def code(engine: Engine = engine) -> None:
+            try:
+                assert look(engine) == expected
+            except ClosedError:
+                outcomes.add("closed")
+            else:
+                outcomes.add("right")
+
+        came = _at_bytecode(number, engine.close, code)
+    assert outcomes == {"closed", "right"}
+    assert number > 5

@@ -59,8 +59,9 @@ class EngineHandle:
             if engine_host_code_allowed:
                 runtime.engine_host_code_allowed = True
             engine = backend.deserialize(runtime, plan, name)
-        # TensorRT wants an engine destroyed before its runtime: a list lets go of its last item first.
-        self._held = [runtime, engine]
+        # TensorRT wants an engine destroyed before its runtime: a list lets go of its last item first. It is
+        # never changed, because other threads look at it while this is closed.
+        self._held: list[Any] | None = [runtime, engine]
         self.kernel_caches = KernelCaches()
         # Also runs when the process exits. It must not refer to the handle, which would live until then.
         self._save_caches = weakref.finalize(self, self.kernel_caches.save_or_warn)
@@ -68,7 +69,7 @@ class EngineHandle:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return not self._held
+        return self._held is None
 
     @property
     def engine(self) -> Any:
@@ -81,15 +82,19 @@ class EngineHandle:
         ExecutionError
             If it is on a GPU, and was loaded before this process was forked.
         """
+        return self._runtime_and_engine()[1]
+
+    def _runtime_and_engine(self) -> list[Any]:
         if self.device.type == "cuda" and os.getpid() != self._process:
             raise ExecutionError(
                 f"engine {self.name!r} was loaded before this process was forked, and CUDA cannot be used "
                 "in a forked child. Start the process with the method 'spawn' or 'forkserver', and load the "
                 "engine there."
             )
-        if not self._held:
+        held = self._held
+        if held is None:
             raise ClosedError(f"engine {self.name!r} was closed; load it again to use it.")
-        return self._held[1]
+        return held
 
     @property
     def streams_weights(self) -> bool:
@@ -113,12 +118,12 @@ class EngineHandle:
         PlanError
             If the backend refuses the plan; then it is as it was.
         """
-        before = self.engine
+        runtime, before = self._runtime_and_engine()
         with current_device(self.device):
-            engine = self.backend.deserialize(self._held[0], plan, self.name)
+            engine = self.backend.deserialize(runtime, plan, self.name)
         if before.streamable_weights_size:
             engine.weight_streaming_budget_v2 = before.weight_streaming_budget_v2
-        self._held[1] = engine
+        self._held = [runtime, engine]
 
     def runtime_config(self, settings: RuntimeSettings, *, for_capture: bool) -> Any:
         """Return an ``IRuntimeConfig`` with the settings, for one execution context.
@@ -145,5 +150,4 @@ class EngineHandle:
         """Save the kernel caches, and destroy engine and runtime unless others hold them. Idempotent."""
         self._save_caches()
         self.kernel_caches.clear()
-        while self._held:
-            self._held.pop()
+        self._held = None
