@@ -13,6 +13,7 @@ import pytest
 import trt_rt
 from tests.behaviours.controls import BY_NAME, state
 from tests.behaviours.recording import recorded
+from tests.factories.case import Case
 
 pytestmark = pytest.mark.behaviour(35)
 
@@ -44,6 +45,11 @@ def _at_the_next_enqueue(monkeypatch: pytest.MonkeyPatch, calls: Any, job: Calla
     monkeypatch.setattr(calls, "make", make_and_act)
 
 
+def _call_with(case: Case, module: trt_rt.TRTModule, batch: int) -> None:
+    inputs = case.example(batch)
+    case.assert_right(module(*inputs), case.expected(*inputs))
+
+
 @pytest.fixture(autouse=True)
 def _collect_only_when_told() -> Iterator[None]:
     gc.collect()
@@ -58,30 +64,26 @@ def test_a_control_that_is_collected_in_a_call_of_its_module(make, monkeypatch, 
     case = make("streaming")
     backend, calls = recorded(case.backend)
     module = case.module(backend)
-    inputs = case.example(3)
-    expected = case.expected(*inputs)
     before = state(module)
     holder = _Holder(BY_NAME[control], module)
-    case.assert_right(module(*inputs), expected)
+    _call_with(case, module, 3)
     del holder
     _at_the_next_enqueue(monkeypatch, calls, gc.collect)
-    case.assert_right(module(*inputs), expected)
+    _call_with(case, module, 5)  # a CUDA graph of the other batch would not enqueue
     assert state(module) == before
-    case.assert_right(module(*inputs), expected)
+    _call_with(case, module, 5)
 
 
 @pytest.mark.parametrize("control", BY_NAME)
 def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypatch, control):
     """Meanwhile a third thread is in a call of its module, and waits for the collecting one: no deadlock."""
     case = make("streaming")
-    inputs = case.example(3)
-    expected = case.expected(*inputs)
     backend, calls = recorded(case.backend)
     other_backend, other_calls = recorded(case.backend)
     module, other = case.module(backend), case.module(other_backend)
     before = state(module)
     holder = _Holder(BY_NAME[control], module)
-    module(*inputs)
+    _call_with(case, module, 3)
     in_call, collected = threading.Event(), threading.Event()
 
     def wait_for_collection() -> None:
@@ -94,15 +96,15 @@ def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypat
         collected.set()
 
     def call() -> None:
-        case.assert_right(module(*inputs), expected)
+        _call_with(case, module, 5)  # a CUDA graph of the other batch would not enqueue
 
-    other(*inputs)
+    _call_with(case, other, 3)
     del holder
     _at_the_next_enqueue(monkeypatch, calls, wait_for_collection)
     _at_the_next_enqueue(monkeypatch, other_calls, collect)
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(call)
-        case.assert_right(other(*inputs), expected)
+        _call_with(case, other, 3)
         done.result(_SECONDS_UNTIL_DEADLOCK)
     assert state(module) == before
     call()
@@ -112,14 +114,12 @@ def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypat
 def test_a_control_that_is_collected_while_another_thread_changes_the_engine(make, monkeypatch, control):
     """The change waits for the collecting thread, which is in a call of another module: no deadlock."""
     case = make("streaming")
-    inputs = case.example(3)
-    expected = case.expected(*inputs)
     other_backend, other_calls = recorded(case.backend)
     module, other = case.module(), case.module(other_backend)
     before = state(module)
     holder = _Holder(BY_NAME[control], module)
-    module(*inputs)
-    other(*inputs)
+    for each in (module, other):
+        _call_with(case, each, 3)
     del holder
     in_change, collected = threading.Event(), threading.Event()
 
@@ -135,7 +135,7 @@ def test_a_control_that_is_collected_while_another_thread_changes_the_engine(mak
     _at_the_next_enqueue(monkeypatch, other_calls, collect)
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(module.engine.run_without_contexts, change)
-        case.assert_right(other(*inputs), expected)
+        _call_with(case, other, 3)
         done.result(_SECONDS_UNTIL_DEADLOCK)
     assert state(module) == before
-    case.assert_right(module(*inputs), expected)
+    _call_with(case, module, 3)
