@@ -15,7 +15,7 @@ NATIVE := $(shell find trt_rt/deploy/native trt_rt/deploy/include -name '*.cpp' 
 BENCH_CORE := bench/setup.py $(wildcard bench/*.pyx bench/*/*.pyx)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint count bench gpu dist clean
+.PHONY: help demo test lint count bench gpu dist docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: $(BUILT) $(BENCH_BUILT) ## check style, types, and that the stubs match th
 count: $(BUILT) $(BENCH_BUILT) ## count the instructions of a call, and check them against bench/budgets.json
 	$(BIN)/python bench/count.py
 
+docs: $(BUILT) $(VENV)/.docs ## build the documentation site into docs/_build; a warning fails it (Python 3.11 or later)
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build
+
 bench: $(BUILT) $(BENCH_BUILT) ## time a call next to its floors
 	$(BIN)/python -m pytest bench -m "not gpu"
 
@@ -61,7 +64,7 @@ dist: $(VENV)/.release ## build the source distribution and a wheel, check both,
 	$(PYTHON) tools/try_wheel.py dist/*.whl
 
 clean: ## remove what was built and installed here
-	rm -rf $(VENV) build dist *.egg-info bench/build .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build *.egg-info bench/build .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find trt_rt bench -name '*.so' -delete
 	find trt_rt bench tests -name __pycache__ -prune -exec rm -r {} +
 
@@ -73,6 +76,10 @@ $(INSTALLED): constraints.txt pyproject.toml setup.py
 	$(PIP) install -c constraints.txt setuptools cython cuda-bindings nvidia-cuda-runtime
 	TRT_RT_SKIP_CORE=1 $(PIP) install -c constraints.txt --no-build-isolation --check-build-dependencies \
 	    --editable '.[all-pypi,demo,dev]'
+	touch $@
+
+$(VENV)/.docs: $(INSTALLED) docs/requirements.txt
+	$(PIP) install -c constraints.txt -r docs/requirements.txt
 	touch $@
 
 $(VENV)/.release: pyproject.toml constraints.txt

@@ -18,12 +18,14 @@ _MODES, _COMPILE, _PORTING, _FILES = (
     _ROOT / "docs" / f"{page}.md" for page in ("modes", "compile", "porting", "files")
 )
 _README = _ROOT / "README.md"
+_TUTORIALS = sorted((_ROOT / "docs" / "tutorials").glob("*.md"))
+_PAGES = (_ROOT / "docs" / "index.md", *_TUTORIALS, _MODES, _COMPILE, _PORTING, _FILES, _README)
 
 
 def _examples(page: Path) -> list[object]:
     """Return each example of a page with its heading."""
     examples: list[object] = []
-    for section in page.read_text().split("\n## ")[1:]:
+    for section in re.split(r"^#+ ", page.read_text(), flags=re.MULTILINE)[1:]:
         heading = section.partition("\n")[0]
         for code in re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL):
             examples.append(pytest.param(page, code, id=f"{page.name}-{heading}"))
@@ -45,7 +47,7 @@ def _process_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*", "ignore::FutureWarning:torch.*")
 @pytest.mark.parametrize(
     ("page", "code"),
-    [example for page in (_MODES, _COMPILE, _PORTING, _FILES, _README) for example in _examples(page)],
+    [example for page in _PAGES for example in _examples(page)],
 )
 def test_an_example_runs(page: Path, code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, str(page), "exec"), {"__name__": "example"})

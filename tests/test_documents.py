@@ -7,12 +7,21 @@ from pathlib import Path
 
 import pytest
 
+import trt_rt
+
 _ROOT = Path(__file__).parent.parent
+# Lists of contents name pages without their suffix; Sphinx checks those.
+_CONTENTS = {"background.md", "guides.md", "index.md", "proof.md"}
+_PAGES = [
+    page
+    for page in (_ROOT / "docs").rglob("*.md")
+    if page.name not in _CONTENTS and page.parent.name != "reference" and "_build" not in page.parts
+]
 _DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "bench/README.md",
-    *sorted(f"docs/{p.name}" for p in (_ROOT / "docs").glob("*.md")),
+    *sorted(str(path.relative_to(_ROOT)) for path in _PAGES),
 )
 
 # Inline code, the target of a link, and the first word of a line in a code block.
@@ -47,7 +56,6 @@ def _section(document: str, heading: str) -> str:
 def test_every_path_that_a_document_names_exists(name: str) -> None:
     document = _ROOT / name
     paths = _paths(document.read_text())
-    assert paths, "every document names a file"
     assert [path for path in sorted(paths) if not _exists(path, document)] == []
 
 
@@ -64,3 +72,12 @@ def test_the_design_lists_every_file_of_the_core() -> None:
     files = {path.name for path in core if path.suffix in (".py", ".pyx", ".pxd", ".pxi")} - {"__init__.py"}
     assert sorted(listed) == sorted(files)
     assert rows == sorted(rows), "the table is sorted"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    pages = [page.read_text() for page in (_ROOT / "docs" / "reference").glob("*.md")]
+    described = set(re.findall(r"^\.\. auto\w+:: trt_rt\.(\w+)$", "\n".join(pages), re.M))
+    names = {name for name in trt_rt.__all__ if not name.startswith("__")}
+    errors = {name for name in names if name in trt_rt.errors.__all__}
+    other_names_of_trt_module = {"PythonTorchTensorRTModule", "TorchTensorRTModule"}
+    assert described - {"errors"} == names - errors - other_names_of_trt_module - {"errors"}
