@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import sys
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from trt_rt.archive.inspection import inspect_archive
 from trt_rt.errors import ArchiveError
 
 _CLASS = "__torch__.torch.classes.tensorrt.Engine"
-_OBJECT = "data/constants/custom_obj_0"
 
 
 def _text(value: str) -> bytes:
@@ -55,17 +55,19 @@ def _fields(plan: bytes) -> list[str]:
     return ["8", "engine", "0%9%0%0%GPU", encoded, "input", "output0", "0", "", "linux_x86_64", "0", "0", "0"]
 
 
-def _of_torch_tensorrt(archive: Path, target: Path, pickled: Any = _pickled) -> Path:
-    """The program of a file of ours, as Torch-TensorRT writes it."""
+def _of_torch_tensorrt(archive: Path, target: Path, pickled: Any = _pickled, *, opaque: bool = False) -> Path:
+    """The program of a file of ours, as Torch-TensorRT writes it; `opaque` for engines in Python."""
     records = records_of(archive)
     plan_record = json.loads(records.pop(MANIFEST))["engines"][0]["record"]
     plan = records.pop(plan_record)
     weights = json.loads(records["data/weights/model_weights_config.json"])
     del weights["config"]["plan"]
     records["data/weights/model_weights_config.json"] = json.dumps(weights).encode()
-    entry = {"path_name": "custom_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+    record = "opaque_obj_0" if opaque else "custom_obj_0"
+    entry = {"path_name": record, "is_param": False, "use_pickle": True, "tensor_meta": None}
     records["data/constants/model_constants_config.json"] = json.dumps({"config": {"plan": entry}}).encode()
-    records[_OBJECT] = _object(pickled(_fields(plan)))
+    content = pickled(_fields(plan))
+    records[f"data/constants/{record}"] = content if opaque else _object(content)
     model = json.loads(records[MODEL])
     graph, signature = model["graph_module"]["graph"], model["graph_module"]["signature"]
     for number, spec in enumerate(signature["input_specs"]):
@@ -136,11 +138,51 @@ def test_other_pickles_are_refused(archive: Path, tmp_path: Path, pickled: Any, 
         load(_of_torch_tensorrt(archive, tmp_path / "theirs.ep", pickled))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_torchscript_file_is_named_as_such(tmp_path: Path) -> None:
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "model.ts")
-    with pytest.raises(ArchiveError, match=r"TorchScript file.*torch\.jit\.load"):
-        load(tmp_path / "model.ts")
+def _reconstructed(fields: list[str], protocol: int) -> bytes:
+    """The pickle of Torch-TensorRT 2.13 and 2.14, whose class is not needed to write it."""
+    module = types.ModuleType("torch_tensorrt.dynamo.runtime._TRTEngine")
+    exec("def _reconstruct_trt_engine(fields): ...", vars(module))
+
+    class EngineSerializer:
+        def __reduce__(self) -> Any:
+            return vars(module)["_reconstruct_trt_engine"], (fields,)
+
+    names = [".".join(module.__name__.split(".")[: depth + 1]) for depth in range(4)]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setitem(sys.modules, name, module)
+        return pickle.dumps(EngineSerializer(), protocol=protocol)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_engines_of_the_python_runtime(archive: Path, tmp_path: Path, protocol: int) -> None:
+    def pickled(fields: list[str]) -> bytes:
+        fields[0] = "10"
+        return _reconstructed([*fields, ""], protocol)
+
+    path = _of_torch_tensorrt(archive, tmp_path / "theirs.pt2", pickled, opaque=True)
+    args = torch.randn(3, 4), {"q": torch.ones(2)}
+    torch.testing.assert_close(load(path)(*args, flag=True), load(archive)(*args, flag=True))
+    assert "torch_tensorrt" not in sys.modules
+
+
+@pytest.mark.behaviour(25, 28)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.replace(b"_reconstruct_trt_engine", b"_reconstruct_trt_enginf"),
+        lambda content: content.replace(b"torch_tensorrt.dynamo", b"torch_tensorru.dynamo"),
+        lambda content: content[:-1] + b"0.",
+        lambda content: pickle.dumps(Bomb()),
+        lambda content: b"\x80\x02cbuiltins\nexec\nX\x04\x00\x00\x00pass\x85R.",
+    ],
+)
+def test_other_python_engines_are_refused(archive: Path, tmp_path: Path, change: Any) -> None:
+    def pickled(fields: list[str]) -> bytes:
+        return bytes(change(_reconstructed(fields, 2)))
+
+    with pytest.raises(ArchiveError, match=r"not read|damaged"):
+        load(_of_torch_tensorrt(archive, tmp_path / "theirs.pt2", pickled, opaque=True))
 
 
 def test_every_byte_of_the_pickle_flipped(archive: Path, tmp_path: Path) -> None:

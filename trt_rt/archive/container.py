@@ -3,6 +3,7 @@
 PyTorch reads the same container, so it is a ZIP file. A ZIP file can say one thing in its directory and
 another in front of each record, hide bytes between records, and unpack to any size. This reader refuses all
 of that: records are stored as they are, follow one another without gaps and overlaps, and have one name each.
+The source code in a TorchScript file is compressed. Such records can be read only with a limit on their size.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ _END_64_MAGIC, _LOCATOR_64_MAGIC, _DESCRIPTOR_MAGIC = b"PK\x06\x06", b"PK\x06\x0
 
 _IN_EXTRA_16, _IN_EXTRA_32 = 0xFFFF, 0xFFFFFFFF
 _HAS_DESCRIPTOR, _IS_UTF8 = 0x8, 0x800
+_STORED, _DEFLATED = 0, 8
+_COMPRESSED_FOLDER = "code/"
+"""Of the records that may be compressed: PyTorch compresses those of TorchScript's source code."""
+
 _MOST_RECORDS = 100_000
 _LONGEST_NAME = 512
 _NAME = re.compile(r"[A-Za-z0-9_.+-]+(/[A-Za-z0-9_.+-]+)*")
@@ -47,11 +52,14 @@ class Record:
         Of its content in the file, in bytes.
     crc32 : int
         As the directory tells it.
+    inflated_size : int or None
+        Of a compressed record after decompression; None for a record that is stored as it is.
     """
 
     offset: int
     size: int
     crc32: int
+    inflated_size: int | None = None
 
 
 def is_container(start: bytes | memoryview) -> bool:
@@ -113,15 +121,21 @@ class Container:
         Raises
         ------
         ArchiveError
-            There is no such record.
+            There is no such record, or it is compressed.
         """
+        record = self._record(name)
+        if record.inflated_size is not None:
+            raise self._damaged(f"the record {name!r} is compressed, and must be stored as it is")
+        return self._content[record.offset : record.offset + record.size]
+
+    def _record(self, name: str) -> Record:
         record = self.records.get(name)
         if record is None:
             raise ArchiveError(
                 f"{self.path} has no record {name!r}, which every program has. Check that the file was "
                 "written by trt_rt.save or torch.export.save, and copied completely."
             )
-        return self._content[record.offset : record.offset + record.size]
+        return record
 
     def text(self, name: str, largest: int) -> bytes:
         """Return the content of a small record, after a look at its checksum.
@@ -138,15 +152,28 @@ class Container:
         ArchiveError
             There is no such record, it is too large, or its checksum does not fit.
         """
-        content = self.view(name)
-        if len(content) > largest:
+        record = self._record(name)
+        size = record.size if record.inflated_size is None else record.inflated_size
+        if size > largest:
             raise ArchiveError(
-                f"{self.path}, record {name!r}: it has {len(content):,} bytes, and at most {largest:,} are "
-                "allowed."
+                f"{self.path}, record {name!r}: it has {size:,} bytes, and at most {largest:,} are allowed."
             )
+        content = self._content[record.offset : record.offset + record.size]
+        if record.inflated_size is not None:
+            content = memoryview(self._inflated(name, content, size))
         if zlib.crc32(content) != self.records[name].crc32:
             raise self._damaged(f"the checksum of record {name!r} does not fit its content")
         return bytes(content)
+
+    def _inflated(self, name: str, content: memoryview, size: int) -> bytes:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            found = inflater.decompress(content, size + 1)
+        except zlib.error as error:
+            raise self._damaged(f"the record {name!r} cannot be decompressed") from error
+        if len(found) != size or not inflater.eof or inflater.unused_data:
+            raise self._damaged(f"the record {name!r} does not have the size that the directory tells")
+        return found
 
     def _damaged(self, what: str) -> ArchiveError:
         return ArchiveError(
@@ -222,17 +249,17 @@ class Container:
         if magic != _ENTRY_MAGIC or comment or disk or following > self.size or name_length > _LONGEST_NAME:
             raise self._damaged("an entry of its directory is corrupted")
         name = self._name(names, name_length)
-        if method or flags & ~(_HAS_DESCRIPTOR | _IS_UTF8):
+        is_deflated = method == _DEFLATED and name.partition("/")[2].startswith(_COMPRESSED_FOLDER)
+        if (method != _STORED and not is_deflated) or flags & ~(_HAS_DESCRIPTOR | _IS_UTF8):
             raise self._damaged(
-                f"the record {name!r} is compressed or encrypted, and records are stored as they are "
-                "(those of a TorchScript file are not: use torch.jit.load)"
+                f"the record {name!r} is compressed or encrypted, and records are stored as they are"
             )
         extra = self._content[names + name_length : following]
         size, packed, offset = self._large_sizes(extra, (size, packed, offset), name)
-        if packed != size:
+        if packed != size and not is_deflated:
             raise self._damaged(f"the record {name!r} has two sizes, {size:,} and {packed:,}")
-        start = self._content_start(name, flags, (crc32, size), offset)
-        return name, Record(start, size, crc32), offset, following
+        start = self._content_start(name, (flags, method), (crc32, packed, size), offset)
+        return name, Record(start, packed, crc32, size if is_deflated else None), offset, following
 
     def _name(self, start: int, length: int) -> str:
         try:
@@ -263,18 +290,22 @@ class Container:
             position += 4 + length
         raise self._damaged(f"the size of the record {name!r} is missing")
 
-    def _content_start(self, name: str, flags: int, told: tuple[int, int], offset: int) -> int:
+    def _content_start(
+        self, name: str, kind: tuple[int, int], told: tuple[int, int, int], offset: int
+    ) -> int:
         """Where a record's content begins, after its own header, which must tell what the directory does."""
         if offset + LOCAL_HEADER.size > self.size:
             raise self._damaged(f"the record {name!r} begins beyond the end of the file")
-        magic, _, own_flags, method, _, _, crc32, _, size, name_length, extra_length = (
+        magic, _, flags, method, _, _, crc32, packed, size, name_length, extra_length = (
             LOCAL_HEADER.unpack_from(self._content, offset)
         )
         names = offset + LOCAL_HEADER.size
         own = bytes(self._content[names : names + name_length])
-        if magic != _LOCAL_MAGIC or method or own_flags != flags or own != name.encode():
+        if magic != _LOCAL_MAGIC or (flags, method) != kind or own != name.encode():
             raise self._damaged(f"the header of the record {name!r} is corrupted")
-        if not flags & _HAS_DESCRIPTOR and (crc32 != told[0] or size not in (told[1], _IN_EXTRA_32)):
+        if not flags & _HAS_DESCRIPTOR and (
+            crc32 != told[0] or packed not in (told[1], _IN_EXTRA_32) or size not in (told[2], _IN_EXTRA_32)
+        ):
             raise self._damaged(f"the header of the record {name!r} contradicts the directory")
         return int(names + name_length + extra_length)
 
@@ -284,10 +315,11 @@ class Container:
         if not flags & _HAS_DESCRIPTOR:
             return 0
         end = record.offset + record.size
+        size = record.size if record.inflated_size is None else record.inflated_size
         for layout in (struct.Struct("<4sIQQ"), struct.Struct("<4sIII")):
             if end + layout.size > self.size:
                 continue
             found = layout.unpack_from(self._content, end)
-            if found == (_DESCRIPTOR_MAGIC, record.crc32, record.size, record.size):
+            if found == (_DESCRIPTOR_MAGIC, record.crc32, record.size, size):
                 return layout.size
         raise self._damaged("the sizes after a record contradict the directory")

@@ -1,30 +1,34 @@
-"""Engines in files of Torch-TensorRT: pickles, of which only the strings are read.
-
-No unpickler runs, and no class is ever looked up. An interpreter of the few opcodes that such a pickle has
-puts its strings together; any other opcode or name is refused.
-"""
+"""Engines in files of Torch-TensorRT: pickles, of which only the strings are read."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trt_rt.archive.container import Container, is_container
+from trt_rt.archive.pickle_reader import PickledObject, PickleReader, restored
 from trt_rt.errors import ArchiveError
 
-__all__ = ["PickledEngine", "read_engine"]
+__all__ = ["ENGINE", "RESTORE", "PickledEngine", "engine_of_state", "read_engine"]
 
-_ENGINE = "__torch__.torch.classes.tensorrt Engine"
-_TYPED = "torch.jit._pickle restore_type_tag"
-_GLOBALS = (_ENGINE, _TYPED)
+ENGINE = "__torch__.torch.classes.tensorrt Engine"
+"""The class of engines of Torch-TensorRT's C++ runtime, as pickles name it."""
+
+RESTORE = "torch.jit._pickle restore_type_tag"
+"""The function with which PyTorch pickles lists."""
+
+_RECONSTRUCT = "torch_tensorrt.dynamo.runtime._TRTEngine _reconstruct_trt_engine"
+"""The function with which Torch-TensorRT 2.13 and 2.14 pickle an engine for both of their runtimes."""
+
 _DELIMITER = "%"
-_NAME, _PLAN, _INPUTS, _OUTPUTS, _FEWEST = 1, 3, 4, 5, 10
+_ALIAS_DELIMITER = "@"
+_NAME, _DEVICE, _PLAN, _INPUTS, _OUTPUTS, _PLATFORM, _ALIASES = 1, 2, 3, 4, 5, 8, 12
+_FEWEST = 10
+_DEVICE_FIELDS = 5
 _MOST_OPCODES = 1000
-_MARK: Any = object()
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,21 @@ class PickledEngine:
         The plan.
     inputs, outputs : tuple of str
         Names of its tensors, in the order of a call.
+    compute_capability : str
+        Of the GPU that it was built for, such as "9.0"; "" if it is not told.
+    platform : str
+        In Torch-TensorRT's words, such as "linux_x86_64".
+    aliased_io : dict
+        From outputs to the inputs in whose memory the engine writes them.
     """
 
     name: str
     plan: bytes
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    compute_capability: str = ""
+    platform: str = ""
+    aliased_io: dict[str, str] = field(default_factory=dict)
 
 
 def read_engine(record: memoryview, where: str) -> PickledEngine:
@@ -53,7 +66,8 @@ def read_engine(record: memoryview, where: str) -> PickledEngine:
     Parameters
     ----------
     record : memoryview
-        What PyTorch's serializer of C++ objects wrote: a ZIP file with a pickle.
+        What PyTorch's serializer of C++ objects wrote, a ZIP file with a pickle; or the pickle of an engine
+        of Torch-TensorRT's Python runtime.
     where : str
         For messages.
 
@@ -62,116 +76,63 @@ def read_engine(record: memoryview, where: str) -> PickledEngine:
     ArchiveError
         The record is anything else.
     """
-    if not is_container(record):
-        raise ArchiveError(f"{where} is not an engine as Torch-TensorRT's C++ runtime stores it.")
-    container = Container(where, content=record)
-    fields = _Interpreter(where).run(bytes(container.view("data.pkl")))
+    if is_container(record):
+        content = bytes(Container(where, content=record).view("data.pkl"))
+    else:
+        content = bytes(record)
+    functions: dict[str, Callable[..., Any]] = {RESTORE: restored, _RECONSTRUCT: _reconstructed}
+    made = PickleReader(where, ENGINE.__eq__, functions, _MOST_OPCODES).read(content)
+    if type(made) is not PickledObject:
+        raise ArchiveError(f"{where}: its pickle is not that of an engine of Torch-TensorRT.")
+    return engine_of_state(made.state, where)
+
+
+def _reconstructed(fields: Any) -> PickledObject:
+    engine = PickledObject(ENGINE)
+    engine.state = fields
+    return engine
+
+
+def engine_of_state(fields: Any, where: str) -> PickledEngine:
+    """Return the engine whose state a pickle has.
+
+    Raises
+    ------
+    ArchiveError
+        The state is not that of an engine.
+    """
+    if type(fields) is not list or not all(type(each) is str for each in fields):
+        raise ArchiveError(f"{where}: its pickle is not that of an engine of Torch-TensorRT.")
     if len(fields) < _FEWEST:
         raise ArchiveError(
             f"{where}: its engine has {len(fields)} fields, and at least {_FEWEST} are needed."
         )
     try:
         plan = base64.b64decode(fields[_PLAN], validate=True)
-    except binascii.Error as error:
+    except (binascii.Error, ValueError) as error:
         raise ArchiveError(f"{where}: its plan is not base64: {error}.") from error
-    inputs, outputs = (
-        tuple(fields[position].split(_DELIMITER)) if fields[position] else ()
-        for position in (_INPUTS, _OUTPUTS)
+    device = fields[_DEVICE].split(_DELIMITER)
+    return PickledEngine(
+        fields[_NAME],
+        plan,
+        _names(fields[_INPUTS]),
+        _names(fields[_OUTPUTS]),
+        ".".join(device[1:3]) if len(device) == _DEVICE_FIELDS else "",
+        fields[_PLATFORM],
+        _aliases(fields[_ALIASES], where) if len(fields) > _ALIASES else {},
     )
-    return PickledEngine(fields[_NAME], plan, inputs, outputs)
 
 
-class _Object:
-    """Stands for the engine until its state comes."""
-
-    state: Any = None
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(_DELIMITER)) if text else ()
 
 
-class _Interpreter:
-    """Runs the opcodes that the pickle of an engine has."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
-        self._run: dict[str, Callable[[Any], None]] = {
-            "PROTO": lambda argument: None,
-            "FRAME": lambda argument: None,
-            "GLOBAL": self._global,
-            "BINPUT": self._put,
-            "LONG_BINPUT": self._put,
-            "MEMOIZE": lambda argument: self._put(len(self._memo)),
-            "BINGET": self._get,
-            "LONG_BINGET": self._get,
-            "EMPTY_TUPLE": lambda argument: self._stack.append(()),
-            "EMPTY_LIST": lambda argument: self._stack.append([]),
-            "MARK": lambda argument: self._stack.append(_MARK),
-            "BINUNICODE": self._stack.append,
-            "SHORT_BINUNICODE": self._stack.append,
-            "TUPLE2": self._pair,
-            "APPENDS": self._extend,
-            "NEWOBJ": self._new,
-            "REDUCE": self._typed,
-            "BUILD": self._build,
-        }
-
-    def run(self, content: bytes) -> list[str]:
-        """Return the strings of the engine's state."""
-        try:
-            for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-                if opcode.name == "STOP":
-                    break
-                if number > _MOST_OPCODES or opcode.name not in self._run:
-                    raise self._error(f"the opcode {opcode.name} is not one that an engine needs")
-                self._run[opcode.name](argument)
-            (made,) = self._stack
-        except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, ArchiveError):
-                raise
-            raise self._error(f"its pickle is damaged: {error}") from error
-        state = made.state if isinstance(made, _Object) else None
-        if not isinstance(state, list) or not all(type(field) is str for field in state):
-            raise self._error("its pickle is not that of an engine")
-        return state
-
-    def _error(self, what: str) -> ArchiveError:
-        return ArchiveError(f"{self._where}: {what}. It is not read, because pickles can run code.")
-
-    def _global(self, name: str) -> None:
-        if name not in _GLOBALS:
-            raise self._error(f"it names {name[:80]!r}")
-        self._stack.append(name)
-
-    def _put(self, number: int) -> None:
-        self._memo[number] = self._stack[-1]
-
-    def _get(self, number: int) -> None:
-        self._stack.append(self._memo[number])
-
-    def _pair(self, argument: Any) -> None:
-        second, first = self._stack.pop(), self._stack.pop()
-        self._stack.append((first, second))
-
-    def _extend(self, argument: Any) -> None:
-        mark = len(self._stack) - 1 - self._stack[::-1].index(_MARK)
-        items = self._stack[mark + 1 :]
-        del self._stack[mark:]
-        self._stack[-1].extend(items)
-
-    def _new(self, argument: Any) -> None:
-        arguments, kind = self._stack.pop(), self._stack.pop()
-        if kind != _ENGINE or arguments != ():
-            raise self._error("it makes another object than an engine")
-        self._stack.append(_Object())
-
-    def _typed(self, argument: Any) -> None:
-        arguments, function = self._stack.pop(), self._stack.pop()
-        if function != _TYPED or len(arguments) != 2 or type(arguments[0]) is not list:
-            raise self._error("it calls a function")
-        self._stack.append(arguments[0])
-
-    def _build(self, argument: Any) -> None:
-        state, made = self._stack.pop(), self._stack[-1]
-        if not isinstance(made, _Object):
-            raise self._error("it gives a state to something else than an engine")
-        made.state = state
+def _aliases(text: str, where: str) -> dict[str, str]:
+    """Read ``output@input@kind%output@input@kind``."""
+    found = {}
+    for record in _names(text):
+        parts = record.split(_ALIAS_DELIMITER)
+        if len(parts) < 2:
+            raise ArchiveError(f"{where}: {record[:60]!r} is not an output in the memory of an input.")
+        found[parts[0]] = parts[1]
+    return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 
-from torch._export.serde import schema
-
 from trt_rt.archive.container import Container
 from trt_rt.archive.engine_nodes import EngineOfFile, engines_of
+from trt_rt.archive.engine_pickle import PickledEngine
 from trt_rt.archive.manifest import SIGNATURE, Manifest
 from trt_rt.archive.opening import open_archive
 from trt_rt.archive.payload import CONSTANTS, read_config
@@ -17,8 +17,13 @@ from trt_rt.archive.program_checks import EXECUTE_ENGINE
 from trt_rt.archive.program_record import MODEL, read_program
 from trt_rt.archive.signature import PublicKey
 from trt_rt.archive.torch_tensorrt import take_engines
+from trt_rt.archive.torchscript_loading import read_engines
+from trt_rt.archive.torchscript_objects import is_torchscript
+from trt_rt.archive.torchscript_source import ScriptSource
 
-__all__ = ["ArchiveContents", "inspect_archive", "verify_archive"]
+__all__ = ["ArchiveContents", "ScriptContents", "inspect_archive", "verify_archive"]
+
+_CALL = re.compile(r"\b(?:torch|ops\.[a-z_]+)\.[A-Za-z_0-9]+(?=\()")
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,29 @@ class ArchiveContents:
     records: dict[str, int]
 
 
-def inspect_archive(path: str | os.PathLike[str]) -> ArchiveContents:
+@dataclass(frozen=True)
+class ScriptContents:
+    """The contents of a TorchScript file of Torch-TensorRT.
+
+    Attributes
+    ----------
+    size : int
+        Of the file, in bytes.
+    engines : tuple of PickledEngine
+        Their tensors' names are in the file; shapes and dtypes are in the plans.
+    operators : dict of str to int
+        How often the code names each operator.
+    records : dict of str to int
+        Bytes of each record, as they are stored.
+    """
+
+    size: int
+    engines: tuple[PickledEngine, ...]
+    operators: dict[str, int]
+    records: dict[str, int]
+
+
+def inspect_archive(path: str | os.PathLike[str]) -> ArchiveContents | ScriptContents:
     """Return what a file holds. Hashes are not compared.
 
     Raises
@@ -61,6 +88,8 @@ def inspect_archive(path: str | os.PathLike[str]) -> ArchiveContents:
     """
     container = Container(path)
     manifest = open_archive(container, verify=False, public_key=None)
+    if is_torchscript(container):
+        return _script_contents(container)
     program = read_program(container)
     take_engines(program, container, read_config(container, CONSTANTS))
     called: Counter[str] = Counter(
@@ -78,7 +107,18 @@ def inspect_archive(path: str | os.PathLike[str]) -> ArchiveContents:
     )
 
 
-def verify_archive(path: str | os.PathLike[str], public_key: PublicKey | None) -> schema.SchemaVersion:
+def _script_contents(container: Container) -> ScriptContents:
+    engines = tuple(read_engines(container))
+    called = Counter(name for text in ScriptSource(container).texts() for name in _CALL.findall(text))
+    return ScriptContents(
+        size=container.size,
+        engines=engines,
+        operators=dict(sorted(called.items())),
+        records={name: record.size for name, record in container.records.items()},
+    )
+
+
+def verify_archive(path: str | os.PathLike[str], public_key: PublicKey | None) -> None:
     """Compare a file's records with their hashes, and check its signature and its program.
 
     Parameters
@@ -87,11 +127,6 @@ def verify_archive(path: str | os.PathLike[str], public_key: PublicKey | None) -
         The file.
     public_key : PublicKey, optional
         Whose signature it must have.
-
-    Returns
-    -------
-    SchemaVersion
-        Of the program.
 
     Raises
     ------
@@ -102,4 +137,7 @@ def verify_archive(path: str | os.PathLike[str], public_key: PublicKey | None) -
     """
     container = Container(path)
     open_archive(container, verify=True, public_key=public_key)
-    return read_program(container).schema_version
+    if is_torchscript(container):
+        _script_contents(container)  # its source code is compressed, and its checksums are compared here
+    else:
+        read_program(container)

@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import treespec_loads
 
 from trt_rt.archive.container import Container
+from trt_rt.archive.devices import choose_device
 from trt_rt.archive.engine_calls import call_modules
 from trt_rt.archive.engine_nodes import EngineOfFile, engines_of, used_as_tensors
 from trt_rt.archive.manifest import MANIFEST, Manifest
@@ -27,6 +28,8 @@ from trt_rt.archive.program_checks import ProgramChecks
 from trt_rt.archive.program_record import MODEL, read_program
 from trt_rt.archive.signature import PublicKey
 from trt_rt.archive.torch_tensorrt import take_engines
+from trt_rt.archive.torchscript_loading import load_torchscript
+from trt_rt.archive.torchscript_objects import is_torchscript
 from trt_rt.backend import Backend
 from trt_rt.compiled import EnginePart, Partition, PartTensor, Program
 from trt_rt.compiled.call_writer import write_call
@@ -63,7 +66,8 @@ def load(
     backend : str or Backend, optional
         As for `Engine.from_bytes`. Default: the one that fits the plans.
     eager : bool
-        Whether engines are loaded now. Otherwise each is loaded at its first call.
+        Whether engines are loaded now. Otherwise each is loaded at its first call. Those of a TorchScript
+        file are always loaded now, because the file does not tell the shapes of their tensors.
     verify : bool
         Whether to compare every record with its SHA-256. It takes about 0.6 s for 1 GB. Without it a damaged
         plan may reach TensorRT, which does not always survive it.
@@ -100,6 +104,8 @@ def load(
         raise ArchiveError("a signature covers the SHA-256 of every record: public_key= needs verify=True.")
     container = Container(path)
     manifest = open_archive(container, verify=verify, public_key=public_key)
+    if is_torchscript(container):
+        return load_torchscript(container, device, backend)
     if manifest is not None:
         check_platform(manifest, container.path)
     return _Loader(container, manifest, backend, eager=eager).load(device, tuple(operators))
@@ -156,22 +162,13 @@ class _Loader:
     def _device(self, wanted: Any, program: schema.ExportedProgram) -> torch.device:
         tensors = program.graph_module.graph.tensor_values.values()
         saved_for = "cuda" if any(tensor.device.type == "cuda" for tensor in tensors) else "cpu"
-        if isinstance(wanted, int):
-            wanted = f"cuda:{wanted}"
-        chosen = torch.device(wanted if wanted is not None else saved_for)
+        chosen = choose_device(self._container.path, wanted, saved_for)
         if chosen.type != saved_for:
             raise ArchiveError(
                 f"{self._container.path} was saved for device={saved_for!r} and cannot run on {chosen}: "
                 "compile "
                 "the model there and save that, or leave device= out."
             )
-        if chosen.type == "cuda" and not torch.cuda.is_available():
-            raise ArchiveError(
-                f"{self._container.path} was saved for a GPU, and PyTorch sees none on this machine: check "
-                "torch.cuda.is_available()."
-            )
-        if chosen.type == "cuda" and chosen.index is None:
-            return torch.device("cuda", torch.cuda.current_device())
         return chosen
 
     def _check_engines(self, engines: list[EngineOfFile], weights: _Weights) -> None:

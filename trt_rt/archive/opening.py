@@ -10,6 +10,7 @@ from torch.export.pt2_archive import constants as pt2
 from trt_rt.archive.container import Container
 from trt_rt.archive.manifest import MANIFEST, SIGNATURE, Manifest, check_hashes, read_manifest
 from trt_rt.archive.signature import PublicKey, check_signature
+from trt_rt.archive.torchscript_objects import is_torchscript
 from trt_rt.errors import ArchiveError
 
 __all__ = ["check_platform", "open_archive"]
@@ -41,6 +42,12 @@ def open_archive(container: Container, *, verify: bool, public_key: PublicKey | 
     ArchiveError
         The file is not a PT2 archive, is damaged, or is not signed as asked.
     """
+    if is_torchscript(container):
+        if public_key is not None:
+            check_signature(b"", None, public_key, container.path)
+        if verify:
+            _check_checksums(container)
+        return None
     for name, expected in (
         (pt2.ARCHIVE_FORMAT_PATH, pt2.ARCHIVE_FORMAT_VALUE),
         (pt2.ARCHIVE_VERSION_PATH, pt2.ARCHIVE_VERSION_VALUE),
@@ -82,6 +89,8 @@ def check_platform(manifest: Manifest, path: str) -> None:
 
 def _check_checksums(container: Container) -> None:
     for name, record in container.records.items():
+        if record.inflated_size is not None:  # compared when it is read
+            continue
         content, found = container.view(name), 0
         for start in range(0, len(content), _CHUNK):
             found = zlib.crc32(content[start : start + _CHUNK], found)

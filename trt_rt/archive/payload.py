@@ -23,7 +23,15 @@ from trt_rt.archive.schema_reader import read_schema
 from trt_rt.archive.strict_json import parse
 from trt_rt.errors import ArchiveError
 
-__all__ = ["CONSTANTS", "WEIGHTS", "Payload", "PayloadKind", "read_config", "write_payload"]
+__all__ = [
+    "CONSTANTS",
+    "WEIGHTS",
+    "Payload",
+    "PayloadKind",
+    "copy_record",
+    "read_config",
+    "write_payload",
+]
 
 _CHUNK = 8 << 20
 """Bytes that are copied at a time."""
@@ -190,7 +198,7 @@ class Payload:
             where = device if meta.tensor_meta.device.type == "cuda" else torch.device("cpu")
             key = (meta.path_name, dtype, where)
             if key not in memories:
-                memories[key] = _copied(self._container.view(self.record(path)), dtype, where)
+                memories[key] = copy_record(self._container.view(self.record(path)), dtype, where)
             tensor = torch.as_strided(memories[key], *_layout(meta.tensor_meta))
             tensors[path] = torch.nn.Parameter(tensor, requires_grad=False) if meta.is_param else tensor
         return tensors
@@ -223,8 +231,8 @@ def _layout(tensor: schema.TensorMeta) -> tuple[tuple[int, ...], tuple[int, ...]
     return sizes, tuple(stride.as_int for stride in tensor.strides), tensor.storage_offset.as_int
 
 
-def _copied(content: memoryview, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """A tensor with the bytes of a record; a few megabytes are in memory twice."""
+def copy_record(content: memoryview, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return a tensor with the bytes of a record; a few megabytes are in memory twice."""
     memory = torch.empty(len(content), dtype=torch.uint8, device=device)
     for start in range(0, len(content), _CHUNK):
         part = bytearray(content[start : start + _CHUNK])

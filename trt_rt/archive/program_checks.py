@@ -20,7 +20,7 @@ from trt_rt.archive.tree_specs import read_tree_spec
 from trt_rt.errors import ArchiveError
 from trt_rt.reference.allowed_operators import ALLOWED_OPERATORS
 
-__all__ = ["EXECUTE_ENGINE", "ProgramChecks", "operator_target"]
+__all__ = ["ATEN_OPERATORS", "EXECUTE_ENGINE", "ProgramChecks", "operator_target"]
 
 EXECUTE_ENGINE = "torch.ops.trt_rt.execute_engine.default"
 
@@ -75,7 +75,7 @@ _WRITING = (
 
 _WITH_GRAPHS = frozenset({"torch.ops.higher_order.cond", "torch.ops.higher_order.while_loop"})
 
-_ATEN = frozenset(f"torch.ops.{name}" for name in ALLOWED_OPERATORS) | {
+ATEN_OPERATORS = frozenset(f"torch.ops.{name}" for name in ALLOWED_OPERATORS) | {
     f"torch.ops.aten.{name}" for name in _WRITING
 }
 
@@ -122,7 +122,9 @@ class ProgramChecks:
     ) -> None:
         self._where = where
         self._device = device
-        self._operators = _ATEN | _OF_NUMBERS | {EXECUTE_ENGINE} | set(map(operator_target, operators))
+        self._operators = (
+            ATEN_OPERATORS | _OF_NUMBERS | {EXECUTE_ENGINE} | set(map(operator_target, operators))
+        )
 
     def check(self, program: schema.ExportedProgram) -> None:
         """Check a program; guards and metadata are taken out, and expressions are replaced by parsed ones.

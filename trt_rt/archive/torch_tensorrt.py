@@ -1,7 +1,8 @@
 """Programs that Torch-TensorRT saved, turned into programs that trt_rt loads.
 
-In such a program an engine is an object of Torch-TensorRT's C++ class, an input of the graph. It becomes a
-plan, a buffer of bytes, and its calls become calls of ``trt_rt::execute_engine``.
+In such a program an engine is an object, an input of the graph: one of Torch-TensorRT's C++ class, or one of
+its Python classes. It becomes a plan, a buffer of bytes, and its calls become calls of
+``trt_rt::execute_engine``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from trt_rt.operator import EngineMeta, TensorMeta
 
 __all__ = ["take_engines"]
 
-_CLASS = "__torch__.torch.classes.tensorrt.Engine"
 _CALL = "torch.ops.tensorrt.execute_engine.default"
 _UINT8 = schema.ScalarType.BYTE
 
@@ -50,7 +50,7 @@ def take_engines(
     Raises
     ------
     ArchiveError
-        An engine is not stored as Torch-TensorRT's C++ runtime stores it.
+        An engine is not stored as one of Torch-TensorRT's runtimes stores it.
     """
     return _Conversion(program, container, constants).run()
 
@@ -68,8 +68,16 @@ class _Conversion:
 
     def run(self) -> dict[str, bytes]:
         specs = self._signature.input_specs
+        called = {
+            given.arg.value.name
+            for node in self._graph.nodes
+            if node.target == _CALL
+            for given in node.inputs
+            if given.arg.type == "as_custom_obj"
+        }
         for number, spec in enumerate(specs):
-            if spec.type == "custom_obj" and spec.value.arg.class_fqn == _CLASS:
+            # The class is not always told, and it is not needed: the record must be that of an engine.
+            if spec.type == "custom_obj" and spec.value.arg.name in called:
                 specs[number] = self._buffer(spec.value)
         for node in self._graph.nodes:
             if node.target == _CALL:
@@ -151,6 +159,7 @@ class _Conversion:
             hashlib.sha256(engine.plan).hexdigest(),
             tuple(self._described(engine.inputs, inputs, names, "")),
             tuple(self._described(engine.outputs, outputs, names, "?")),
+            engine.aliased_io,
         )
 
     def _described(

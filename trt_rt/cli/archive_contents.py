@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trt_rt.cli.command import Result, print_table
 
 if TYPE_CHECKING:
+    from trt_rt.archive.inspection import ScriptContents
     from trt_rt.operator import TensorMeta
 
 __all__ = ["describe_archive"]
@@ -15,9 +16,11 @@ __all__ = ["describe_archive"]
 
 def describe_archive(path: Path) -> Result:
     """Return what a file holds; nothing of it is run."""
-    from trt_rt.archive.inspection import inspect_archive
+    from trt_rt.archive.inspection import ScriptContents, inspect_archive
 
     contents = inspect_archive(path)
+    if isinstance(contents, ScriptContents):
+        return _describe_script(path, contents)
     manifest = contents.manifest
     found: dict[str, Any] = {
         "file": str(path),
@@ -42,6 +45,58 @@ def describe_archive(path: Path) -> Result:
         "records": contents.records,
     }
     return Result(found, lambda: _print(found))
+
+
+def _describe_script(path: Path, contents: ScriptContents) -> Result:
+    from trt_rt.backend import identify_plan
+
+    kinds = [identify_plan(engine.plan) for engine in contents.engines]
+    found: dict[str, Any] = {
+        "file": str(path),
+        "kind": "a TorchScript program of Torch-TensorRT",
+        "bytes": contents.size,
+        "engines": [
+            {
+                "name": engine.name,
+                "plan": kind.description,
+                "version": kind.version_text,
+                "bytes": len(engine.plan),
+                "compute_capability": engine.compute_capability,
+                "platform": engine.platform,
+                "inputs": list(engine.inputs),
+                "outputs": list(engine.outputs),
+            }
+            for engine, kind in zip(contents.engines, kinds, strict=True)
+        ],
+        "operators": contents.operators,
+        "records": contents.records,
+    }
+    return Result(found, lambda: _print_script(found))
+
+
+def _print_script(found: dict[str, Any]) -> None:
+    operators = ", ".join(f"{n} {name}" for name, n in found["operators"].items())
+    rows = [
+        ("kind", found["kind"]),
+        ("size", f"{found['bytes']:,} bytes"),
+        ("operators", operators or "none"),
+    ]
+    print_table(found["file"], ("what", "found"), rows)
+    columns = ("name", "plan", "bytes", "made for", "inputs", "outputs")
+    engines = [
+        (
+            each["name"],
+            f"{each['plan']} {each['version']}".strip(),
+            f"{each['bytes']:,}",
+            f"{each['platform']} {each['compute_capability']}".strip(),
+            ", ".join(each["inputs"]),
+            ", ".join(each["outputs"]),
+        )
+        for each in found["engines"]
+    ]
+    print_table("Engines", columns, engines)
+    records = [(name, f"{size:,}") for name, size in found["records"].items()]
+    print_table("Records", ("name", "bytes"), records)
 
 
 def _tensor(tensor: TensorMeta) -> dict[str, Any]:
