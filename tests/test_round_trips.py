@@ -88,9 +88,20 @@ def _inputs() -> list[torch.Tensor]:
     return [torch.randn(batch, 4) for batch in _BATCHES]
 
 
-def _exported(column: str) -> torch.export.ExportedProgram:
+class _Outer(torch.nn.Module):
+    """A model that has a program in it."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.program(x)
+
+
+def _exported_model(column: str) -> torch.export.ExportedProgram:
     batch = Dim("batch", min=2, max=_LARGEST)
-    return torch.export.export(_program(column), (_inputs()[0],), dynamic_shapes={"x": {0: batch}})
+    return torch.export.export(_Outer(_program(column)), (_inputs()[0],), dynamic_shapes={"x": {0: batch}})
 
 
 def _traced(column: str) -> Any:
@@ -178,7 +189,7 @@ for number in range(4):
     if kind == "aoti.pt2":
         call = torch._inductor.aoti_load_package(path)
     else:
-        call = torch.export.load(path).module() if kind == "pt2" else torch.jit.load(path)
+        call = torch.jit.load(path) if kind == "ts" else torch.export.load(path).module()
     torch.save([call(x) for x in inputs], f"{folder}/{number}.{kind}.results")
 """
 
@@ -217,7 +228,7 @@ def _in_spawned_process(folder: Path) -> list[list[Any]]:
     files = []
     for number, column in enumerate(_COLUMNS):
         files.append(str(folder / f"{number}.pt2"))
-        torch.export.save(_exported(column), files[-1])
+        torch.export.save(_program(column).exported(), files[-1])
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     process = context.Process(target=_spawned, args=(files, [x.tolist() for x in _inputs()], results))
@@ -233,8 +244,12 @@ def _in_spawned_process(folder: Path) -> list[list[Any]]:
     return tensors
 
 
+def _save_exported(column: str, path: Path) -> None:
+    torch.export.save(_program(column).exported(), path)
+
+
 def _save_export(column: str, path: Path) -> None:
-    torch.export.save(_exported(column), path)
+    torch.export.save(_exported_model(column), path)
 
 
 def _save_trace(column: str, path: Path) -> None:
@@ -242,7 +257,7 @@ def _save_trace(column: str, path: Path) -> None:
 
 
 def _save_package(column: str, path: Path) -> None:
-    torch._inductor.aoti_compile_and_package(_exported(column), package_path=str(path))
+    torch._inductor.aoti_compile_and_package(_exported_model(column), package_path=str(path))
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +271,12 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[
             warnings.simplefilter("ignore")  # PyTorch's own, of saving: filters of tests are not in fixtures
             if kind == "spawn":
                 return _in_spawned_process(folder)
-            write = {"pt2": _save_export, "ts": _save_trace, "aoti.pt2": _save_package}[kind]
+            write = {
+                "aoti.pt2": _save_package,
+                "exported.pt2": _save_exported,
+                "pt2": _save_export,
+                "ts": _save_trace,
+            }[kind]
             return _elsewhere(folder, kind, write)
 
     return results
@@ -270,7 +290,8 @@ _HERE: dict[str, _Results] = {
     "`torch.save` of the `state_dict`, and `load_state_dict`": _of(_with_loaded_state),
 }
 _ELSEWHERE = {
-    "`torch.export.export`, `save`, `load` in a new process": "pt2",
+    "`Program.exported()`, `torch.export.save`, `load` in a new process": "exported.pt2",
+    "`torch.export.export` of a model with the program in it, `save`, `load` in a new process": "pt2",
     "`torch.jit.trace`, `save`, `load` in a new process": "ts",
     "a file in a process of `multiprocessing` with the method spawn": "spawn",
     "AOTInductor: `aoti_compile_and_package`, loaded in a new process": "aoti.pt2",

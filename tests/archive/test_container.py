@@ -19,11 +19,9 @@ pytestmark = pytest.mark.behaviour(28)
 
 
 def _write(path: Path, records: dict[str, bytes]) -> Path:
-    with path.open("wb") as file:
-        writer = ContainerWriter(file)
+    with path.open("wb") as file, ContainerWriter(file) as writer:
         for name, content in records.items():
             writer.write_bytes(name, content)
-        writer.close()
     return path
 
 

@@ -1,4 +1,4 @@
-"""The examples of docs/deploy.md, each in a process of its own, the second without a compiler."""
+"""The examples of docs/deploy.md and README.md in separate processes; only the first has a compiler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 
 import trt_rt
 
-_PAGE = Path(__file__).parents[2] / "docs" / "deploy.md"
+_ROOT = Path(__file__).parents[2]
+_PAGE = _ROOT / "docs" / "deploy.md"
+_README = _ROOT / "README.md"
 _WITHOUT_COMPILER = """
 import sys
 names = ("onnx", "onnxscript", "trt_rt.compiler", "trt_rt.program")
@@ -24,6 +26,25 @@ def test_the_examples_run_in_order_in_separate_processes(tmp_path: Path) -> None
     pytest.importorskip("cryptography", reason="the package cryptography is not installed")
     examples = re.findall(r"```python\n(.*?)```", _PAGE.read_text(), flags=re.DOTALL)
     assert len(examples) == 4
+    _run_in_order(examples, tmp_path)
+
+
+def test_the_first_example_is_what_most_people_need() -> None:
+    code = re.findall(r"```python\n(.*?)```", _PAGE.read_text(), flags=re.DOTALL)[0]
+    assert len([line for line in code.splitlines() if line]) <= 5
+
+
+def test_the_example_of_the_readme_loads_in_a_process_without_a_compiler(tmp_path: Path) -> None:
+    (code,) = (
+        each
+        for each in re.findall(r"```python\n(.*?)```", _README.read_text(), flags=re.DOTALL)
+        if "trt_rt.save(" in each
+    )
+    saving, loading = code.split("program = trt_rt.load", 1)
+    _run_in_order([saving, f"import torch, trt_rt\nprogram = trt_rt.load{loading}"], tmp_path)
+
+
+def _run_in_order(examples: list[str], folder: Path) -> None:
     root = str(Path(trt_rt.__file__).parents[1])
     search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     for number, code in enumerate(examples):
@@ -33,8 +54,8 @@ def test_the_examples_run_in_order_in_separate_processes(tmp_path: Path) -> None
             text=True,
             timeout=300,
             check=False,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": search, "TRT_RT_CACHE_DIR": str(tmp_path)},
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": search, "TRT_RT_CACHE_DIR": str(folder)},
         )
         assert result.returncode == 0, result.stderr
         for promised in re.findall(r"print\(.*\)  # (.*)", code):

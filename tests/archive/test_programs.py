@@ -16,7 +16,7 @@ from tests.program.programs import PROGRAMS
 from trt_rt import ArchiveError, Program
 from trt_rt.runtime import get_cudagraphs_mode, set_cudagraphs_mode
 
-_NOT_IN_FILES = {"nested arguments": "namedtuple"}
+_NOT_IN_FILES = {"nested arguments": "and a file can hold tuples"}
 
 
 def _compiled(name: str) -> Program:

@@ -56,6 +56,24 @@ def test_a_call() -> None:
         torch.testing.assert_close(result, plans.eager_affine(x))
 
 
+def test_results_need_no_gradients_like_those_of_modules() -> None:
+    x = torch.randn(3, 7, requires_grad=True)
+    (result,) = run(plans.affine(), affine_meta(), x)
+    assert not result.requires_grad
+    torch.testing.assert_close(result, plans.eager_affine(x.detach()))
+
+
+def test_two_descriptions_of_one_plan_take_turns() -> None:
+    a, b = (("a", FLOAT, ("s0", 3)), ("b", FLOAT, ("s0", 3)))
+    outputs = [("increment", FLOAT, ("s0", 3)), ("sum", FLOAT, ("s0", 3))]
+    first, second = (meta_of(plans.two(), inputs, outputs) for inputs in ([a, b], [b, a]))
+    x, y = torch.randn(2, 2, 3)
+    expected = run(plans.two(), first, x, y)
+    for _ in range(3):
+        torch.testing.assert_close(run(plans.two(), second, y, x), expected)
+        torch.testing.assert_close(run(plans.two(), first, x, y), expected)
+
+
 def test_arguments_and_results_have_the_order_of_the_description() -> None:
     inputs = [("b", FLOAT, ("s0", 3)), ("a", FLOAT, ("s0", 3))]
     outputs = [("increment", FLOAT, ("s0", 3)), ("sum", FLOAT, ("s0", 3))]

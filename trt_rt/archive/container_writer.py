@@ -6,7 +6,7 @@ import hashlib
 import struct
 import zipfile
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Any
 
 from trt_rt.archive.container import ALIGNMENT, LOCAL_HEADER
 
@@ -24,6 +24,8 @@ _PADDING = 0x4246
 
 class ContainerWriter:
     """Writes records one after the other; the same records give the same bytes.
+
+    A context manager: it writes the directory when its block ends without an error.
 
     Parameters
     ----------
@@ -77,6 +79,11 @@ class ContainerWriter:
         """Write a small record."""
         self.write(name, len(content), [content])
 
-    def close(self) -> None:
-        """Write the directory."""
-        self._zip.close()
+    def __enter__(self) -> ContainerWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is None:
+            self._zip.close()
+        else:
+            self._zip.fp = None  # when it is collected, it would write a directory into the closed file

@@ -6,6 +6,7 @@ import ctypes
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ __all__ = [
     "Payload",
     "PayloadKind",
     "copy_record",
+    "pieces",
     "read_config",
     "write_payload",
 ]
@@ -64,7 +66,10 @@ CONSTANTS = PayloadKind("data/constants/", "tensor_", "data/constants/model_cons
 
 
 def write_payload(
-    writer: ContainerWriter, kind: PayloadKind, tensors: Mapping[str, torch.Tensor]
+    writer: ContainerWriter,
+    kind: PayloadKind,
+    tensors: Mapping[str, torch.Tensor],
+    written: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Write tensors, a few megabytes at a time.
 
@@ -76,6 +81,8 @@ def write_payload(
         The folder.
     tensors : mapping
         By name in the program. Those that share memory share it again when they are loaded.
+    written : mapping
+        The tensors that the archive already has, with the names of their files, which are numbered from 0.
 
     Returns
     -------
@@ -87,8 +94,9 @@ def write_payload(
     ArchiveError
         A tensor is of a class of its own, sparse, quantized, or without values.
     """
-    config: dict[str, schema.PayloadMeta] = {}
-    for number, group in enumerate(_groups(tensors)):
+    config = {path: _described(name, tensors[path]) for path, name in written.items()}
+    rest = {path: tensor for path, tensor in tensors.items() if path not in written}
+    for number, group in enumerate(_groups(rest), len(written)):
         name = f"{kind.prefix}{number}"
         low = min(tensor.storage_offset() for tensor in group.values())
         high = max(_end(tensor) for tensor in group.values())
@@ -96,17 +104,23 @@ def write_payload(
         memory = torch.as_strided(first.detach(), (high - low,), (1,), low)
         writer.write(f"{kind.folder}{name}", memory.numel() * memory.itemsize, _chunks(memory))
         for path, tensor in group.items():
-            meta = serialize_tensor_meta(tensor)
-            meta.storage_offset = schema.SymInt.create(as_int=tensor.storage_offset() - low)
-            config[path] = schema.PayloadMeta(
-                path_name=name,
-                is_param=isinstance(tensor, torch.nn.Parameter),
-                use_pickle=False,
-                tensor_meta=meta,
-            )
+            config[path] = _described(name, tensor, int(tensor.storage_offset() - low))
     content = json.dumps(_dataclass_to_dict(schema.PayloadConfig(config=config)), cls=EnumEncoder)
     writer.write_bytes(kind.config, content.encode())
     return {path: f"{kind.folder}{meta.path_name}" for path, meta in config.items()}
+
+
+def _described(name: str, tensor: torch.Tensor, offset: int = 0) -> schema.PayloadMeta:
+    meta = serialize_tensor_meta(tensor)
+    meta.storage_offset = schema.SymInt.create(as_int=offset)
+    if tensor.is_meta:  # stands for a tensor that was written
+        meta.device = schema.Device(type="cpu")
+    return schema.PayloadMeta(
+        path_name=name,
+        is_param=isinstance(tensor, torch.nn.Parameter),
+        use_pickle=False,
+        tensor_meta=meta,
+    )
 
 
 def _groups(tensors: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
@@ -135,6 +149,12 @@ def _end(tensor: torch.Tensor) -> int:
         return start
     steps = zip(tensor.shape, tensor.stride(), strict=True)
     return start + 1 + sum((size - 1) * stride for size, stride in steps)
+
+
+def pieces(content: memoryview) -> Iterator[memoryview]:
+    """Yield a few megabytes of bytes at a time."""
+    for start in range(0, len(content), _CHUNK):
+        yield content[start : start + _CHUNK]
 
 
 def _chunks(memory: torch.Tensor) -> Iterator[memoryview]:
@@ -234,9 +254,11 @@ def _layout(tensor: schema.TensorMeta) -> tuple[tuple[int, ...], tuple[int, ...]
 def copy_record(content: memoryview, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Return a tensor with the bytes of a record; a few megabytes are in memory twice."""
     memory = torch.empty(len(content), dtype=torch.uint8, device=device)
-    for start in range(0, len(content), _CHUNK):
-        part = bytearray(content[start : start + _CHUNK])
+    start = 0
+    for piece in pieces(content):
+        part = bytearray(piece)
         memory[start : start + len(part)].copy_(torch.frombuffer(part, dtype=torch.uint8))
+        start += len(part)
     return memory.view(dtype)
 
 

@@ -16,9 +16,12 @@ from trt_rt.archive.container_writer import ContainerWriter
 from trt_rt.archive.engine_nodes import EngineOfFile, engines_of
 from trt_rt.archive.exported_json import exported_to_json
 from trt_rt.archive.manifest import MANIFEST, SIGNATURE, EngineEntry, Manifest
+from trt_rt.archive.module_export import exported_module
+from trt_rt.archive.nesting import refuse_nesting
 from trt_rt.archive.parameters import parameters_to_json
 from trt_rt.archive.partitions import partition_to_json
 from trt_rt.archive.payload import CONSTANTS, WEIGHTS, write_payload
+from trt_rt.archive.plan_records import PLAN_HEAD, PlanRecords
 from trt_rt.archive.program_checks import ProgramChecks
 from trt_rt.archive.program_record import MODEL
 from trt_rt.archive.schema_reader import read_schema
@@ -28,15 +31,15 @@ from trt_rt.backend import identify_plan
 from trt_rt.backend.atomic_file import check_writable, open_atomically
 from trt_rt.compiled import Program
 from trt_rt.errors import ArchiveError
+from trt_rt.module import TRTModule
 
 __all__ = ["save"]
 
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
-_HEAD = 64
 
 
 def save(
-    program: Program | ExportedProgram,
+    program: Program | TRTModule | ExportedProgram,
     path: str | os.PathLike[str],
     *,
     signing_key: SigningKey | None = None,
@@ -46,8 +49,9 @@ def save(
 
     Parameters
     ----------
-    program : Program or torch.export.ExportedProgram
-        What `trt_rt.compile` and `trt_rt.load` return, or an exported program, with engines or without.
+    program : Program, TRTModule or torch.export.ExportedProgram
+        What `trt_rt.compile` and `trt_rt.load` return; a module over one engine, which is loaded as a program
+        of that engine; or an exported program, with engines or without.
     path : path-like
         The file, by custom ``*.pt2``. It is replaced once all of the new one is on the disk.
     signing_key : SigningKey, optional
@@ -66,8 +70,9 @@ def save(
 
     Notes
     -----
-    Plans and weights are written a few megabytes at a time. Nothing is pickled. Stack traces and example
-    inputs are left out.
+    Plans and weights are written a few megabytes at a time. Each engine of a `Program` is asked for its plan
+    when it is written, so memory is needed for one plan, where the backend makes it. Nothing is pickled.
+    Stack traces and example inputs are left out.
 
     Examples
     --------
@@ -80,33 +85,39 @@ def save(
     check_writable(path)
     sign = None if signing_key is None else signer(signing_key)
     operators = tuple(operators)
-    exported = _exported(program)
-    model = exported_to_json(exported)
-    engines = _engines_of_json(model, os.fspath(path), operators)
-    with open_atomically(path) as file:
-        writer = ContainerWriter(file)
+    with open_atomically(path) as file, ContainerWriter(file) as writer:
         writer.write_bytes(pt2.ARCHIVE_FORMAT_PATH, pt2.ARCHIVE_FORMAT_VALUE.encode())
         writer.write_bytes(pt2.ARCHIVE_VERSION_PATH, pt2.ARCHIVE_VERSION_VALUE.encode())
         writer.write_bytes(".data/version", b"6\n")
         writer.write_bytes("byteorder", b"little")
-        weights = dict(exported.state_dict)
-        records = write_payload(writer, WEIGHTS, weights)
+        plans = PlanRecords(writer)
+        exported = _exported(program, plans)
+        model = exported_to_json(exported)
+        engines = _engines_of_json(model, os.fspath(path), operators)
+        records = write_payload(writer, WEIGHTS, dict(exported.state_dict), plans.records)
         records.update(write_payload(writer, CONSTANTS, _constants(exported)))
         writer.write_bytes(MODEL, model)
         writer.write_bytes(SAMPLE_INPUTS, b"")
-        manifest = _manifest(program, exported, engines, records, writer.digests).to_json()
+        heads = {engine.plan: plans.heads.get(engine.plan) or _head(exported, engine) for engine in engines}
+        manifest = _manifest(program, exported, engines, records, heads, writer.digests).to_json()
         writer.write_bytes(MANIFEST, manifest)
         if sign is not None:
             writer.write_bytes(SIGNATURE, sign(manifest))
-        writer.close()
 
 
-def _exported(program: Any) -> ExportedProgram:
-    if isinstance(program, ExportedProgram):
-        return program
+def _exported(program: Any, plans: PlanRecords) -> ExportedProgram:
+    """Return what is written; the plans of a `Program` are written already."""
+    if isinstance(program, TRTModule):
+        return exported_module(program)
     if isinstance(program, Program):
-        return program.exported()
-    raise ArchiveError(f"a {type(program).__name__} cannot be saved: give a Program or an ExportedProgram.")
+        refuse_nesting(program.nesting)
+        return program.exported(keep_plan=plans.keep)
+    if isinstance(program, ExportedProgram):
+        refuse_nesting((program.call_spec.in_spec, program.call_spec.out_spec))
+        return program
+    raise ArchiveError(
+        f"a {type(program).__name__} cannot be saved: give a Program, a TRTModule or an ExportedProgram."
+    )
 
 
 def _constants(exported: ExportedProgram) -> dict[str, torch.Tensor]:
@@ -131,17 +142,16 @@ def _manifest(
     exported: ExportedProgram,
     engines: list[EngineOfFile],
     records: dict[str, str],
+    heads: dict[str, bytes],
     digests: dict[str, tuple[int, str]],
 ) -> Manifest:
-    tensors = {**exported.state_dict, **exported.constants}
     for engine in engines:
         if digests[records[engine.plan]][1] != engine.meta.sha256:
             raise ArchiveError(
                 f"the plan {engine.plan!r} is not the one that the program describes: it was changed after "
-                "the "
-                "program was exported."
+                "the program was exported."
             )
-    versions = [identify_plan(_head(tensors[engine.plan])).version_text for engine in engines]
+    versions = [identify_plan(heads[engine.plan]).version_text for engine in engines]
     device = next((tensor.device for tensor in _values(exported) if tensor.is_cuda), torch.device("cpu"))
     capability = ""
     if device.type == "cuda" and torch.cuda.is_available():
@@ -160,8 +170,9 @@ def _manifest(
     )
 
 
-def _head(plan: torch.Tensor) -> bytes:
-    return bytes(plan[:_HEAD].tolist())
+def _head(exported: ExportedProgram, engine: EngineOfFile) -> bytes:
+    plan = {**exported.constants, **exported.state_dict}[engine.plan]
+    return bytes(plan[:PLAN_HEAD].tolist())
 
 
 def _values(exported: ExportedProgram) -> Iterable[torch.Tensor]:

@@ -86,7 +86,15 @@ def _reader(kind: Any) -> _Reader:
 
 def _late(kind: Any) -> _Reader:
     """The reader of a type, looked up when it is first needed: types refer to each other."""
-    return lambda value: _reader(kind)(value)
+    found: _Reader | None = None
+
+    def read(value: Any) -> Any:
+        nonlocal found
+        if found is None:
+            found = _reader(kind)
+        return found(value)
+
+    return read
 
 
 def _optional(kind: Any) -> _Reader:

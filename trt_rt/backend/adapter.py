@@ -213,8 +213,8 @@ class Backend:
             )
         return advice
 
-    def serialize(self, engine: Any, name: str) -> bytes:
-        """Return an engine's plan.
+    def serialize(self, engine: Any, name: str) -> memoryview:
+        """Return an engine's plan, in memory that TensorRT has allocated for it.
 
         Raises
         ------
@@ -225,7 +225,7 @@ class Backend:
         plan = engine.serialize()
         if plan is None:
             raise BackendError(f"engine {name!r}: {self.name} did not serialize it. {self._says()}")
-        return bytes(plan)
+        return memoryview(plan).cast("B")
 
     def require_runtime_settings(self) -> None:
         """Refuse a TensorRT without the settings of `RuntimeSettings`.

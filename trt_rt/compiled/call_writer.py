@@ -20,7 +20,7 @@ from trt_rt.compiled.generated_call import GeneratedCall
 from trt_rt.compiled.nesting import Names, argument_code, refuse_constant, result_code
 from trt_rt.compiled.node_kinds import is_number, is_view
 from trt_rt.compiled.size_bounds import bounds
-from trt_rt.compiled.torch_functions import torch_function
+from trt_rt.compiled.torch_functions import TorchFunctions
 from trt_rt.errors import InputTypeError, InputValueError
 
 __all__ = ["write_call"]
@@ -50,6 +50,7 @@ class _Writer:
         self._names = Names()
         self._locals: dict[Node, str] = {}
         self._functions: dict[Any, str] = {}
+        self._torch = TorchFunctions()
         self._unpacked: set[Node] = set()
         self._engines: dict[str, str] = {}
         self._weights: dict[str, str] = {}
@@ -129,7 +130,7 @@ class _Writer:
         if node.op == "call_module":
             function = self._named(self._engines, str(node.target))
         else:
-            target = torch_function(node)
+            target = self._torch.function(node)
             if target not in self._functions:
                 self._functions[target] = self._names.bind(f"torch_{_short_name(node)}", target)
             function = self._functions[target]

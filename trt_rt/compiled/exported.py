@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,11 +31,17 @@ from trt_rt.compiled.generated_call import GeneratedCall
 from trt_rt.module import TRTModule
 from trt_rt.operator import OPERATOR
 
-__all__ = ["exported_program"]
+__all__ = ["KeepPlan", "exported_program"]
+
+KeepPlan = Callable[[str, memoryview], torch.Tensor]
+"""Takes the name and the bytes of a plan; returns the tensor that stands for it in an exported program."""
 
 
 def exported_program(
-    call: GeneratedCall, engines: Mapping[str, TRTModule], weights: torch.nn.Module
+    call: GeneratedCall,
+    engines: Mapping[str, TRTModule],
+    weights: torch.nn.Module,
+    keep_plan: KeepPlan | None = None,
 ) -> ExportedProgram:
     """Return a program as an exported program.
 
@@ -47,24 +53,36 @@ def exported_program(
         By name of the submodule.
     weights : torch.nn.Module
         Has the weights under the paths that the call names. They are shared.
+    keep_plan : callable, optional
+        As for `Program.exported`.
 
     Raises
     ------
     BackendError
         A backend cannot serialize its engine.
     """
-    return _Exporter(call, engines, weights).export()
+    return _Exporter(call, engines, weights, keep_plan or _copied).export()
+
+
+def _copied(name: str, plan: memoryview) -> torch.Tensor:
+    return torch.frombuffer(bytearray(plan), dtype=torch.uint8)
 
 
 class _Exporter:
     def __init__(
-        self, call: GeneratedCall, engines: Mapping[str, TRTModule], weights: torch.nn.Module
+        self,
+        call: GeneratedCall,
+        engines: Mapping[str, TRTModule],
+        weights: torch.nn.Module,
+        keep_plan: KeepPlan,
     ) -> None:
         self._convention = call.convention
         self._source = call.graph
         self._ranges = call.ranges
         self._engines = engines
         self._weights = weights
+        self._keep_plan = keep_plan
+        self._hashes: dict[str, str] = {}
         self._graph = Graph()
         self._copies: dict[Node, Node] = {}
         self._known: dict[str, Node] = {}
@@ -136,10 +154,12 @@ class _Exporter:
 
     def _add_plan(self, name: str, module: TRTModule) -> None:
         path = f"{name}.plan"
-        plan = torch.frombuffer(bytearray(module.engine.serialize()), dtype=torch.uint8)
-        node = self._placeholder(f"b_{path}", _fake_mode(self._source).from_tensor(plan, static_shapes=True))
-        self._plans[name] = node
-        self._state[path] = plan
+        plan = module.engine.serialized()
+        with _fake_mode(self._source):
+            value = torch.empty(len(plan), dtype=torch.uint8)
+        self._plans[name] = node = self._placeholder(f"b_{path}", value)
+        self._hashes[name] = hashlib.sha256(plan).hexdigest()
+        self._state[path] = self._keep_plan(path, plan)
         self._inputs.append(InputSpec(InputKind.BUFFER, TensorArgument(node.name), path, True))
 
     def _add_input(self, node: Node, example: Any) -> None:
@@ -156,12 +176,12 @@ class _Exporter:
 
     def _add_engine_call(self, node: Node) -> None:
         name = str(node.target)
-        engine, plan = self._engines[name], self._state[f"{name}.plan"]
+        engine = self._engines[name]
         values = node.meta["val"]
         results = list(values) if isinstance(values, tuple) else [values]
         meta = describe_engine(
             engine,
-            hashlib.sha256(plan.numpy()).hexdigest(),
+            self._hashes[name],
             [source.meta["val"] for source in node.args],  # type: ignore[union-attr]  # nodes only
             results,
         )

@@ -16,6 +16,9 @@ from trt_rt.module import TRTModule
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+    from torch.utils._pytree import TreeSpec
+
+    from trt_rt.compiled.exported import KeepPlan
 
 __all__ = ["Program"]
 
@@ -92,13 +95,26 @@ class Program(FunctionCallBase, torch.nn.Module):
         """The parameters of a call: names and defaults of the model's ``forward``."""
         return inspect.signature(self._run)
 
-    def exported(self) -> ExportedProgram:
-        """Return the program as PyTorch's own tools take it.
+    @property
+    def nesting(self) -> tuple[TreeSpec, TreeSpec]:
+        """How arguments, as ``(args, kwargs)``, and results are nested."""
+        return self._source.convention.in_spec, self._source.convention.out_spec
+
+    def exported(self, *, keep_plan: KeepPlan | None = None) -> ExportedProgram:
+        """Return the program as PyTorch's own tools take it; nothing is traced.
+
+        Parameters
+        ----------
+        keep_plan : callable, optional
+            ``keep_plan(name, plan)`` is called with the name of each plan and a memoryview of its bytes, one
+            plan after the other. It returns the tensor that stands for the plan: uint8, of the same length.
+            Default: a copy of the plan. `trt_rt.save` writes the plan to the file instead, so that it needs
+            memory for one plan only.
 
         Returns
         -------
         torch.export.ExportedProgram
-            With the program's weights, and a copy of each plan. An engine is a call of
+            With the program's weights, and its plans. An engine is a call of
             ``trt_rt::execute_engine``, which ``import trt_rt`` registers. It is not functional:
             ``run_decompositions({})`` makes it so.
 
@@ -111,7 +127,7 @@ class Program(FunctionCallBase, torch.nn.Module):
         from trt_rt.compiled.exported import exported_program
 
         engines = {name: module for name, module in self.named_children() if isinstance(module, TRTModule)}
-        return exported_program(self._source, engines, self.weights)
+        return exported_program(self._source, engines, self.weights, keep_plan)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program; see `forward`. Calls of programs go to C code, and Dynamo reads this."""

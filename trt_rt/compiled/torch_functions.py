@@ -16,28 +16,42 @@ from torch.fx import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-__all__ = ["torch_function"]
+__all__ = ["TorchFunctions"]
 
 _PLACES: tuple[Any, ...] = tuple(
     getattr(torch._C, name) for name in ("_VariableFunctions", "_nn", "_fft", "_linalg", "_special")
 )
 
 
-def torch_function(node: Node) -> Callable[..., Any]:
-    """Return what to call instead of a node's operator, with the same arguments; else the operator itself."""
-    target = node.target
-    assert callable(target)
-    if target is torch.ops.aten.sym_size.int:
-        size: Callable[..., Any] = torch._C.TensorBase.size
-        return size
-    if not isinstance(target, torch._ops.OpOverload):
-        return target
-    arguments = _fake_arguments(node)
-    if arguments is not None:
-        for candidate in _candidates(target):
-            if _does_the_same(target, candidate, *arguments):
-                return candidate
-    return target
+class TorchFunctions:
+    """Finds the functions of one program, which often calls an operator many times with the same sizes."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, Callable[..., Any]] = {}
+
+    def function(self, node: Node) -> Callable[..., Any]:
+        """Return what to call instead of a node's operator, with the same arguments; else the operator."""
+        target = node.target
+        assert callable(target)
+        if target is torch.ops.aten.sym_size.int:
+            size: Callable[..., Any] = torch._C.TensorBase.size
+            return size
+        if not isinstance(target, torch._ops.OpOverload):
+            return target
+        arguments = _fake_arguments(node)
+        if arguments is None:
+            return target
+        key = (target, repr(tree_map(_description, arguments)))
+        if key not in self._found:
+            self._found[key] = _choose(target, *arguments)
+        return self._found[key]
+
+
+def _choose(
+    target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Callable[..., Any]:
+    same = (each for each in _candidates(target) if _does_the_same(target, each, args, kwargs))
+    return next(same, target)
 
 
 def _candidates(target: torch._ops.OpOverload) -> Iterator[Callable[..., Any]]:

@@ -331,6 +331,18 @@ class Engine:
     def serialize(self) -> bytes:
         """Return the plan that the backend writes.
 
+        The errors are those of `serialized`.
+        """
+        return bytes(self.serialized())
+
+    def serialized(self) -> memoryview:
+        """Return the plan that the backend writes, in the backend's own memory.
+
+        Returns
+        -------
+        memoryview
+            Read-only bytes. It keeps the memory, which `serialize` copies.
+
         Raises
         ------
         ClosedError
@@ -338,7 +350,7 @@ class Engine:
         BackendError
             If the backend cannot write it.
         """
-        return self._handle.backend.serialize(self._handle.engine, self.name)
+        return self._handle.backend.serialize(self._handle.engine, self.name).toreadonly()
 
     def close(self) -> None:
         """Wait for work in flight, close every module over this engine, and free its memory. Idempotent.

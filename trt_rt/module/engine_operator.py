@@ -25,11 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["execute_engine", "module_of_plan"]
 
-_Run = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 _Call = Callable[[Sequence[torch.Tensor], torch.Tensor], list[torch.Tensor]]
 
 # Engines stay loaded as long as the process: a graph keeps nothing that could own one.
 _calls: dict[str, _Call] = {}
+# Each call brings its description as a new string, and the hash of a long string takes long. So the calls are
+# also found by a few digits of the plan's hash, which are at this place in all that trt_rt writes. Of several
+# descriptions of one plan, the one that was prepared last is found so.
+_DIGITS = slice(-40, -24)
+_latest: dict[str, tuple[str, _Call]] = {}
+_devices: dict[str, torch.device] = {}  # on which each engine was needed first
+_anywhere: set[str] = set()  # descriptions whose calls look where their inputs are
 _engines: dict[tuple[str, str, torch.device], Engine] = {}
 _loading = Gate("trt_rt::execute_engine was called while it loaded an engine, by a callback or a finalizer.")
 
@@ -60,10 +66,17 @@ def execute_engine(inputs: Sequence[torch.Tensor], plan: torch.Tensor, meta: str
     InputError, ExecutionError, torch.OutOfMemoryError, MemoryError
         As a call of a `TRTModule`.
     """
-    call = _calls.get(meta)
-    if call is None:
-        call = _loading.run(_prepare, meta, plan, inputs)
-    return call(inputs, plan)
+    latest = _latest.get(meta[_DIGITS])
+    if latest is not None and latest[0] == meta:
+        call = latest[1]
+    else:
+        call = _calls.get(meta) or _loading.run(_prepare, meta, plan, inputs)
+    try:
+        return call(inputs, plan)
+    except InputError:
+        if not _is_on_another_device(meta, inputs):
+            raise
+    return _calls[meta](inputs, plan)
 
 
 def module_of_plan(
@@ -145,9 +158,33 @@ def _prepare(text: str, plan: torch.Tensor, inputs: Sequence[torch.Tensor]) -> _
         if isinstance(module, TRTModule):
             found = _call_while_it_lives(text, meta, module)
         else:
-            found = _call_here(text, meta, plan, _device_of(meta, inputs))
-        _calls[text] = found
+            found = _call_here(text, meta, plan, inputs)
+        _keep(text, found)
     return found
+
+
+def _keep(text: str, call: _Call) -> None:
+    _calls[text] = call
+    _latest[text[_DIGITS]] = (text, call)
+
+
+def _is_on_another_device(text: str, inputs: Sequence[torch.Tensor]) -> bool:
+    """Whether inputs are on another device than the one that their engine was needed on first.
+
+    From then on, calls of the engine look where their inputs are.
+    """
+    from trt_rt.operator import EngineMeta
+
+    device = _devices.get(text)
+    if device is None:
+        return False
+    meta = EngineMeta.parse(text)
+    if _device_of(meta, inputs) == device:
+        return False
+    if text not in _anywhere:
+        _keep(text, _call_anywhere(meta))
+        _anywhere.add(text)
+    return True
 
 
 def _check_count(meta: EngineMeta, inputs: Sequence[torch.Tensor]) -> None:
@@ -189,32 +226,28 @@ def _engine(meta: EngineMeta, plan: torch.Tensor, device: torch.device) -> Engin
     return engine
 
 
-def _load(meta: EngineMeta, plan: torch.Tensor, device: torch.device) -> _Run:
+def _load(meta: EngineMeta, plan: torch.Tensor, device: torch.device) -> _Call:
+    """Return the call of an engine on one device."""
     module = _module_over(_engine(meta, plan, device), meta)
-    run = _runner(module, meta)
     executors = module.executors
-    return lambda inputs: run(executors.pool.current(), inputs)
+    if len(meta.outputs) == 1 and not meta.aliased_io:
+        # As below, with a frame of Python less in the call that graphs make most.
+        return lambda inputs, plan: [executors.pool.current()(*inputs)]
+    run = _runner(module, meta)
+    return lambda inputs, plan: run(executors.pool.current(), inputs)
 
 
-def _call_here(text: str, meta: EngineMeta, plan: torch.Tensor, device: torch.device) -> _Call:
-    """Return the call of an engine on the first device that the process has used."""
-    run = _load(meta, plan, device)
-
-    def call(inputs: Sequence[torch.Tensor], plan: torch.Tensor) -> list[torch.Tensor]:
-        try:
-            return run(inputs)
-        except InputError:
-            if _device_of(meta, inputs) == device:
-                raise
-        _calls[text] = _call_anywhere(meta)
-        return _calls[text](inputs, plan)
-
+def _call_here(text: str, meta: EngineMeta, plan: torch.Tensor, inputs: Sequence[torch.Tensor]) -> _Call:
+    """Return the call of an engine on the first device that the process uses."""
+    device = _device_of(meta, inputs)
+    call = _load(meta, plan, device)
+    _devices[text] = device
     return call
 
 
 def _call_anywhere(meta: EngineMeta) -> _Call:
     """Return a call that looks where its inputs are."""
-    by_device: dict[torch.device, _Run] = {}
+    by_device: dict[torch.device, _Call] = {}
 
     def prepare(plan: torch.Tensor, device: torch.device) -> None:
         if device not in by_device:
@@ -224,7 +257,7 @@ def _call_anywhere(meta: EngineMeta) -> _Call:
         device = _device_of(meta, inputs)
         if device not in by_device:
             _loading.run(prepare, plan, device)
-        return by_device[device](inputs)
+        return by_device[device](inputs, plan)
 
     return call
 
@@ -238,7 +271,7 @@ def _call_while_it_lives(text: str, meta: EngineMeta, found: TRTModule) -> _Call
         module = reference()
         if module is not None:
             return run(module.executor, inputs)
-        _calls[text] = _loading.run(_call_here, text, meta, plan, _device_of(meta, inputs))
+        _keep(text, _loading.run(_call_here, text, meta, plan, inputs))
         return _calls[text](inputs, plan)
 
     return call

@@ -30,6 +30,9 @@ if _IS_DEFINED_HERE:
         "execute_engine(Tensor[] inputs, Tensor plan, str meta) -> Tensor[]",
         tags=(torch.Tag.pt2_compliant_tag,),
     )
+    # Engines have no gradients. Without this, PyTorch looks through the arguments of each call for those that
+    # require gradients, and makes results that fail, or are wrong, in a backward pass.
+    _LIBRARY.impl("execute_engine", torch.library.fallthrough_kernel, "Autograd")
 OPERATOR: Any = torch.ops.trt_rt.execute_engine.default
 
 

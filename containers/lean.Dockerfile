@@ -1,0 +1,16 @@
+# Load and run saved programs: TensorRT's lean runtime, no builder, no compiler.
+# docker build -f containers/lean.Dockerfile -t trt_rt-lean .
+# docker run --gpus all -v $PWD:/work trt_rt-lean serve.py
+FROM python:3.12-slim AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+COPY . /src
+RUN pip wheel --no-deps --wheel-dir /wheels /src
+
+FROM python:3.12-slim
+COPY --from=build /wheels /wheels
+COPY constraints.txt /tmp/constraints.txt
+# torch.compile alone needs triton, which is 0.7 GB.
+RUN pip install --no-cache-dir -c /tmp/constraints.txt "$(ls /wheels/*.whl)[lean]" \
+    && pip uninstall --yes triton && rm -r /wheels
+WORKDIR /work
+ENTRYPOINT ["python"]
