@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,15 @@ def meta_of(plan: bytes, inputs: list[Any], outputs: list[Any], **more: Any) -> 
 
 def as_tensor(plan: bytes) -> torch.Tensor:
     return torch.tensor(list(plan), dtype=torch.uint8)
+
+
+_NUMBERS = itertools.count()
+
+
+def unseen(plan: bytes) -> bytes:
+    """A plan of the same engine that this process has not loaded, because the operator keeps engines."""
+    header, weights = unpack(memoryview(plan))
+    return pack({**header, "name": f"unseen {next(_NUMBERS)}"}, [weights] if len(weights) else [])
 
 
 def affine_meta() -> str:
@@ -122,7 +132,7 @@ def test_state_goes_in_and_comes_out() -> None:
 
 
 def test_an_engine_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plans.copy(torch.int32)
+    plan = unseen(plans.copy(torch.int32))
     metas = [
         meta_of(plan, [("x", torch.int32, (name, 4))], [("output0", torch.int32, (name, 4))])
         for name in ("n", "m")
@@ -280,11 +290,10 @@ def test_a_description_of_other_aliases_is_refused(wrong: dict[str, str]) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_interrupted_first_call(kind: str) -> None:
     """An interrupt while an engine is loaded leaves the operator usable, by every thread."""
-    header, _ = unpack(memoryview(plans.affine()))
     x = torch.randn(3, 7)
 
     def tried(n: int) -> Interrupter:
-        new = pack({**header, "name": f"{kind} {n}"}, [])  # no engine of it is loaded yet
+        new = unseen(plans.affine())
         plan = torch.frombuffer(bytearray(new), dtype=torch.uint8)
         meta = meta_of(new, [("x", FLOAT, ("b", 7))], [("output0", FLOAT, ("b", 7))])
 
