@@ -25,8 +25,9 @@ _PAGES = (_ROOT / "docs" / "index.md", *_TUTORIALS, _MODES, _COMPILE, _PORTING, 
 def _examples(page: Path) -> list[object]:
     """Return each example of a page with its heading."""
     examples: list[object] = []
-    for section in re.split(r"^#+ ", page.read_text(), flags=re.MULTILINE)[1:]:
-        heading = section.partition("\n")[0]
+    # At two signs or more: one begins a comment, too.
+    for section in re.split(r"^##+ ", page.read_text(), flags=re.MULTILINE):
+        heading = section.partition("\n")[0].removeprefix("# ")
         for code in re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL):
             examples.append(pytest.param(page, code, id=f"{page.name}-{heading}"))
     return examples
