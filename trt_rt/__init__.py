@@ -22,7 +22,7 @@ from trt_rt.errors import (
 from trt_rt.module import PythonTorchTensorRTModule, TorchTensorRTModule, TRTModule
 
 if TYPE_CHECKING:
-    from trt_rt.archive import load, save
+    from trt_rt.archive import export_torch_tensorrt, load, save
     from trt_rt.backend.plugins import load_plugins
     from trt_rt.compiled import Program
     from trt_rt.compiler import build
@@ -89,6 +89,7 @@ __all__ = [
     "enable_pre_allocated_outputs",
     "enable_profiling",
     "errors",
+    "export_torch_tensorrt",
     "get_cudagraphs_mode",
     "get_multi_device_safe_mode",
     "get_whole_cudagraphs_mode",
@@ -112,6 +113,7 @@ _MODULE_OF = {
     "Program": "trt_rt.compiled",
     "build": "trt_rt.compiler",
     "compile": "trt_rt.program",
+    "export_torch_tensorrt": "trt_rt.archive",
     "load": "trt_rt.archive",
     "load_plugins": "trt_rt.backend.plugins",
     "save": "trt_rt.archive",

@@ -144,7 +144,8 @@ class _Loader:
     def load(self, device: Any, operators: Collection[str]) -> Program:
         program = read_program(self._container)
         constants = read_config(self._container, CONSTANTS)
-        self._plans = take_engines(program, self._container, constants)
+        taken = take_engines(program, self._container, constants)
+        self._plans = {path: engine.plan for path, engine in taken.items()}
         chosen = self._device(device, program)
         checks = ProgramChecks(self._where, operators, device=chosen)
         checks.check(program)

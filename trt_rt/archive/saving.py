@@ -33,7 +33,7 @@ from trt_rt.compiled import Program
 from trt_rt.errors import ArchiveError
 from trt_rt.module import TRTModule
 
-__all__ = ["save"]
+__all__ = ["SAMPLE_INPUTS", "engines_of_model", "save", "write_head"]
 
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 
@@ -86,14 +86,11 @@ def save(
     sign = None if signing_key is None else signer(signing_key)
     operators = tuple(operators)
     with open_atomically(path) as file, ContainerWriter(file) as writer:
-        writer.write_bytes(pt2.ARCHIVE_FORMAT_PATH, pt2.ARCHIVE_FORMAT_VALUE.encode())
-        writer.write_bytes(pt2.ARCHIVE_VERSION_PATH, pt2.ARCHIVE_VERSION_VALUE.encode())
-        writer.write_bytes(".data/version", b"6\n")
-        writer.write_bytes("byteorder", b"little")
+        write_head(writer)
         plans = PlanRecords(writer)
         exported = _exported(program, plans)
         model = exported_to_json(exported)
-        engines = _engines_of_json(model, os.fspath(path), operators)
+        engines = engines_of_model(model, os.fspath(path), operators)
         records = write_payload(writer, WEIGHTS, dict(exported.state_dict), plans.records)
         records.update(write_payload(writer, CONSTANTS, _constants(exported)))
         writer.write_bytes(MODEL, model)
@@ -129,7 +126,15 @@ def _constants(exported: ExportedProgram) -> dict[str, torch.Tensor]:
     return dict(exported.constants)
 
 
-def _engines_of_json(model: bytes, path: str, operators: Collection[str]) -> list[EngineOfFile]:
+def write_head(writer: ContainerWriter) -> None:
+    """Write the records by which PyTorch knows an archive."""
+    writer.write_bytes(pt2.ARCHIVE_FORMAT_PATH, pt2.ARCHIVE_FORMAT_VALUE.encode())
+    writer.write_bytes(pt2.ARCHIVE_VERSION_PATH, pt2.ARCHIVE_VERSION_VALUE.encode())
+    writer.write_bytes(".data/version", b"6\n")
+    writer.write_bytes("byteorder", b"little")
+
+
+def engines_of_model(model: bytes, path: str, operators: Collection[str]) -> list[EngineOfFile]:
     """Read the program as `trt_rt.load` will, so that what it refuses is not saved."""
     where = f"the program cannot be saved in {path}"
     described = read_schema(schema.ExportedProgram, parse(model, where), where)

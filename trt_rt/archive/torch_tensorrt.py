@@ -22,15 +22,15 @@ from trt_rt.backend import identify_plan
 from trt_rt.errors import ArchiveError, PlanError
 from trt_rt.operator import EngineMeta, TensorMeta
 
-__all__ = ["take_engines"]
+__all__ = ["CALL", "plan_meta", "take_engines"]
 
-_CALL = "torch.ops.tensorrt.execute_engine.default"
+CALL = "torch.ops.tensorrt.execute_engine.default"
 _UINT8 = schema.ScalarType.BYTE
 
 
 def take_engines(
     program: schema.ExportedProgram, container: Container, constants: dict[str, schema.PayloadMeta]
-) -> dict[str, bytes]:
+) -> dict[str, PickledEngine]:
     """Replace Torch-TensorRT's engines in a program.
 
     Parameters
@@ -44,8 +44,8 @@ def take_engines(
 
     Returns
     -------
-    dict of str to bytes
-        The plans, by the names of the buffers that they have become. Empty without such engines.
+    dict of str to PickledEngine
+        By the names of the buffers that their plans have become. Empty without such engines.
 
     Raises
     ------
@@ -53,6 +53,19 @@ def take_engines(
         An engine is not stored as one of Torch-TensorRT's runtimes stores it.
     """
     return _Conversion(program, container, constants).run()
+
+
+def plan_meta(size: int) -> schema.TensorMeta:
+    """Return the description of a plan of so many bytes as a tensor."""
+    return schema.TensorMeta(
+        dtype=_UINT8,
+        sizes=[schema.SymInt.create(as_int=size)],
+        requires_grad=False,
+        device=schema.Device(type="cpu"),
+        strides=[schema.SymInt.create(as_int=1)],
+        storage_offset=schema.SymInt.create(as_int=0),
+        layout=schema.Layout.Strided,
+    )
 
 
 class _Conversion:
@@ -64,14 +77,14 @@ class _Conversion:
         self._container = container
         self._constants = constants
         self._engines: dict[str, PickledEngine] = {}
-        self._plans: dict[str, bytes] = {}
+        self._found: dict[str, PickledEngine] = {}
 
-    def run(self) -> dict[str, bytes]:
+    def run(self) -> dict[str, PickledEngine]:
         specs = self._signature.input_specs
         called = {
             given.arg.value.name
             for node in self._graph.nodes
-            if node.target == _CALL
+            if node.target == CALL
             for given in node.inputs
             if given.arg.type == "as_custom_obj"
         }
@@ -80,9 +93,9 @@ class _Conversion:
             if spec.type == "custom_obj" and spec.value.arg.name in called:
                 specs[number] = self._buffer(spec.value)
         for node in self._graph.nodes:
-            if node.target == _CALL:
+            if node.target == CALL:
                 self._replace_call(node)
-        return self._plans
+        return self._found
 
     def _buffer(self, spec: schema.InputToCustomObjSpec) -> schema.InputSpec:
         name, path = spec.arg.name, spec.custom_obj_name
@@ -92,18 +105,9 @@ class _Conversion:
             raise ArchiveError(f"{where} is missing among the constants.")
         engine = read_engine(self._container.view(f"{CONSTANTS.folder}{meta.path_name}"), where)
         self._engines[name] = engine
-        self._plans[path] = engine.plan
+        self._found[path] = engine
         self._graph.custom_obj_values.pop(name, None)
-        one, size = schema.SymInt.create(as_int=1), schema.SymInt.create(as_int=len(engine.plan))
-        self._graph.tensor_values[name] = schema.TensorMeta(
-            dtype=_UINT8,
-            sizes=[size],
-            requires_grad=False,
-            device=schema.Device(type="cpu"),
-            strides=[one],
-            storage_offset=schema.SymInt.create(as_int=0),
-            layout=schema.Layout.Strided,
-        )
+        self._graph.tensor_values[name] = plan_meta(len(engine.plan))
         self._graph.inputs = [
             _tensor(name) if given.type == "as_custom_obj" and given.value.name == name else given
             for given in self._graph.inputs

@@ -13,14 +13,26 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from trt_rt import __version__
-from trt_rt.cli import bench, build, cache, compile, demo, doctor, export_triton, inspect, package, verify
+from trt_rt.cli import (
+    bench,
+    build,
+    cache,
+    compile,
+    convert,
+    demo,
+    doctor,
+    export_triton,
+    inspect,
+    package,
+    verify,
+)
 from trt_rt.cli.command import Result, print_json
 from trt_rt.cli.streams import checked_stdout, diverted_stdout, prepare_streams, print_error, printable
 from trt_rt.errors import TRTError
 
 __all__ = ["main"]
 
-_COMMANDS = (doctor, build, compile, bench, cache, inspect, verify, package, export_triton, demo)
+_COMMANDS = (doctor, build, compile, bench, cache, inspect, verify, convert, package, export_triton, demo)
 
 _INTERRUPTED = 128 + 2
 _READER_GONE = 128 + 13
