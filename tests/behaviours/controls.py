@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 
+from tests.factories.case import Case
+from tests.runtime.played_rtx import with_runtime_settings
 from trt_rt import runtime
 from trt_rt.module.composition import CONTROLS
 from trt_rt.module.find_engines import find_engines
 from trt_rt.module.hooks import hooks_of
 
-__all__ = ["BY_NAME", "OVER_MODES", "state"]
+__all__ = ["BY_NAME", "OVER_MODES", "controllable", "state"]
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def _safe_mode(module: torch.nn.Module) -> Iterator[Callable[..., Any]]:
 
 Control = Callable[[torch.nn.Module], AbstractContextManager[Any]]
 
-# Of a kind of engine with weights to stream, each works.
+# Each works for a kind of engine with weights to stream that was made `controllable`.
 BY_NAME: dict[str, Control] = {
     "enable_cudagraphs": runtime.enable_cudagraphs,
     "enable_pre_allocated_outputs": runtime.enable_pre_allocated_outputs,
@@ -41,6 +44,9 @@ BY_NAME: dict[str, Control] = {
     "optimization_profile": lambda module: runtime.optimization_profile(module, 0),
     "use_dynamically_allocated_resources": runtime.use_dynamically_allocated_resources,
     "enable_profiling": runtime.enable_profiling,
+    "runtime_config": lambda module: runtime.runtime_config(
+        module, cuda_graph_strategy="whole_graph_capture"
+    ),
     "set_multi_device_safe_mode": _safe_mode,
 }
 assert tuple(BY_NAME) == CONTROLS
@@ -53,6 +59,13 @@ OVER_MODES = (
     "use_dynamically_allocated_resources",
     "enable_profiling",
 )
+
+
+def controllable(case: Case) -> Case:
+    """The same engine of a backend that has TensorRT-RTX's runtime settings too."""
+    made = copy.copy(case)
+    made.backend_argument = with_runtime_settings(case.backend)
+    return made
 
 
 def state(module: torch.nn.Module) -> list[Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from cuda.bindings import driver
+
+from tests.behaviours.garbage_collection import no_garbage_collection
 
 __all__ = ["gate"]
 
@@ -53,7 +54,7 @@ def gate(stream: torch.cuda.Stream) -> Iterator[Gate]:
     runs the same work once before. The garbage collector is off: it could destroy another test's engine,
     which waits for that engine's work, and if its stream is this one, for the gate.
     """
-    with _no_garbage_collection():
+    with no_garbage_collection():
         yield from _closed_gate(stream)
 
 
@@ -75,15 +76,3 @@ def _closed_gate(stream: torch.cuda.Stream) -> Iterator[Gate]:
         watchdog.cancel()
         closed.open()
         stream.synchronize()
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    gc.collect()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

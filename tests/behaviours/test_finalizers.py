@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import trt_rt
-from tests.behaviours.controls import BY_NAME, state
+from tests.behaviours.controls import BY_NAME, controllable, state
+from tests.behaviours.garbage_collection import no_garbage_collection
 from tests.behaviours.recording import recorded
 from tests.factories.case import Case
 
@@ -52,16 +53,14 @@ def _call_with(case: Case, module: trt_rt.TRTModule, batch: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _collect_only_when_told() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+    with no_garbage_collection():
+        yield
 
 
 @pytest.mark.parametrize("control", BY_NAME)
 def test_a_control_that_is_collected_in_a_call_of_its_module(make, monkeypatch, control):
     """The call is right, and the mode is off when it has ended."""
-    case = make("streaming")
+    case = controllable(make("streaming"))
     backend, calls = recorded(case.backend)
     module = case.module(backend)
     before = state(module)
@@ -77,7 +76,7 @@ def test_a_control_that_is_collected_in_a_call_of_its_module(make, monkeypatch, 
 @pytest.mark.parametrize("control", BY_NAME)
 def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypatch, control):
     """Meanwhile a third thread is in a call of its module, and waits for the collecting one: no deadlock."""
-    case = make("streaming")
+    case = controllable(make("streaming"))
     backend, calls = recorded(case.backend)
     other_backend, other_calls = recorded(case.backend)
     module, other = case.module(backend), case.module(other_backend)
@@ -113,7 +112,7 @@ def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypat
 @pytest.mark.parametrize("control", BY_NAME)
 def test_a_control_that_is_collected_while_another_thread_changes_the_engine(make, monkeypatch, control):
     """The change waits for the collecting thread, which is in a call of another module: no deadlock."""
-    case = make("streaming")
+    case = controllable(make("streaming"))
     other_backend, other_calls = recorded(case.backend)
     module, other = case.module(), case.module(other_backend)
     before = state(module)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 import torch
 
 import trt_rt
-from tests.behaviours.controls import BY_NAME, state
+from tests.behaviours.controls import BY_NAME, controllable, state
+from tests.behaviours.garbage_collection import no_garbage_collection
 from tests.behaviours.graph_modes import Doubled
 from tests.behaviours.interrupts import KINDS, Interrupter, spread
 from tests.behaviours.other_thread import on_another_thread
@@ -308,17 +308,6 @@ def _new_module(subject: Subject) -> Callable[[], object]:
     return lambda: trt_rt.TRTModule(subject.module.engine)(*subject.inputs)
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """What is collected depends on what ran before, and would make the bytecodes of two runs differ."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 def _check_after(subject: Subject, before: list[Any]) -> None:
     on_another_thread(subject.check_everything)
     subject.check(subject.run)
@@ -333,6 +322,8 @@ def test_an_interrupt_leaves_the_module_usable(make, scenario, kind):
     """Whatever runs when Ctrl-C comes, calls and changes of modes work afterwards, on every thread."""
     engine_kind, prepare = _SCENARIOS[scenario]
     case = make(engine_kind)
+    if scenario in BY_NAME:
+        case = controllable(case)
     engine = case.engine()
 
     def tried(n: int) -> tuple[Interrupter, str]:
@@ -350,7 +341,8 @@ def test_an_interrupt_leaves_the_module_usable(make, scenario, kind):
             return interrupter, f"{n}: {interrupter.place}: {type(error).__name__}: {str(error)[:150]}"
         return interrupter, ""
 
-    with _no_garbage_collection():
+    # What is collected depends on what ran before, and would make the bytecodes of two runs differ.
+    with no_garbage_collection():
         results = [tried(n) for n in spread(tried(0)[0].counted)]
     failures = [failure for _, failure in results if failure]
     count = sum(interrupter.fired for interrupter, _ in results)

@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 
-from tests.behaviours.controls import BY_NAME, state
+from tests.behaviours.controls import BY_NAME, controllable, state
 from tests.behaviours.graph_modes import Doubled
 from trt_rt.module.composition import CONTROLS, EXCLUSIONS
 from trt_rt.module.find_engines import find_engines
@@ -67,7 +67,7 @@ def _uses_graphs(module):
 
 @pytest.fixture(params=[False, True], ids=["engine", "program"])
 def program(make, request):
-    return _Program(make("streaming"), request.param)
+    return _Program(controllable(make("streaming")), request.param)
 
 
 @pytest.mark.parametrize(("outer", "inner"), _EVERY_PAIR)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.behaviours.controls import BY_NAME
 from tests.runtime.budget_engines import streaming_plan
+from tests.runtime.played_rtx import played_backend
 from trt_rt import TRTModule
 from trt_rt.module.composition import _IS_ON, CONTROLS, EXCLUSIONS, refuse_if
 from trt_rt.runtime import set_cudagraphs_mode
@@ -33,7 +34,7 @@ def test_the_table_has_every_ordered_pair() -> None:
 
 @pytest.mark.parametrize(("outer", "inner"), [(outer, inner) for outer in CONTROLS for inner in CONTROLS])
 def test_the_table_says_what_the_code_does(outer: str, inner: str) -> None:
-    module = TRTModule(streaming_plan(100))
+    module = TRTModule(streaming_plan(100), backend=played_backend(), device="cpu")
     outcome = "works"
     with BY_NAME[outer](module):
         try:

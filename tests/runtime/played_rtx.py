@@ -1,4 +1,4 @@
-"""TensorRT-RTX's runtime settings and kernel cache, played over the reference backend.
+"""TensorRT-RTX's runtime settings and kernel cache, played over another backend.
 
 TensorRT-RTX runs on GPUs that the tests do not have. tests/runtime/test_runtime_config.py compares what is
 played here with the real bindings.
@@ -6,7 +6,9 @@ played here with the real bindings.
 
 from __future__ import annotations
 
+import copy
 import enum
+import functools
 import types
 from typing import Any
 
@@ -79,7 +81,9 @@ made: list[IRuntimeConfig | None] = []
 """The configurations of the contexts that were made, in order; None for one without."""
 
 
-class ICudaEngine(reference.ICudaEngine):
+class _WithRuntimeConfig:
+    """Added to a backend's class of engines."""
+
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig()
 
@@ -90,34 +94,43 @@ class ICudaEngine(reference.ICudaEngine):
             if config.cache is not None:
                 config.cache.content += b"k"
             strategy = config.strategy
-        if strategy is None:
-            return super().create_execution_context()
-        return super().create_execution_context(strategy)
+        create: Any = super().create_execution_context  # type: ignore[misc]
+        return create() if strategy is None else create(strategy)
 
 
-class Runtime(reference.Runtime):
-    def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
-        engine = super().deserialize_cuda_engine(serialized_engine)
-        if engine is not None:
-            engine.__class__ = ICudaEngine
-        return engine
+@functools.cache
+def _with_runtime_config(kind: type) -> type:
+    return type(kind.__name__, (_WithRuntimeConfig, kind), {})
 
 
-def played_backend() -> Backend:
-    """Return a backend over the played API, whose contexts are the reference backend's."""
-    api = types.ModuleType("played_tensorrt_rtx")
-    vars(api).update(vars(reference))
-    for played in (
+def with_runtime_settings(backend: Backend) -> Backend:
+    """Return a backend like `backend` that has the settings; they change nothing about its results."""
+
+    class Runtime(backend.api.Runtime):  # type: ignore[misc]
+        def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
+            engine = super().deserialize_cuda_engine(serialized_engine)
+            if engine is not None:
+                engine.__class__ = _with_runtime_config(type(engine))
+            return engine
+
+    played = copy.copy(backend)
+    played.api = types.ModuleType(f"{backend.name}_with_runtime_settings")
+    vars(played.api).update(vars(backend.api))
+    for kind in (
         Runtime,
-        ICudaEngine,
         IRuntimeConfig,
         IRuntimeCache,
         CudaGraphStrategy,
         DynamicShapesKernelSpecializationStrategy,
     ):
-        setattr(api, played.__name__, played)
+        setattr(played.api, kind.__name__, kind)
+    return played
+
+
+def played_backend() -> Backend:
+    """Return a backend over the played API, whose contexts are the reference backend's."""
     made.clear()
-    return Backend("played_tensorrt_rtx", api, runs_on_cpu=True)
+    return with_runtime_settings(Backend("played_tensorrt_rtx", reference, runs_on_cpu=True))
 
 
 def load(backend: Backend, settings: RuntimeSettings | None = None) -> TRTModule:

@@ -24,6 +24,7 @@ CONTROLS = (
     "optimization_profile",
     "use_dynamically_allocated_resources",
     "enable_profiling",
+    "runtime_config",
     "set_multi_device_safe_mode",
 )
 
