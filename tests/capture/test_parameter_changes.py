@@ -5,14 +5,15 @@ On a CPU results are right in any case, so the captures are counted: a change ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
+from tests.capture.programs import served
 from tests.reference import plans
 from trt_rt import ExecutionError, TRTModule
-from trt_rt.runtime import enable_cudagraphs
+from trt_rt.runtime import WholeGraph, enable_cudagraphs
 
 
 class Weighted(torch.nn.Module):
@@ -130,91 +131,107 @@ CHANGES = [
 ]
 
 
-def called(run: torch.nn.Module, program: Weighted, device: str) -> None:
-    for _ in range(3):
-        x = torch.randn(3, 7, device=device)
-        torch.testing.assert_close(run(x), eager(program, x))
+class Graphed:
+    """A program that is run as one graph, next to the same in eager PyTorch."""
+
+    def __init__(self, program: Weighted, run: torch.nn.Module) -> None:
+        self.program = program
+        self.run = run
+
+    def check(self, *, captures: int) -> None:
+        """Three calls are right, and there were so many captures by then."""
+        for _ in range(3):
+            x = torch.randn(3, 7, device=self.program.weight.device)
+            torch.testing.assert_close(self.run(x), eager(self.program, x))
+        assert isinstance(self.run, WholeGraph)
+        assert self.run.stats()["captures"] == captures
+
+
+@pytest.fixture
+def graphed(device: str) -> Iterator[Graphed]:
+    program = Weighted(device)
+    with enable_cudagraphs(program, whole_graph=True) as run:
+        yield Graphed(program, run)
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change(device: str, change: Callable[[Weighted], None]) -> None:
-    program = Weighted(device)
-    with enable_cudagraphs(program, whole_graph=True) as run:
-        called(run, program, device)
-        assert run.stats()["captures"] == 1
-        change(program)
-        called(run, program, device)
-        assert run.stats()["captures"] == 2
+def test_a_change(graphed: Graphed, change: Callable[[Weighted], None]) -> None:
+    graphed.check(captures=1)
+    change(graphed.program)
+    graphed.check(captures=2)
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_before_the_first_call(device: str, change: Callable[[Weighted], None]) -> None:
+def test_a_change_before_the_first_call(graphed: Graphed, change: Callable[[Weighted], None]) -> None:
+    change(graphed.program)
+    graphed.check(captures=1)
+
+
+def other_values(program: Weighted) -> None:
+    with torch.no_grad():
+        for tensor in (program.weight, program.shift, program.volume):
+            assert tensor is not None
+            tensor.normal_()
+
+
+def no_gradients(program: Weighted) -> None:
+    program.requires_grad_(False)
+
+
+def change_of_another_program(program: Weighted) -> None:
+    other = Weighted(program.weight.device.type)
+    new_parameter(other)
+    one_less(other)
+
+
+def put_back(program: Weighted) -> None:
+    """A call finds the parameter that it had."""
+    weight = program.weight
+    new_parameter(program)
+    program.weight = weight
+
+
+@pytest.mark.parametrize("change", [other_values, no_gradients, change_of_another_program, put_back])
+def test_what_leaves_the_graph_right(graphed: Graphed, change: Callable[[Weighted], None]) -> None:
+    graphed.check(captures=1)
+    change(graphed.program)
+    graphed.check(captures=1)
+
+
+@pytest.mark.parametrize("declared", ["argument", "attribute"])
+def test_a_frozen_program_may_get_other_values(device: str, declared: str) -> None:
     program = Weighted(device)
-    with enable_cudagraphs(program, whole_graph=True) as run:
-        change(program)
-        called(run, program, device)
-        assert run.stats()["captures"] == 1
-
-
-def test_values_that_change_in_place(device: str) -> None:
-    program = Weighted(device)
-    with enable_cudagraphs(program, whole_graph=True) as run:
-        called(run, program, device)
-        with torch.no_grad():
-            for tensor in (program.weight, program.shift, program.volume):
-                tensor.normal_()
-        program.requires_grad_(False)
-        called(run, program, device)
-        assert run.stats()["captures"] == 1
-
-
-def test_changes_of_another_program(device: str) -> None:
-    program, other = Weighted(device), Weighted(device)
-    with enable_cudagraphs(program, whole_graph=True) as run:
-        called(run, program, device)
-        new_parameter(other)
-        one_less(other)
-        called(run, program, device)
-        assert run.stats()["captures"] == 1
-
-
-def test_a_parameter_that_is_put_back(device: str) -> None:
-    """Graphs are stale only if a call finds other parameters."""
-    program = Weighted(device)
-    with enable_cudagraphs(program, whole_graph=True) as run:
-        called(run, program, device)
-        weight = program.weight
-        new_parameter(program)
-        program.weight = weight
-        called(run, program, device)
-        assert run.stats()["captures"] == 1
-
-
-def test_two_graphs_of_one_program(device: str) -> None:
-    """Both notice a change, also after one of them is gone."""
-    program = Weighted(device)
-    with enable_cudagraphs(program, whole_graph=True) as run:
-        with enable_cudagraphs(program, whole_graph=True) as other:
-            for each in (run, other):
-                called(each, program, device)
-            new_parameter(program)
-            for each in (run, other):
-                called(each, program, device)
-                assert each.stats()["captures"] == 2
-        del other
-        new_parameter(program)
-        called(run, program, device)
-        assert run.stats()["captures"] == 3
-
-
-def test_a_sparse_buffer_is_refused(device: str) -> None:
-    """Its values lie in tensors of its own, which operators replace."""
-    program = Weighted(device)
-    program.volume = torch.eye(3, device=device).to_sparse()
+    if declared == "attribute":
+        program.is_frozen = True  # type: ignore[assignment]
+    frozen = True if declared == "argument" else None
     x = torch.randn(3, 7, device=device)
+    with enable_cudagraphs(program, whole_graph=True, frozen=frozen) as run:
+        run(x)
+        other_values(program)
+        torch.testing.assert_close(served(run, x), eager(program, x))
+
+
+def test_two_graphs_of_one_program(graphed: Graphed) -> None:
+    """Both notice a change, also after one of them is gone."""
+    program = graphed.program
     with enable_cudagraphs(program, whole_graph=True) as run:
-        for _ in range(2):
-            with pytest.raises(ExecutionError, match=r"'volume'.*sparse_coo.*to_dense"):
-                run(x)
-        program.volume = program.volume.to_dense()
-        called(run, program, device)
+        other = Graphed(program, run)
+        for each in (graphed, other):
+            each.check(captures=1)
+        new_parameter(program)
+        for each in (graphed, other):
+            each.check(captures=2)
+    del run, other, each
+    new_parameter(program)
+    graphed.check(captures=3)
+
+
+def test_a_sparse_buffer_is_refused(graphed: Graphed) -> None:
+    """Its values lie in tensors of its own, which operators replace."""
+    program, device = graphed.program, graphed.program.weight.device
+    program.volume = torch.eye(3, device=device).to_sparse()
+    for _ in range(2):
+        with pytest.raises(ExecutionError, match=r"'volume'.*sparse_coo.*to_dense"):
+            graphed.run(torch.randn(3, 7, device=device))
+    program.volume = program.volume.to_dense()
+    graphed.check(captures=1)
