@@ -12,23 +12,22 @@ import torch
 from trt_rt._core.arguments import is_symbolic
 from trt_rt._core.call import BoundCall, Executor, ModuleCallBase, records_torchscript, show_call
 from trt_rt._core.critical import Gate
-from trt_rt._core.dynamo import constant_in_dynamo, hide_from_dynamo
+from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt.backend import Backend, RuntimeSettings
 from trt_rt.engine import Engine
-from trt_rt.errors import InputTypeError, InputValueError
+from trt_rt.errors import InputTypeError
+from trt_rt.module.calls_in_graphs import CallsInGraphs
 from trt_rt.module.composition import refuse_excluded, settings_change
 from trt_rt.module.copies import copy_of, deep_copy_of, pickled, replica_of
 from trt_rt.module.counts import checked_count
 from trt_rt.module.engine_source import is_lazy, load_engine
 from trt_rt.module.executors import ModuleExecutors
 from trt_rt.module.hooks import INSTANCE_HOOKS, hooks_of
-from trt_rt.module.in_graphs import EngineInGraphs, beside_fake_tensors, let_operator_call
 from trt_rt.module.io_names import by_position, in_order, with_aliases
 from trt_rt.module.modes import Modes
 from trt_rt.module.moved_inputs import InputMover
 from trt_rt.module.settings import checked_settings
 from trt_rt.module.torch_tensorrt_methods import TorchTensorRTMethods
-from trt_rt.operator import OPERATOR
 
 __all__ = ["PythonTorchTensorRTModule", "TRTModule", "TorchTensorRTModule"]
 
@@ -38,7 +37,7 @@ Outputs = torch.Tensor | tuple[torch.Tensor, ...]
 _CALL_ATTRIBUTES = frozenset({*INSTANCE_HOOKS, "forward", "_compiled_call_impl", "__class__"})
 
 
-class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
+class TRTModule(ModuleCallBase, CallsInGraphs, TorchTensorRTMethods, torch.nn.Module):
     """A TensorRT engine that is called like any other module.
 
     Parameters
@@ -140,7 +139,7 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
         self._binding_names = (input_binding_names, output_binding_names)
         self._engine: Engine | None = None
         self._executors: ModuleExecutors | None = None
-        self._in_graphs: Any = None  # an EngineInGraphs, once it was traced
+        self._in_graphs = None
         self._setting_up = Gate()
         self._load: Callable[[], Engine] | None = partial(
             load_engine, serialized_engine, name, backend, device, sha256
@@ -292,52 +291,6 @@ class TRTModule(ModuleCallBase, TorchTensorRTMethods, torch.nn.Module):
         if torch.compiler.is_dynamo_compiling():
             return torch.nn.Module.__call__(self, *inputs, **keywords)
         return super().__call__(*inputs, **keywords)
-
-    def _put_into_graph(self, inputs: tuple[Any, ...], named_inputs: dict[str, Any], out: Any) -> Outputs:
-        """Call the operator instead of the engine, for a tracer to record.
-
-        The engine must not write into an input there, so the results for outputs that lie in an input's
-        memory are copied to it.
-        """
-        if out is not None:
-            raise InputValueError(
-                "out= is not possible where PyTorch traces a graph: assign the result, or copy it."
-            )
-        is_saved = torch.compiler.is_exporting() or not torch.compiler.is_dynamo_compiling()
-        meta, input_names, sources = self._form_in_graphs(is_saved)
-        if named_inputs:
-            inputs = (*inputs, *(named_inputs[name] for name in input_names[len(inputs) :]))
-        plan = self._in_graphs.plan
-        if not torch.compiler.is_dynamo_compiling():
-            plan = beside_fake_tensors(plan, inputs)
-        results = OPERATOR(list(inputs), plan, meta)
-        returned: list[Any] = []
-        for position, source in enumerate(sources):
-            if source is None:
-                returned.append(results[position])
-            else:
-                inputs[source].copy_(results[position])
-                if self.aliased_outputs == "return":
-                    returned.append(inputs[source])
-        return returned[0] if len(returned) == 1 else tuple(returned)
-
-    @constant_in_dynamo
-    def _form_in_graphs(self, is_saved: bool) -> tuple[str, tuple[str, ...], tuple[int | None, ...]]:
-        """Return the operator's `meta`, its input names, and for each result the input to copy it to."""
-        form = self.in_graphs
-        form.update()
-        return form.meta(is_saved=is_saved), form.input_names, form.sources
-
-    @property
-    def in_graphs(self) -> EngineInGraphs:
-        """The engine as graphs hold it that PyTorch traces: its plan and its description."""
-        self.setup_engine()
-        if self._in_graphs is None:
-            found = EngineInGraphs(self.engine, self._inputs, self._outputs)
-            let_operator_call(found.identity, self)
-            self._in_graphs = found
-        form: EngineInGraphs = self._in_graphs
-        return form
 
     def bind(self, /, *inputs: Any, out: Any = None, **named_inputs: Any) -> BoundCall:
         """Bind inputs and outputs once, for a loop that calls with the same tensors again and again.
