@@ -13,6 +13,8 @@ import torch
 from prepared_call import PreparedCall
 from scenarios import Scenario
 
+from trt_rt._core.garbage_collection import without_garbage_collection
+
 # A CUDA stream holds about a thousand launches; beyond that a launch waits for the GPU, and what would be
 # measured is the GPU. The device is idle at the start of each round, and a round stays well below.
 CALLS_PER_ROUND = {"cpu": 1000, "cuda": 250}
@@ -70,18 +72,6 @@ def use_own_stream(device: torch.device) -> None:
         torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
-@contextlib.contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def time_interleaved(scenarios: Sequence[Scenario], device: torch.device, rounds: int) -> dict[str, Timing]:
     """Time every scenario once a round.
 
@@ -106,7 +96,8 @@ def time_interleaved(scenarios: Sequence[Scenario], device: torch.device, rounds
             prepared.append((scenario, scenario.make(device)))
             prepared[-1][1].repeat(WARM_UP_CALLS)
     samples: dict[str, list[float]] = {scenario.name: [] for scenario in scenarios}
-    with no_garbage_collection():
+
+    def take_turns() -> None:
         for _ in range(rounds):
             for scenario, call in prepared:
                 with calling_stream(scenario, device):
@@ -114,5 +105,8 @@ def time_interleaved(scenarios: Sequence[Scenario], device: torch.device, rounds
                     start = time.perf_counter_ns()
                     call.repeat(calls)
                     samples[scenario.name].append((time.perf_counter_ns() - start) / 1000 / calls)
+
+    gc.collect()
+    without_garbage_collection(take_turns)
     synchronize(device)
     return {name: Timing(tuple(taken)) for name, taken in samples.items()}

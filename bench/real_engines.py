@@ -7,6 +7,7 @@ finished the one before; it is timed until it returns and until its work is done
 from __future__ import annotations
 
 import argparse
+import gc
 import platform
 import statistics
 import sys
@@ -22,11 +23,12 @@ import torch
 import torch_tensorrt_calls
 from driver_floors import GraphLaunch
 from prepared_call import PreparedCall
-from report import processor_name
 
 import trt_rt
 from tests.factories.plan_folder import VARIABLE, PlainCalls, inputs_for, plan_files
+from trt_rt._core.garbage_collection import without_garbage_collection
 from trt_rt._core.timed_calls import time_calls
+from trt_rt.report.machine import processor_name
 
 ENGINES = ("relu", "cnn", "bert")
 BATCHES = (1, 8)
@@ -212,7 +214,8 @@ def time_rows(rows: Sequence[Row], device: torch.device, rounds: int) -> dict[st
     for row in rows:
         with row.turn():
             row.call.repeat(WARM_UP_CALLS)
-    with measure.no_garbage_collection():
+
+    def take_turns() -> None:
         for _ in range(rounds):
             for row in rows:
                 with row.turn():
@@ -221,6 +224,9 @@ def time_rows(rows: Sequence[Row], device: torch.device, rounds: int) -> dict[st
                     returned, done = time_calls(row.call, CALLS_A_TURN, stream=stream)
                 samples[row.name].returned.extend(returned)
                 samples[row.name].done.extend(done)
+
+    gc.collect()
+    without_garbage_collection(take_turns)
     return samples
 
 

@@ -14,6 +14,7 @@ from scenarios import Scenario, scenarios_for
 from thread_scaling import thread_table
 
 import trt_rt
+from trt_rt.report.machine import processor_name
 
 BARE = "bare_1x1"
 ALLOCATIONS = ("torch_empty", "torch_empty_like", "empty_strided")
@@ -65,15 +66,6 @@ def describe_run(device: torch.device, rounds: int) -> str:
         f"{measure.CALLS_PER_ROUND[device.type]} calls, made from a loop in C; the ratio is to `{BARE}`, the "
         "bound `execute_async_v3` alone, in the same round."
     )
-
-
-def processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def group_table(group: str, names: list[str], timings: dict[str, Timing]) -> str:

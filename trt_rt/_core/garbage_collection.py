@@ -1,4 +1,4 @@
-"""Keeps Python's garbage collector from running in the middle of a CUDA graph capture."""
+"""Keeps Python's garbage collector from running in the middle of a capture or of a measurement."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ __all__ = ["without_garbage_collection"]
 Result = TypeVar("Result")
 
 _gate = Gate()  # of the next two
-_captures: set[object] = set()
+_owners: set[object] = set()
 _was_enabled = False
 
 
-def without_garbage_collection(capture: Callable[[], Result]) -> Result:
-    """Call a function that captures on this thread; several threads may at once.
+def without_garbage_collection(function: Callable[[], Result]) -> Result:
+    """Call a function while the collector is off; several threads may at once.
 
-    The collector may free an engine or a context on the thread that captures, and CUDA ends a capture whose
-    own thread frees device memory (CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).
+    The collector may free an engine or a context on a thread that captures, and CUDA ends a capture whose
+    own thread frees device memory (CU_STREAM_CAPTURE_MODE_THREAD_LOCAL). A collection during a measurement
+    would be in the time of one call.
     """
     owner = object()
-    return between(partial(_gate.run, _begin, owner), capture, partial(_gate.run, _end, owner))
+    return between(partial(_gate.run, _begin, owner), function, partial(_gate.run, _end, owner))
 
 
 def _begin(owner: object) -> None:
     global _was_enabled
-    if not _captures:
+    if not _owners:
         _was_enabled = gc.isenabled()
-    _captures.add(owner)
+    _owners.add(owner)
     gc.disable()
 
 
 def _end(owner: object) -> None:
-    if _captures == {owner} and _was_enabled:
+    if _owners == {owner} and _was_enabled:
         gc.enable()
-    _captures.discard(owner)  # last: if an interrupt cuts this short, it is called again
+    _owners.discard(owner)  # last: if an interrupt cuts this short, it is called again
 
 
 hide_from_dynamo(globals())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.cli.command import Result, print_table
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _print_script(found: dict[str, Any]) -> None:
 def _tensor(tensor: TensorMeta) -> dict[str, Any]:
     return {
         "name": tensor.name,
-        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "dtype": dtype_name(tensor.dtype),
         "shape": list(tensor.shape),
     }
 

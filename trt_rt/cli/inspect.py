@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.cli.archive_contents import describe_archive
 from trt_rt.cli.command import Result, Subparsers, add_command, print_table
 from trt_rt.errors import ArchiveError, BackendError, PlanError
@@ -113,7 +114,7 @@ def _describe(tensor: IOTensor, contents: PlanContents) -> dict[str, Any]:
     return {
         "name": tensor.name,
         "mode": tensor.mode,
-        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "dtype": dtype_name(tensor.dtype),
         "shape": list(tensor.shape),
         "location": tensor.location,
         "profiles": [

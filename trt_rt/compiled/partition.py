@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from trt_rt._core.dtype_name import dtype_name
+
 __all__ = ["EnginePart", "PartTensor", "Partition", "TorchOperator"]
 
 
@@ -31,12 +33,11 @@ class PartTensor:
 
     def __str__(self) -> str:
         sizes = "x".join(map(str, self.shape)) or "scalar"
-        return f"{self.name} {str(self.dtype).removeprefix('torch.')} {sizes}"
+        return f"{self.name} {dtype_name(self.dtype)} {sizes}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json.dumps` takes."""
-        dtype = str(self.dtype).removeprefix("torch.")
-        return {"name": self.name, "dtype": dtype, "shape": list(self.shape)}
+        return {"name": self.name, "dtype": dtype_name(self.dtype), "shape": list(self.shape)}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.backend import Backend
 from trt_rt.compiler.options import BuildOptions
 from trt_rt.errors import CompileError
@@ -102,7 +103,7 @@ def weak_typing_flag(backend: Backend, options: BuildOptions, dtypes: Set[torch.
     precision = options.precision
     if precision == "strong" or dtypes <= {_DTYPES[precision]}:
         return None
-    found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+    found = ", ".join(sorted(dtype_name(dtype) for dtype in dtypes))
     flags = getattr(backend.api, "BuilderFlag", None)
     flag = getattr(flags, _FLAGS.get(precision, ""), None)
     if flag is None:

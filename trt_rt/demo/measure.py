@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -10,6 +9,7 @@ from time import perf_counter_ns
 import numpy as np
 import torch
 
+from trt_rt._core.garbage_collection import without_garbage_collection
 from trt_rt.demo.data import Digits
 from trt_rt.demo.modes import Mode
 
@@ -105,15 +105,13 @@ def measure_latency(
     for call in prepared:
         _time_calls(call, _CALLS_PER_TURN, synchronize)
     times: list[list[tuple[int, int]]] = [[] for _ in modes]
-    collector_was_on = gc.isenabled()
-    gc.disable()
-    try:
+
+    def take_turns() -> None:
         for first in range(0, calls, _CALLS_PER_TURN):
             for call, taken in zip(prepared, times, strict=True):
                 taken += _time_calls(call, min(_CALLS_PER_TURN, calls - first), synchronize)
-    finally:
-        if collector_was_on:
-            gc.enable()
+
+    without_garbage_collection(take_turns)
     return [
         _latency(mode.name, batch_size, taken, batch.is_cuda)
         for mode, taken in zip(modes, times, strict=True)

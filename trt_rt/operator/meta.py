@@ -11,21 +11,17 @@ from typing import Any, TypeVar
 
 import torch
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt.errors import InputValueError, PlanError
 from trt_rt.operator.expressions import Size, is_symbol, parse_size
 
-__all__ = ["EngineMeta", "TensorMeta", "dtype_name"]
+__all__ = ["EngineMeta", "TensorMeta"]
 
 _VERSION = 1
 _MOST_DIMENSIONS = 8
 
 Value = TypeVar("Value")
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return the name of a dtype in the JSON text, such as ``float32``."""
-    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch.export import Dim
 from torch.utils._pytree import tree_any, tree_leaves, tree_map
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.compiler.onnx_export import DynamicShapes
 from trt_rt.errors import CompileError
 
@@ -81,7 +82,7 @@ class Input:
                 )
 
     def __repr__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
+        dtype = dtype_name(self.dtype)
         if self.min_shape == self.max_shape:
             return f"Input({self.opt_shape}, dtype={dtype})"
         return f"Input({self.min_shape} to {self.max_shape}, opt {self.opt_shape}, dtype={dtype})"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.reference.enums import DataType
 
-__all__ = ["DTYPES_BY_NAME", "TENSORRT_DTYPES", "dtype_name"]
+__all__ = ["DTYPES_BY_NAME", "TENSORRT_DTYPES"]
 
 TENSORRT_DTYPES: dict[torch.dtype, DataType] = {
     torch.float32: DataType.FLOAT,
@@ -22,7 +23,7 @@ TENSORRT_DTYPES: dict[torch.dtype, DataType] = {
 """Types of I/O tensors, PyTorch's and TensorRT's."""
 
 DTYPES_BY_NAME: dict[str, torch.dtype] = {
-    str(dtype).removeprefix("torch."): dtype
+    dtype_name(dtype): dtype
     for dtype in (
         *TENSORRT_DTYPES,
         torch.float64,
@@ -36,8 +37,3 @@ DTYPES_BY_NAME: dict[str, torch.dtype] = {
     )
 }
 """Types of weights and of tensors inside a network, by their names in a plan."""
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return the name of `dtype` in a plan, such as ``float32``."""
-    return str(dtype).removeprefix("torch.")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Node as FxNode
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.errors import CompileError, PlanError
 from trt_rt.reference.arguments import (
     PLACE_OF_ENGINE,
@@ -16,7 +17,7 @@ from trt_rt.reference.arguments import (
     Reference,
     encode_argument,
 )
-from trt_rt.reference.dtypes import DTYPES_BY_NAME, dtype_name
+from trt_rt.reference.dtypes import DTYPES_BY_NAME
 from trt_rt.reference.exporting import ExportedNetwork, describe
 from trt_rt.reference.graph import Graph, Node
 from trt_rt.reference.operators import Operator, operator_name, resolve

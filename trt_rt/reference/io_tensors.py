@@ -7,9 +7,10 @@ from typing import Any, Literal, cast
 
 import torch
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.errors import PlanError
 from trt_rt.reference.dims import MAX_DIMS
-from trt_rt.reference.dtypes import DTYPES_BY_NAME, TENSORRT_DTYPES, dtype_name
+from trt_rt.reference.dtypes import DTYPES_BY_NAME, TENSORRT_DTYPES
 from trt_rt.reference.fields import Fields
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import Any, Literal, cast
 
 import torch
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.errors import PlanError
-from trt_rt.reference.dtypes import DTYPES_BY_NAME, dtype_name
+from trt_rt.reference.dtypes import DTYPES_BY_NAME
 from trt_rt.reference.fields import Fields
 from trt_rt.reference.graph import Graph, decode_graph, encode_graph
 from trt_rt.reference.io_tensors import (

@@ -14,10 +14,11 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node as FxNode
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.errors import CompileError, ExecutionError, PlanError
 from trt_rt.reference.dimensions import Dimensions
 from trt_rt.reference.dims import MAX_DIMS
-from trt_rt.reference.dtypes import DTYPES_BY_NAME, TENSORRT_DTYPES, dtype_name
+from trt_rt.reference.dtypes import DTYPES_BY_NAME, TENSORRT_DTYPES
 from trt_rt.reference.exporting import NamedWeight, export_network
 from trt_rt.reference.graph_builder import build_graph
 from trt_rt.reference.io_tensors import InputTensor, OutputTensor
@@ -188,7 +189,7 @@ def _names(given: Sequence[str] | None, default: list[str], what: str) -> list[s
 
 def _check_io(name: str, tensor: torch.Tensor) -> None:
     if tensor.dtype not in TENSORRT_DTYPES:
-        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in TENSORRT_DTYPES)
+        known = ", ".join(dtype_name(dtype) for dtype in TENSORRT_DTYPES)
         raise CompileError(f"{name!r} is {tensor.dtype}, and an I/O tensor of TensorRT is one of {known}")
     if tensor.dim() > MAX_DIMS:
         raise CompileError(f"{name!r} has {tensor.dim()} dimensions, and TensorRT has at most {MAX_DIMS}")

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.errors import PlanError
-from trt_rt.reference.dtypes import DTYPES_BY_NAME, dtype_name
+from trt_rt.reference.dtypes import DTYPES_BY_NAME
 from trt_rt.reference.fields import Fields
 from trt_rt.reference.plan_container import aligned
 from trt_rt.reference.profiles import LARGEST_MEMORY

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.errors import ExecutionError
-from trt_rt.reference.dtypes import DTYPES_BY_NAME, dtype_name
+from trt_rt.reference.dtypes import DTYPES_BY_NAME
 from trt_rt.reference.fields import Fields
 
 __all__ = ["MOST_DIMS", "Result", "decode_result", "encode_result"]

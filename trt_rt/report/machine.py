@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["describe_machine", "same_machine"]
+__all__ = ["describe_machine", "processor_name", "same_machine"]
 
 _IDENTITY = ("processor", "cores", "gpu", "python", "torch")
 """Two results are compared only if these facts are equal."""
@@ -29,7 +29,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         Names of facts and their values, as JSON has them. A fact that the machine does not tell is None.
     """
     facts: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "load": round(os.getloadavg()[0] / (os.cpu_count() or 1), 2),
@@ -60,6 +60,14 @@ def same_machine(one: dict[str, Any], other: dict[str, Any]) -> str:
     return "; ".join(differences)
 
 
+def processor_name() -> str:
+    """Return the name of the processor; that of its instruction set where Linux does not tell."""
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
 def _clocks(device: torch.device) -> dict[str, Any]:
     """Return driver and clocks, where the package nvidia-ml-py is installed."""
     names = ("driver", "sm_clock_mhz", "memory_clock_mhz")
@@ -81,13 +89,6 @@ def _clocks(device: torch.device) -> dict[str, Any]:
         return dict.fromkeys(names)
     finally:
         pynvml.nvmlShutdown()
-
-
-def _processor() -> str:
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
 
 
 def _read(path: str) -> str | None:

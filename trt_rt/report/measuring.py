@@ -6,18 +6,19 @@ import gc
 import statistics
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from trt_rt._core.garbage_collection import without_garbage_collection
 from trt_rt._core.timed_calls import clock_cost, time_calls
 from trt_rt.report.modes import Call
 from trt_rt.report.result import Case
 from trt_rt.report.samples import Samples
 
-__all__ = ["Measurement", "PreparedCase", "Timing", "no_garbage_collection", "stream_to_wait_for", "warm_up"]
+__all__ = ["Measurement", "PreparedCase", "Timing", "stream_to_wait_for", "warm_up"]
 
 _ROUND_SECONDS = 0.005
 """A round of one case is short, so that a slow moment of the machine hits all cases."""
@@ -109,8 +110,8 @@ class Measurement:
             in_round = max(1, min(1000, int(_ROUND_SECONDS / seconds)))
             self._running.append(_Running(case, calls, in_round, Samples(cost), Samples(cost)))
             progress(0.2 * len(self._running) / len(self._prepared))
-        with no_garbage_collection():
-            _take_turns(self._running, stream, self._timing, progress)
+        gc.collect()
+        without_garbage_collection(partial(_take_turns, self._running, stream, self._timing, progress))
 
     def cases(self) -> tuple[Case, ...]:
         """Return the cases of which there is at least one round."""
@@ -154,19 +155,6 @@ def warm_up(call: Call, stream: int | None, limit: float) -> tuple[int, float]:
 def stream_to_wait_for(device: torch.device) -> int | None:
     """Return the handle of the current stream, or None where calls wait for their work themselves."""
     return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Collect garbage now and not meanwhile, as a collection would be in the time of one call."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _take_turns(

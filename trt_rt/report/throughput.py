@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from array import array
@@ -9,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from trt_rt._core.garbage_collection import without_garbage_collection
 from trt_rt._core.timed_calls import clock_cost, time_calls
-from trt_rt.report.measuring import no_garbage_collection, stream_to_wait_for, warm_up
+from trt_rt.report.measuring import stream_to_wait_for, warm_up
 from trt_rt.report.modes import Call
 from trt_rt.report.result import Concurrency
 from trt_rt.report.samples import Samples
@@ -56,12 +58,16 @@ def measure_throughput(
     cost = clock_cost()
     samples = [Samples(cost) for _ in levels]
     rates: list[list[float]] = [[] for _ in levels]
-    with no_garbage_collection():
+
+    def take_turns() -> None:
         for _ in range(_ROUNDS):
             for index, level in enumerate(levels):
                 times, rate = _run_level(new_call, device, level, seconds / _ROUNDS)
                 samples[index].add(times)
                 rates[index].append(rate)
+
+    gc.collect()
+    without_garbage_collection(take_turns)
     return tuple(
         Concurrency(level, shapes, sorted(rate)[len(rate) // 2], sample.times())
         for level, rate, sample in zip(levels, rates, samples, strict=True)
