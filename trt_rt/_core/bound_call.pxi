@@ -9,9 +9,9 @@ from trt_rt._core.vectorcall cimport PyVectorcall_NARGS, has_keywords, use_vecto
 
 import torch
 
-from trt_rt._core.arguments import describe
 from trt_rt._core.dlpack import view_of
 from trt_rt._core.live_objects import LiveObjects
+from trt_rt._core.refused_tensors import describe
 from trt_rt.errors import InputValueError
 
 cdef class Executor
@@ -42,7 +42,7 @@ cdef class BoundCall:
     cdef readonly tuple inputs   # kept alive, with `results`: their addresses are what is bound
     cdef object owners           # of the memory of `results`: ``set_`` on one lets go of it
     cdef tuple results           # one per output; None where TensorRT allocates
-    cdef tuple overwritten       # every tensor that a call writes into
+    cdef OverwrittenTensors overwritten  # by a call
     cdef readonly object outputs  # what a call returns; None if TensorRT allocates an output
     cdef uintptr_t* addresses    # inputs, then outputs
     cdef EngineGraph graph       # of this call, or None
@@ -169,19 +169,19 @@ cdef class BoundCalls:
         if not is_fresh:
             return values
         return tuple([
-            value if value is None or self.outputs.aliased[output] >= 0 else view_of(value)
-            for output, value in zip(self.outputs.returned, values, strict=True)
+            value if value is None or self.outputs.at[output].source >= 0 else view_of(value)
+            for output, value in zip(self.slots.returned, values, strict=True)
         ])
 
-    cdef tuple _overwritten_by(self, BoundCall call):
-        cdef Py_ssize_t output
+    cdef OverwrittenTensors _overwritten_by(self, BoundCall call):
+        """The results, and the inputs that the engine writes into, which may be among the results."""
+        cdef Py_ssize_t index
         tensors = [value for value in call.results if value is not None]
-        for output in range(self.slots.output_count):
-            if self.outputs.aliased[output] >= 0:
-                state = call.inputs[self.outputs.aliased[output]]
-                if state is not call.results[output]:
-                    tensors.append(state)
-        return tuple(tensors)
+        for index in range(self.slots.input_count):
+            state = call.inputs[index]
+            if self.slots.at[index].is_written and not any([state is tensor for tensor in tensors]):
+                tensors.append(state)
+        return OverwrittenTensors(tuple(tensors))
 
     cdef int refuse_copies(self, tuple args) except -1:
         """Refuse to bind an input that was copied when it was taken."""
@@ -196,7 +196,16 @@ cdef class BoundCalls:
                 )
         return 0
 
-    cdef int restore(self, BoundCall call) except -1:
+    cdef inline object run(self, BoundCall call):
+        """Enqueue the engine for a call, and return its outputs."""
+        if call.identity != self.current:
+            self._restore(call)
+        if call.outputs is None:
+            return self.outputs.collect(call.results)
+        self.execution.enqueue()
+        return call.outputs
+
+    cdef int _restore(self, BoundCall call) except -1:
         """Bind a call's addresses again, after other calls of the executor."""
         cdef Py_ssize_t index
         cdef IOSlot* slot

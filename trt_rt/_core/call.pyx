@@ -10,9 +10,10 @@ The order is that of use: each file needs only what stands above it. The one exc
 include "stream_order.pxi"
 include "call_stream.pxi"
 
-# What a call is compared with, and what its shapes lead to.
+# What a call is compared with, and the consequences of its shapes.
 include "tensor_state.pxi"
 include "tensor_state_search.pxi"
+include "overwritten_tensors.pxi"
 include "io_slots.pxi"
 include "address_history.pxi"
 include "shape_record.pxi"
@@ -20,6 +21,7 @@ include "shape_record.pxi"
 # The steps of a call.
 include "execution_context.pxi"
 include "input_binding.pxi"
+include "callers_outputs.pxi"
 include "output_binding.pxi"
 
 # Graphs: the mechanism, an engine's graphs, and the choice of one.
@@ -31,7 +33,7 @@ include "engine_capture.pxi"
 include "graph_cache.pxi"
 include "graph_policy.pxi"
 
-# What is called.
+# The objects that callers call.
 include "bound_call.pxi"
 include "executor.pxi"
 include "executor_pool.pxi"

@@ -52,6 +52,7 @@ cdef class CallStream:
     cdef bint on_cuda
     cdef StreamOrder order       # None on a CPU
     cdef uintptr_t handle        # the caller's stream, of the last call
+    cdef uintptr_t thread        # on a CPU: the last thread that called
     cdef bint is_known           # `handle` is a stream; False before the first call, and on a CPU
     cdef bint is_default         # the legacy default stream: work goes through the side stream
     cdef bint is_external        # not PyTorch's
@@ -77,13 +78,23 @@ cdef class CallStream:
         """The calling thread's current stream; 0 on a CPU."""
         return current_stream(self.api, self.device_index) if self.on_cuda else 0
 
-    cdef bint change(self, uintptr_t stream) except -1:
+    cdef inline bint use(self, uintptr_t stream) except -1:
         """Enqueue to `stream` from now on.
 
         Returns whether it has taken the place of another stream. PyTorch reuses freed memory in the order of
         the stream that it was allocated for, so nothing that was allocated for the old stream may be in use
-        on the new one.
+        on the new one. On a CPU a thread counts as a stream, so that its results stay its own; 0 is any.
         """
+        cdef uintptr_t left = self.thread
+        if self.on_cuda:
+            need_context()
+            return (stream != self.handle or not self.is_known) and self._change(stream)
+        if stream == left or stream == 0:
+            return False
+        self.thread = stream
+        return left != 0
+
+    cdef bint _change(self, uintptr_t stream) except -1:
         cdef bint had_stream = self.is_known
         if stream == 2:
             raise ExecutionError(
@@ -115,8 +126,7 @@ cdef class CallStream:
     cdef int _set(self, uintptr_t stream) except -1:
         self.handle = stream
         self.is_default = stream == 0
-        # For a stream that PyTorch did not make, it uses the handle as the id.
-        self.is_external = stream != 0 and torch.cuda.current_stream(self.device_index).stream_id == stream
+        self.is_external = is_external(stream, self.device_index)
         self.needs_events = self.is_default or self.is_external
         self.argument = <uintptr_t> <void*> self.order.side_stream if self.is_default else stream
         return 0

@@ -89,13 +89,22 @@ DONE:
 cdef dict _copy_kernels = {}
 
 
-cdef cydriver.CUfunction copy_kernel(cydriver.CUcontext context) except? NULL:
-    """The kernel in `context`, which must be current; NULL if it cannot be loaded.
+cdef cydriver.CUfunction copy_kernel(StreamOrder order) except? NULL:
+    """The kernel on a device; NULL if it cannot be loaded.
 
-    It can never be loaded where the driver compiles nothing: with CUDA_DISABLE_PTX_JIT set, or without the
-    driver's compiler library, which some containers lack. After any other failure, such as a lack of memory,
-    the next call tries again.
+    Called before the first capture, because loading a kernel might invalidate the capture of another thread.
+    The kernel can never be loaded where the driver compiles nothing: with CUDA_DISABLE_PTX_JIT set, or
+    without the driver's compiler library, which some containers lack. After any other failure, such as a lack
+    of memory, the next call tries again.
     """
+    order.push_context()
+    try:
+        return _kernel_in(order.context)
+    finally:
+        order.pop_context()
+
+
+cdef cydriver.CUfunction _kernel_in(cydriver.CUcontext context) except? NULL:
     cdef cydriver.CUresult result
     cdef cydriver.CUmodule module = NULL
     cdef cydriver.CUfunction kernel = NULL

@@ -38,8 +38,9 @@ cdef extern from *:
             return state.exchange(TRT_RT_BUSY, std::memory_order_acquire) == TRT_RT_FREE;
         }
         // Not if there is more to do; then it is still taken.
-        bool leave(PyThreadState *me) {
+        bool leave() {
             int expected = TRT_RT_TAKEN;
+            PyThreadState *me = owner.load(std::memory_order_relaxed);
             owner.store(nullptr, std::memory_order_relaxed);
             if (state.compare_exchange_strong(expected, TRT_RT_FREE, std::memory_order_release)) return true;
             owner.store(me, std::memory_order_relaxed);
@@ -67,7 +68,7 @@ cdef extern from *:
         int get_state "state.load" () noexcept nogil
         bint take(PyThreadState*) noexcept nogil
         bint wait() noexcept nogil
-        bint leave(PyThreadState*) noexcept nogil
+        bint leave() noexcept nogil
         void free() noexcept nogil
         bint mark_busy() noexcept nogil
 
@@ -90,15 +91,20 @@ cdef class Cell:
 cdef int clear_frames() except -1
 
 
-cdef inline int enter(PyObject* gate) except -1:
-    """Wait for a `Gate`. Raises ExecutionError if the thread has it already."""
-    if not (<Gate> gate).lock.take(PyThreadState_Get()):
+cdef inline int enter_as(PyObject* gate, PyThreadState* thread) except -1:
+    """Wait for a `Gate` on behalf of the calling thread. Raises ExecutionError if it has the gate already."""
+    if not (<Gate> gate).lock.take(thread):
         (<Gate> gate).wait()
     return 0
 
 
+cdef inline int enter(PyObject* gate) except -1:
+    """Wait for a `Gate`. Raises ExecutionError if the thread has it already."""
+    return enter_as(gate, PyThreadState_Get())
+
+
 cdef inline int leave(PyObject* gate) except -1:
     """Let the next one in. An interrupt may come out; the gate is left all the same."""
-    if not (<Gate> gate).lock.leave(PyThreadState_Get()):
+    if not (<Gate> gate).lock.leave():
         (<Gate> gate).leave_slowly()
     return 0

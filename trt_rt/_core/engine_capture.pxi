@@ -115,12 +115,8 @@ cdef class EngineCapture:
         self.execution = execution
         self.outputs = outputs
         self.attempts = CaptureAttempts(f"engine {execution.engine_name!r}")
-        if stream.on_cuda:  # not at the first capture: loading might break another thread's
-            stream.order.push_context()
-            try:
-                self.copy_kernel = copy_kernel(stream.order.context)
-            finally:
-                stream.order.pop_context()
+        if stream.on_cuda:
+            self.copy_kernel = copy_kernel(stream.order)
 
     cdef int launch(self, EngineGraph graph) except -1:
         """Run the engine by launching a graph."""

@@ -7,8 +7,8 @@ from cpython.pystate cimport PyThreadState, PyThreadState_Get
 from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport uint64_t, uintptr_t
 
-from trt_rt._core.critical cimport Gate, clear_frames, enter, leave
-from trt_rt._core.python_objects cimport items, list_size, tuple_size
+from trt_rt._core.critical cimport Gate, clear_frames, enter_as, leave
+from trt_rt._core.python_objects cimport items, list_size
 from trt_rt._core.vectorcall cimport (
     PyVectorcall_NARGS,
     has_keywords,
@@ -74,7 +74,6 @@ cdef class Executor:
     # The number of arguments; -1 once closed, _FORKED in a forked child. A negative value equals no call's
     # number of arguments, so the comparison that refuses wrong numbers refuses these calls too.
     cdef Py_ssize_t accepted
-    cdef uintptr_t thread        # on a CPU: the last caller's route
     cdef uint64_t calls
     cdef uint64_t past_captures  # by graphs that were switched off since
     cdef uint64_t past_replays
@@ -103,10 +102,10 @@ cdef class Executor:
             f"engine {name!r} was called from within its own call (by a finalizer or a callback)."
         )
         self.stream = CallStream(device, name)
-        self.slots = SlotTable(inputs, outputs, device)
+        self.slots = SlotTable(inputs, outputs, device, returns_aliases)
         self.execution = ExecutionContext(contexts, self.slots, self.stream, name, take_error, new_allocator)
         self.inputs = InputBinding(self.slots, self.execution, max_shapes, allocate_all, move_input)
-        self.outputs = OutputBinding(self.slots, self.execution, self.inputs, returns_aliases)
+        self.outputs = OutputBinding(self.slots, self.execution, self.inputs)
         self.bound_calls = BoundCalls(self.slots, self.execution, self.inputs, self.outputs)
         self.accepted = self.slots.input_count
 
@@ -217,72 +216,52 @@ cdef class Executor:
 
     cdef object run_bound(self, BoundCall call):
         """Make one call whose tensors are bound: only enqueue, or launch the call's own graph."""
-        cdef Py_ssize_t index
         cdef bint succeeded = False
         self.acquire()
         try:
             if self.accepted < 0:
                 self._refuse_count(0)
             self.calls += 1
-            for index in range(tuple_size(<PyObject*> call.overwritten)):
-                mark_overwritten(items(call.overwritten)[index])
+            call.overwritten.mark()
             if self.stream.on_cuda:
                 self.use_stream(self.stream.current())
                 if self.stream.handle != call.stream and not self.stream.is_borrowed:
                     self.bound_calls.use_on_stream(call, self.stream.handle)
-            if self.graphs is not None and call.outputs is not None:
-                self._run_bound_graph(call)
-                result = call.outputs
+            if self.graphs is None or call.outputs is None:
+                result = self.bound_calls.run(call)
+            elif call.graph is None or is_capturing(self.stream.handle):
+                result = self._run_bound_anew(call)
             else:
-                if call.identity != self.bound_calls.current:
-                    self._restore(call)
-                if call.outputs is None:
-                    result = self.outputs.collect(call.results)
-                else:
-                    self.execution.enqueue()
-                    result = call.outputs
+                self.graphs.capture.launch(call.graph)
+                result = call.outputs
             succeeded = True
             return result
         finally:
             self.end_call(succeeded)
 
-    cdef int _run_bound_graph(self, BoundCall call) except -1:
-        if is_capturing(self.stream.handle):
-            self._enqueue_bound(call)
-        elif call.graph is not None:
-            self.graphs.capture.launch(call.graph)
-        elif self.graphs.capture.is_possible():
-            self._capture_bound(call)
-        else:
-            self._enqueue_bound(call)
-        return 0
+    cdef object _run_bound_anew(self, BoundCall call):
+        """Make a bound call while graphs are on and none serves it, and capture one of it if possible.
 
-    cdef int _capture_bound(self, BoundCall call) except -1:
+        What the executor remembers is forgotten before and after: it is about calls through graphs, which
+        tell the context nothing.
+        """
         cdef EngineGraph graph
-        self.inputs.recall(call.record)
-        graph = self.graphs.capture.capture(call.record, call.addresses)
-        if graph.is_captured:
-            call.graph = graph
+        if is_capturing(self.stream.handle) or not self.graphs.capture.is_possible():
+            self.forget()
+            self.bound_calls.run(call)
+        else:
+            self.inputs.recall(call.record)
+            graph = self.graphs.capture.capture(call.record, call.addresses)
+            if graph.is_captured:
+                call.graph = graph
         self.forget()
-        return 0
-
-    cdef int _enqueue_bound(self, BoundCall call) except -1:
-        """Run the engine itself while graphs are on."""
-        self.forget()  # with binding deferred the context was told nothing
-        self._restore(call)
-        self.execution.enqueue()
-        self.forget()
-        return 0
-
-    cdef int _restore(self, BoundCall call) except -1:
-        if self.graphs is not None:
-            self.graphs.forget()
-        return self.bound_calls.restore(call)
+        return call.outputs
 
     cdef inline int acquire(self) except -1:
         """Begin a call. An execution context is not thread-safe, and TensorRT releases the GIL."""
-        enter(<PyObject*> self.gate)
-        self.last_caller = PyThreadState_Get()
+        cdef PyThreadState* thread = PyThreadState_Get()
+        enter_as(<PyObject*> self.gate, thread)
+        self.last_caller = thread
         return 0
 
     cdef inline int release(self) except -1:
@@ -311,25 +290,14 @@ cdef class Executor:
 
     cdef inline int use_stream(self, uintptr_t stream) except -1:
         """Enqueue to the caller's current stream from here on."""
-        if not self.stream.on_cuda:
-            if stream != self.thread and stream != 0:
-                self._change_thread(stream)
-            return 0
-        need_context()
-        if stream != self.stream.handle or not self.stream.is_known:
-            if self.stream.change(stream):
-                self._leave_stream()
-        return self.stream.check_device()
-
-    cdef int _change_thread(self, uintptr_t thread) except -1:
-        """Leave to a thread the results that it was given, as a stream's are left to the stream."""
-        if self.thread != 0:
+        if self.stream.use(stream):
             self._leave_stream()
-        self.thread = thread
+        if self.stream.on_cuda:
+            self.stream.check_device()
         return 0
 
     cdef int _leave_stream(self) except -1:
-        """Let go of what was allocated for the old stream; see `CallStream.change`."""
+        """Let go of what was allocated for the old stream or thread; see `CallStream.use`."""
         self.drop_graphs()
         self.outputs.buffers = None
         if self.execution.shares_workspace:

@@ -199,7 +199,7 @@ cdef class GraphPolicy:
         if index < self.slots.input_count:
             if slot.is_shape_tensor or slot.is_written:
                 return 0
-        elif self.outputs.aliased[index - self.slots.input_count] >= 0:
+        elif slot.source >= 0:
             return 0
         if self.capture.size_of(self.inputs.record, index) != 0:
             self.wanted[index] = 0

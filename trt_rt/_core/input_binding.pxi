@@ -22,15 +22,10 @@ from trt_rt._core.tensor_layout cimport (
 
 import torch
 
-from trt_rt._core.arguments import (
-    as_kind_of,
-    as_plain_tensor,
-    choose_profile,
-    contiguous_copy,
-    describe,
-    refuse_kind,
-)
+from trt_rt._core.arguments import as_kind_of, as_plain_tensor, contiguous_copy
 from trt_rt._core.plain_pytorch import plain_pytorch
+from trt_rt._core.profile_choice import choose_profile
+from trt_rt._core.refused_tensors import describe, refuse_kind
 from trt_rt.errors import ExecutionError, InputValueError
 
 
@@ -62,7 +57,6 @@ cdef class InputBinding:
     cdef int forced_profile      # the one optimization profile that may be used, or -1
     cdef bint allocate_all
     cdef object move_input
-    cdef bint has_state          # the engine writes into some input
     cdef list temporaries        # copies of arguments; PyTorch reuses their memory in stream order
     cdef int64_t* key
     cdef Py_ssize_t key_capacity
@@ -95,7 +89,7 @@ cdef class InputBinding:
         self.addresses_changed = self.shapes_changed
         for index in range(count):
             self._take_one(index, args[index])
-        if self.has_state:
+        if self.slots.has_aliases:
             self._check_state(args)
         if self.shapes_changed:
             self._find_record()

@@ -27,7 +27,8 @@ cdef struct IOSlot:
     bint is_shape_tensor      # host memory, read by value
     bint is_data_dependent    # output: once it was -1. After a run, TensorRT may report the size of that run
     bint is_copied            # input: a copy of the caller's tensor was bound
-    bint is_written           # input: an output aliases it: the engine writes into the caller's memory
+    bint is_written           # input: an output lies in its memory: the engine writes into the caller's
+    Py_ssize_t source         # output: index of the input in whose memory it lies, or -1
     int64_t* values           # shape tensor: our copy
     size_t value_capacity     # bytes at `values`
 
@@ -55,6 +56,8 @@ cdef class SlotTable:
         In the order of a call's arguments and results.
     device : torch.device
         Where device tensors live.
+    returns_aliases : bool
+        Whether calls return outputs that lie in an input's memory.
     """
 
     cdef tuple inputs
@@ -64,6 +67,8 @@ cdef class SlotTable:
     cdef Py_ssize_t output_count
     cdef Py_ssize_t count
     cdef IOSlot* at
+    cdef bint has_aliases        # the engine writes into some input
+    cdef list returned           # indexes of the outputs that calls return
 
     cdef const DLExchangeAPI* api
     cdef PyTypeObject* tensor_type
@@ -71,7 +76,7 @@ cdef class SlotTable:
     cdef object placeholder      # memory that empty tensors are bound to
     cdef uintptr_t placeholder_address
 
-    def __cinit__(self, tuple inputs not None, tuple outputs not None, device):
+    def __cinit__(self, tuple inputs not None, tuple outputs not None, device, bint returns_aliases):
         cdef Py_ssize_t index
         self.api = torch_exchange_api()
         self.tensor_type = <PyTypeObject*> torch.Tensor
@@ -89,6 +94,11 @@ cdef class SlotTable:
             raise MemoryError()
         for index, tensor in enumerate((*inputs, *outputs)):
             self._describe(&self.at[index], tensor)
+        self.returned = [
+            output
+            for output in range(self.output_count)
+            if returns_aliases or self.at[self.input_count + output].source < 0
+        ]
 
     def __dealloc__(self):
         cdef Py_ssize_t index
@@ -102,6 +112,11 @@ cdef class SlotTable:
         slot.layout.ndim = -1
         slot.is_shape_tensor = tensor.is_shape_tensor
         slot.is_dynamic = tensor.is_dynamic
+        slot.source = -1
+        if tensor.aliased_input is not None:
+            slot.source = [each.name for each in self.inputs].index(tensor.aliased_input)
+            self.at[slot.source].is_written = True
+            self.has_aliases = True
         if self.device.type == "cuda" and not tensor.is_shape_tensor:
             slot.layout.device = pack_device(DL_CUDA, self.device.index or 0)
         else:

@@ -1,28 +1,18 @@
 """Binds the outputs of a call: fresh, pre-allocated, the caller's, or those that TensorRT allocates."""
 
 cimport cython
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport uint64_t, uintptr_t
 
-from trt_rt._core.dlpack cimport DLTensor, pack_device, read_tensor
+from trt_rt._core.dlpack cimport DLTensor, pack_device
 from trt_rt._core.python_objects cimport items, list_item, raise_pending, try_vectorcall
-from trt_rt._core.tensor_layout cimport (
-    TensorLayout,
-    is_bindable_as,
-    is_contiguous,
-    layout_bytes,
-    same_kind,
-    same_shape,
-)
 
 import torch
 
 from trt_rt._core.allocation import empty_function
-from trt_rt._core.arguments import as_plain_tensor, describe, refuse_kind, refuse_to_write
-from trt_rt.errors import ExecutionError, InputTypeError, InputValueError
+from trt_rt.errors import ExecutionError
 
 
 cdef extern from "Python.h":
@@ -50,8 +40,6 @@ cdef class OutputBinding:
         What is told of their addresses.
     inputs : InputBinding
         Whose record says what the outputs of a call are.
-    returns_aliases : bool
-        Whether calls return outputs that lie in an input's memory.
     """
 
     cdef ExecutionContext execution
@@ -59,11 +47,7 @@ cdef class OutputBinding:
     cdef SlotTable slots
     cdef IOSlot* at              # of the outputs
     cdef Py_ssize_t count
-    cdef Py_ssize_t* aliased     # per output: index of the input whose memory it lies in, or -1
-    cdef bint has_aliases
-    cdef list returned           # indexes of the outputs that calls return
-    # The number of outputs if calls return them all; else -1, which equals no number of tensors in ``out=``.
-    cdef Py_ssize_t all_returned
+    cdef CallersOutputs callers
     cdef OutputPolicy policy
     cdef object allocate
     cdef object allocate_on_host
@@ -76,9 +60,7 @@ cdef class OutputBinding:
         SlotTable slots not None,
         ExecutionContext execution not None,
         InputBinding inputs not None,
-        bint returns_aliases,
     ):
-        cdef Py_ssize_t output
         self.slots = slots
         self.execution = execution
         self.inputs = inputs
@@ -86,25 +68,8 @@ cdef class OutputBinding:
         self.count = slots.output_count
         self.allocate = empty_function(slots.device)
         self.allocate_on_host = empty_function(torch.device("cpu"))
-        self.aliased = <Py_ssize_t*> PyMem_Calloc(max(self.count, 1), sizeof(Py_ssize_t))
-        if self.aliased == NULL:
-            raise MemoryError()
-        names = [tensor.name for tensor in slots.inputs]
-        for output in range(self.count):
-            source = slots.outputs[output].aliased_input
-            self.aliased[output] = -1 if source is None else names.index(source)
-            if source is not None:
-                self.has_aliases = True
-                slots.at[self.aliased[output]].is_written = True
-                inputs.has_state = True
-        self.returned = [
-            output for output in range(self.count) if returns_aliases or self.aliased[output] < 0
-        ]
-        self.all_returned = self.count if len(self.returned) == self.count else -1
+        self.callers = CallersOutputs(slots, inputs, execution.engine_name)
         self._choose_policy()
-
-    def __dealloc__(self):
-        PyMem_Free(self.aliased)
 
     cdef int use_buffers(self, Py_ssize_t count) except -1:
         """Reuse `count` sets of outputs in turn from now on; 0 for fresh outputs."""
@@ -115,9 +80,9 @@ cdef class OutputBinding:
         return 0
 
     cdef void _choose_policy(self) noexcept:
-        if self.all_returned < 0:
+        if len(self.slots.returned) < self.count:
             self.policy = FRESH_WITH_HIDDEN_ALIASES
-        elif self.ring_size != 0 and not self.has_aliases:
+        elif self.ring_size != 0 and not self.slots.has_aliases:
             self.policy = RING_OUTPUTS
         else:
             self.policy = FRESH_OUTPUTS
@@ -163,13 +128,13 @@ cdef class OutputBinding:
         if self.policy != FRESH_WITH_HIDDEN_ALIASES:
             return self.bind_fresh(args, is_copied)
         values = [self._fresh_output(args, output, is_copied) for output in range(self.count)]
-        returned = tuple([values[output] for output in self.returned])
+        returned = tuple([values[output] for output in self.slots.returned])
         return returned[0] if len(returned) == 1 else returned
 
     cdef object _fresh_output(self, PyObject** args, Py_ssize_t output, bint is_copied):
         cdef DLTensor tensor
         cdef IOSlot* slot = &self.at[output]
-        if self.aliased[output] >= 0:
+        if slot.source >= 0:
             return self._aliased_output(args, output)
         if self.inputs.record.allocations[output] is None:  # TensorRT allocates it
             return None
@@ -220,13 +185,12 @@ cdef class OutputBinding:
 
     cdef object _aliased_output(self, PyObject** args, Py_ssize_t output):
         """Return the caller's own tensor, into which the engine writes."""
-        cdef Py_ssize_t source = self.aliased[output]
         cdef IOSlot* slot = &self.at[output]
-        slot.next_address = self.slots.at[source].next_address
+        slot.next_address = self.slots.at[slot.source].next_address
         if slot.next_address != slot.address:
             self.execution.use_address(self.slots.input_count + output)
-        mark_overwritten(args[source])
-        return <object> args[source]
+        mark_overwritten(args[slot.source])
+        return <object> args[slot.source]
 
     cdef object bind_preallocated(self):
         """Bind the next set of the ring. A view that the caller has altered in place is made anew."""
@@ -272,139 +236,15 @@ cdef class OutputBinding:
     cdef object bind_callers(self, PyObject** args, object out):
         """Bind the tensors that the caller passed as ``out=``."""
         cdef Py_ssize_t output
-        cdef tuple given = self._listed(out)
-        cdef tuple values = given
-        if len(given) != self.all_returned:
-            values = self._with_aliases(args, given)
-        if self.inputs.record.is_data_dependent:
-            self._refuse_out()
-        for output in range(self.count):
-            self._take_output(output, values[output])
-        for output in range(self.count):
-            if self._overlaps(output):
-                raise InputValueError(
-                    f"output {self.slots.outputs[output]}: its memory in out= overlaps an input's or another "
-                    "output's, so that the engine would overwrite what it still reads. Pass memory of its "
-                    "own."
-                )
+        cdef tuple given = self.callers.listed(out)
+        cdef tuple values = self.callers.take(args, given)
         for output in range(self.count):
             mark_overwritten(items(values)[output])
-            if self.aliased[output] >= 0:
-                mark_overwritten(args[self.aliased[output]])
+            if self.at[output].source >= 0:
+                mark_overwritten(args[self.at[output].source])
             if self.at[output].next_address != self.at[output].address:
                 self.execution.use_address(self.slots.input_count + output)
         return out if type(out) is list else given[0] if isinstance(out, torch.Tensor) else given
-
-    cdef tuple _with_aliases(self, PyObject** args, tuple given):
-        """Return a tensor for each output, where the caller gave one for each output that calls return."""
-        cdef Py_ssize_t output
-        if len(given) != len(self.returned):
-            raise InputValueError(
-                f"a call of engine {self.execution.engine_name!r} returns {len(self.returned)} output(s), "
-                f"but out= holds {len(given)}."
-            )
-        values = iter(given)
-        return tuple([
-            next(values) if output in self.returned else <object> args[self.aliased[output]]
-            for output in range(self.count)
-        ])
-
-    cdef int _refuse_out(self) except -1:
-        name = self.execution.engine_name
-        if self.inputs.allocate_all:
-            raise InputValueError(
-                f"engine {name!r}: out= cannot be used while TensorRT allocates every output. Leave "
-                "enable_output_allocator, or make the module without requires_output_allocator=True."
-            )
-        raise InputValueError(
-            f"engine {name!r}: out= cannot be used, because TensorRT allocates an output whose size is known "
-            "after the run only."
-        )
-
-    cdef tuple _listed(self, out):
-        if type(out) is tuple:
-            return out
-        if (<PyObject*> out).ob_type == self.slots.tensor_type or isinstance(out, torch.Tensor):
-            return (out,)
-        try:
-            return tuple(out)
-        except TypeError:
-            raise InputTypeError(
-                f"engine {self.execution.engine_name!r}: out= takes a torch.Tensor or a sequence of them; "
-                f"got {describe(out)}."
-            ) from None
-
-    cdef int _take_output(self, Py_ssize_t output, object value) except -1:
-        """Read and check a tensor that the engine is to write into."""
-        cdef IOSlot* slot = &self.at[output]
-        cdef TensorLayout* layout = &self.inputs.record.outputs[output]
-        cdef Py_ssize_t source = self.aliased[output]
-        cdef DLTensor tensor
-        if (<PyObject*> value).ob_type != self.slots.tensor_type:
-            self._refuse_subclass(output, value)
-        if not read_tensor(self.slots.api, <PyObject*> value, &tensor) or not same_kind(layout, &tensor):
-            refuse_kind(value, self.slots.outputs[output], self.slots.device)
-        if not same_shape(layout, &tensor):
-            shape = [layout.shape[i] for i in range(layout.ndim)]
-            raise InputValueError(
-                f"output {self.slots.outputs[output]} has shape {shape} here; out= is {describe(value)}."
-            )
-        slot.next_address = (
-            <uintptr_t> tensor.data if layout_bytes(layout) else self.slots.placeholder_address
-        )
-        if source >= 0 and slot.next_address != self.slots.at[source].next_address:
-            target = self.slots.outputs[output]
-            raise InputValueError(
-                f"output {target} lies in the memory of input {target.aliased_input!r}; pass that tensor in "
-                "out=."
-            )
-        if (
-            not is_contiguous(&tensor)
-            or slot.next_address == 0
-            or (slot.next_address & (self.slots.alignment - 1) and not slot.is_shape_tensor)
-        ):
-            raise InputValueError(
-                f"output {self.slots.outputs[output]}: out= must be contiguous and start at a multiple of "
-                f"{self.slots.alignment} bytes; got {describe(value)} with strides {list(value.stride())} at "
-                f"address {value.data_ptr():#x}."
-            )
-        if (
-            is_negative(<PyObject*> value)
-            or requires_grad(<PyObject*> value)
-            or is_inference(<PyObject*> value)
-        ):
-            refuse_to_write(value, self.slots.outputs[output])
-        return 0
-
-    cdef int _refuse_subclass(self, Py_ssize_t output, object value) except -1:
-        """Refuse what is not over memory of its own; a Parameter is."""
-        target = self.slots.outputs[output]
-        if (
-            not isinstance(value, torch.Tensor)
-            or as_plain_tensor(value, target).data_ptr() != value.data_ptr()
-        ):
-            raise InputTypeError(f"output {target}: out= needs a torch.Tensor; got {describe(value)}.")
-        return 0
-
-    cdef bint _overlaps(self, Py_ssize_t output) noexcept:
-        """Whether an output's memory meets another output's or an input's, aliases by design aside."""
-        cdef Py_ssize_t index
-        cdef Py_ssize_t input_count = self.slots.input_count
-        cdef uintptr_t begin = self.at[output].next_address
-        cdef uintptr_t end = begin + layout_bytes(&self.inputs.record.outputs[output])
-        cdef uintptr_t other
-        cdef const TensorLayout* layout
-        for index in range(self.slots.count):
-            if index == input_count + output or index == self.aliased[output]:
-                continue
-            other = self.slots.at[index].next_address
-            if index < input_count:
-                layout = &self.slots.at[index].layout
-            else:
-                layout = &self.inputs.record.outputs[index - input_count]
-            if begin < end and begin < other + layout_bytes(layout) and other < end:
-                return True
-        return False
 
     cdef object collect(self, object result):
         """Enqueue, and put the outputs that TensorRT allocates in their places."""
@@ -419,7 +259,7 @@ cdef class OutputBinding:
             self.execution.enqueue()
             for output, allocator in enumerate(allocators):
                 if allocator is not None:
-                    values[self.returned.index(output)] = allocator.take()
+                    values[self.slots.returned.index(output)] = allocator.take()
         except BaseException as failure:
             errors = [each.error for each in allocators if each is not None and each.error]
             for allocator in allocators:

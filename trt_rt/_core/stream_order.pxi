@@ -52,6 +52,12 @@ cdef inline bint is_capturing(uintptr_t stream) except -1:
     return status != cydriver.CU_STREAM_CAPTURE_STATUS_NONE
 
 
+cdef inline bint is_external(uintptr_t stream, int device_index) except -1:
+    """Whether a stream, which is current, is not PyTorch's own. Its owner may destroy it after a call."""
+    # For a stream that it did not make, PyTorch uses the handle as the id.
+    return stream != 0 and torch.cuda.current_stream(device_index).stream_id == stream
+
+
 @cython.final
 cdef class StreamOrder:
     """The side stream, events and CUDA context of one executor on a GPU.

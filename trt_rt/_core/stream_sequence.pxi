@@ -27,7 +27,7 @@ cdef class StreamSequence:
     cdef StreamOrder order       # None on a CPU
     cdef uintptr_t handle        # the stream of the last call
     cdef bint is_known           # False before the first call
-    cdef bint is_external        # not PyTorch's: its owner may destroy it after the call
+    cdef bint is_external        # see `is_external`
     cdef cydriver.CUfunction copy_kernel  # NULL: copies are not nodes of graphs
 
     def __cinit__(self, device):
@@ -36,12 +36,7 @@ cdef class StreamSequence:
         self.on_cuda = device.type == "cuda"
         if self.on_cuda:
             self.order = StreamOrder(self.device_index)
-            # Not at the first capture: loading a kernel might invalidate a capture on another thread.
-            self.order.push_context()
-            try:
-                self.copy_kernel = copy_kernel(self.order.context)
-            finally:
-                self.order.pop_context()
+            self.copy_kernel = copy_kernel(self.order)
 
     cdef inline uintptr_t current(self) except? 1:
         """The calling thread's current stream; 0 on a CPU."""
@@ -56,8 +51,7 @@ cdef class StreamSequence:
     cdef int _change(self, uintptr_t stream) except -1:
         if self.is_known:
             self.order.follow(self.handle, self.is_external, stream)
-        # For a stream that PyTorch did not make, it uses the handle as the id.
-        self.is_external = stream != 0 and torch.cuda.current_stream(self.device_index).stream_id == stream
+        self.is_external = is_external(stream, self.device_index)
         self.handle = stream
         self.is_known = True
         return 0

@@ -8,7 +8,7 @@ does not find them, calls use the Python methods.
 """
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cpp_bool
 
@@ -38,6 +38,10 @@ cdef RequiresGrad _requires_grad = NULL  # c10::TensorImpl::requires_grad() cons
 cdef BumpVersion _bump_version = NULL    # torch::autograd::impl::bump_version(const at::Tensor&)
 
 cdef GetCode _get_dtype = NULL
+
+# Where a TensorImpl has the address of its version counter, and where that has the version.
+cdef Py_ssize_t _counter_offset = 0
+cdef Py_ssize_t _version_offset = 0
 
 # Where a TensorImpl has its storage and its layout, and where a StorageImpl has the address of its memory.
 cdef Py_ssize_t _storage_offset = 0
@@ -70,9 +74,16 @@ cdef extern from *:
         }
         return difference[0] | difference[1];
     }
+
+    /* Backward passes on other threads may read the version meanwhile. */
+    static inline void trt_rt_increment(uint32_t *version)
+    {
+        __atomic_fetch_add(version, 1, __ATOMIC_SEQ_CST);
+    }
     """
     # 0 if an even number of words are the same.
     uint64_t _difference "trt_rt_difference" (const uint64_t*, const uint64_t*, int count) noexcept
+    void increment "trt_rt_increment" (uint32_t* version) noexcept
 
 
 cdef struct TensorPlace:
@@ -111,14 +122,32 @@ cdef inline bint requires_grad(PyObject* tensor) except -1:
     return (<object> tensor).requires_grad
 
 
+cdef inline uint32_t* version_of(PyObject* tensor) noexcept:
+    """Where a tensor's version is. NULL for an inference tensor, and if calls cannot read it.
+
+    A view has the same one. It lives as long as a tensor that has it.
+    """
+    cdef char* counter = NULL
+    if _impl_offset != 0:
+        counter = (<char**> (<char*> _impl_of(tensor) + _counter_offset))[0]
+    if counter == NULL:
+        return NULL
+    return <uint32_t*> (counter + _version_offset)
+
+
 cdef inline int mark_overwritten(PyObject* tensor) except -1:
     """Tell autograd that a call overwrites a tensor, so that a backward that has saved it raises."""
     cdef void* impl
-    if _impl_offset != 0:
-        impl = _impl_of(tensor)
-        _bump_version(&impl)
-    else:
+    cdef uint32_t* version
+    if _impl_offset == 0:
         torch.autograd.graph.increment_version(<object> tensor)
+        return 0
+    version = version_of(tensor)
+    if version != NULL:
+        increment(version)
+    else:
+        impl = _impl_of(tensor)
+        _bump_version(&impl)  # refuses an inference tensor outside of inference mode
     return 0
 
 

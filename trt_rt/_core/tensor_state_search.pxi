@@ -6,7 +6,7 @@ expected, `tensor_state.pxi` uses the Python methods.
 """
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, uint16_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy
 
 import ctypes
@@ -14,10 +14,11 @@ import ctypes
 import torch
 
 cdef enum:
-    # The members of a TensorImpl, and those of a StorageImpl that are looked for, lie within so many bytes in
+    # What is looked for in a TensorImpl, a StorageImpl and a version counter lies within so many bytes in
     # every version so far.
     IMPL_SIZE = 192
     STORAGE_SIZE = 48
+    COUNTER_SIZE = 24
 
 
 cdef object _probes():
@@ -68,6 +69,32 @@ def _keys(tensor):
     return torch._C._dispatch_keys(tensor).raw_repr()
 
 
+def _counter_at(tensor, Py_ssize_t offset):
+    """Whether the word at an offset is an address that views share, and ``.data`` does not."""
+    word = _impl_word(tensor, offset)
+    return word != 0 and word == _impl_word(tensor.view_as(tensor), offset) != _impl_word(tensor.data, offset)
+
+
+def _version_at(tensor, Py_ssize_t offset):
+    return (<uint32_t*> <uintptr_t> (_impl_word(tensor, _counter_offset) + offset))[0]
+
+
+cdef int _find_version() except -1:
+    """Find where a tensor has its version counter, and where that has the version."""
+    global _counter_offset, _version_offset
+    with torch.inference_mode(False):
+        probes = [torch.zeros(2), torch.nn.Parameter(torch.zeros(2), requires_grad=False)]
+    for probe, writes in zip(probes, (7, 29), strict=True):
+        for _ in range(writes):
+            torch.autograd.graph.increment_version(probe)
+    _counter_offset = _offset_of(probes, _counter_at, lambda probe: True, sizeof(void*), IMPL_SIZE)
+    if _counter_offset != 0:
+        _version_offset = _offset_of(
+            probes, _version_at, lambda probe: probe._version, sizeof(void*), COUNTER_SIZE
+        )
+    return 0
+
+
 def _layout_at(tensor, Py_ssize_t offset):
     """Read a tensor's layout at an offset, in the form of `_layout_in_python`."""
     cdef uint64_t* words = <uint64_t*> (<char*> <uintptr_t> tensor._cdata + offset)
@@ -116,7 +143,17 @@ cdef int _find_state() except -1:
         sizeof(void*),
         IMPL_SIZE - LAYOUT_WORDS * sizeof(uint64_t),
     )
-    if 0 in (impl_offset, _keys_offset, _storage_offset, _memory_offset, _layout_offset):
+    _find_version()
+    found = (
+        impl_offset,
+        _keys_offset,
+        _storage_offset,
+        _memory_offset,
+        _layout_offset,
+        _counter_offset,
+        _version_offset,
+    )
+    if 0 in found:
         return 0
     _negative_key = torch._C.DispatchKeySet(torch._C.DispatchKey.Negative).raw_repr()
     _tracked_key = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView).raw_repr()

@@ -3,7 +3,7 @@
 Its tensors look like any others. A call that did not ask would leave its results in the trace as constants.
 """
 
-from libc.stdint cimport uint16_t, uintptr_t
+from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cpp_bool
 
@@ -11,12 +11,13 @@ import ctypes
 
 import torch
 
-# c10::impl::tls_is_dispatch_key_included(DispatchKey), and ..._excluded: an operator's kernel runs untraced.
-ctypedef cpp_bool (*HasKey)(uint16_t key) noexcept nogil
+# c10::impl::tls_is_dispatch_keyset_included(DispatchKeySet), and ..._excluded: an operator's kernel runs
+# untraced. The functions for one key do the same with more instructions.
+ctypedef cpp_bool (*HasKeys)(uint64_t keys) noexcept nogil
 
-cdef HasKey _includes = NULL  # NULL: not known, and Python's function is used
-cdef HasKey _excludes = NULL
-cdef uint16_t _tracer_key = 0
+cdef HasKeys _includes = NULL  # NULL: not known, and Python's function is used
+cdef HasKeys _excludes = NULL
+cdef uint64_t _tracer_key = 0  # a set of one
 
 
 cdef inline bint may_be_traced() noexcept:
@@ -39,9 +40,9 @@ cdef int _find_tracer() except -1:
     global _includes, _excludes, _tracer_key
     cdef uintptr_t address
     library = ctypes.CDLL(torch._C.__file__)  # finds what its dependencies define, libc10 among them
-    excludes = library._ZN3c104impl28tls_is_dispatch_key_excludedENS_11DispatchKeyE
-    includes = library._ZN3c104impl28tls_is_dispatch_key_includedENS_11DispatchKeyE
-    _tracer_key = int(torch._C._dispatch_key_parse("Tracer"))
+    excludes = library._ZN3c104impl31tls_is_dispatch_keyset_excludedENS_14DispatchKeySetE
+    includes = library._ZN3c104impl31tls_is_dispatch_keyset_includedENS_14DispatchKeySetE
+    _tracer_key = torch._C.DispatchKeySet(torch._C._dispatch_key_parse("Tracer")).raw_repr()
     address = ctypes.cast(excludes, ctypes.c_void_p).value
     memcpy(&_excludes, &address, sizeof(address))
     address = ctypes.cast(includes, ctypes.c_void_p).value

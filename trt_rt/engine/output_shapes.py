@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from trt_rt._core.arguments import choose_profile
 from trt_rt._core.critical import Gate
 from trt_rt._core.io_tensor import IOTensor
+from trt_rt._core.profile_choice import choose_profile
 from trt_rt.engine.contexts import ContextFactory
 from trt_rt.engine.placement import current_device
 from trt_rt.errors import ExecutionError, InputTypeError, InputValueError
