@@ -6,9 +6,12 @@ calls by the same names.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import null_engine
 import torch
@@ -25,7 +28,7 @@ from trt_rt._core.call import (
     WholeGraphCallBase,
 )
 from trt_rt._core.critical import Gate
-from trt_rt.backend import Backend
+from trt_rt.backend import Backend, registry
 from trt_rt.module.hooks import hooks_of
 
 SHAPE = (4, 16)
@@ -312,8 +315,8 @@ def by_hand(device: torch.device) -> PreparedCall:
     return PreparedCall(call, tensors(device, 1))
 
 
-def compiled_call(engines: int) -> Callable[[torch.device], PreparedCall]:
-    """A program of `trt_rt.compile`: engines with a relu between them."""
+def compiled_call(engines: int, *, loaded: bool = False) -> Callable[[torch.device], PreparedCall]:
+    """A program of `trt_rt.compile`: engines with a relu between them. `loaded`: from a file of it."""
 
     def make(device: torch.device) -> PreparedCall:
         # Imports sympy, which is no part of any other row.
@@ -322,6 +325,11 @@ def compiled_call(engines: int) -> Callable[[torch.device], PreparedCall]:
         (example,) = inputs = tensors(device, 1)
         modules = [null_module(device, 1, 1) for _ in range(engines)]
         program = chain(modules, torch.ops.aten.relu.default, example)
+        if loaded:
+            with TemporaryDirectory() as folder:
+                trt_rt.save(program, f"{folder}/program.pt2")
+                null = Backend("null", null_engine, runs_on_cpu=True)
+                program = trt_rt.load(f"{folder}/program.pt2", backend=null)
         _entered.append(program)
         return PreparedCall(program, inputs)
 
@@ -352,6 +360,33 @@ def noop_module(device: torch.device) -> PreparedCall:
 
 def data_ptr(device: torch.device) -> PreparedCall:
     return PreparedCall(tensors(device, 1)[0].data_ptr)
+
+
+def operator_call(inputs: int, outputs: int) -> Callable[[torch.device], PreparedCall]:
+    """``trt_rt::execute_engine``, the operator that engines are in graphs of PyTorch's."""
+
+    def make(device: torch.device) -> PreparedCall:
+        from trt_rt.operator import OPERATOR, EngineMeta, TensorMeta
+
+        def described(count: int, name: str) -> tuple[TensorMeta, ...]:
+            return tuple(
+                TensorMeta(f"{name}{number}", torch.float32, ("s0", SHAPE[1])) for number in range(count)
+            )
+
+        plan = null_plan(device, inputs, outputs)
+        sha256 = hashlib.sha256(plan).hexdigest()
+        meta = EngineMeta("tensorrt", sha256, described(inputs, "in"), described(outputs, "out")).dumps()
+        arguments = (
+            list(tensors(device, inputs)),
+            torch.frombuffer(bytearray(plan), dtype=torch.uint8),
+            meta,
+        )
+        null = Backend("tensorrt", null_engine, runs_on_cpu=True)
+        with patch.dict(registry._loaded, tensorrt=null):  # a description names its backend
+            OPERATOR(*arguments)
+        return PreparedCall(OPERATOR, arguments)
+
+    return make
 
 
 def set_tensor_address(device: torch.device) -> PreparedCall:
@@ -390,6 +425,7 @@ def engine_scenarios(size: int) -> list[Scenario]:
     return [
         Scenario(f"bare_{suffix}", pre_allocated, bare_call(size, size), counted=size == 1),
         *(Scenario(f"{way.name}_{suffix}", group, engine_call(way, size, size)) for group, way in grouped),
+        Scenario(f"operator_{suffix}", fresh, operator_call(size, size)),
         Scenario(f"hand_written_{suffix}", fresh, hand_written(size, size), counted=False),
     ]
 
@@ -438,6 +474,7 @@ def all_scenarios() -> list[Scenario]:
         ),
         Scenario("compiled_engine", "compiled programs", compiled_call(1)),
         Scenario("compiled_engine_relu_engine", "compiled programs", compiled_call(2)),
+        Scenario("loaded_engine_relu_engine", "compiled programs", compiled_call(2, loaded=True)),
         Scenario("engine_relu_engine_by_hand", "compiled programs", by_hand, counted=False),
         Scenario("executor_prealloc_2x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 2, 1)),
         Scenario("executor_prealloc_4x1", several, engine_call(EXECUTOR_PRE_ALLOCATED, 4, 1)),

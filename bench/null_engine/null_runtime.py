@@ -29,11 +29,12 @@ class Runtime:
     def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
         """Read a null plan; None, with the reason logged, for any other."""
         try:
-            specs, launches_kernel, busy_us = read_plan(bytes(serialized_engine))
+            plan = bytes(serialized_engine)
+            specs, launches_kernel, busy_us = read_plan(plan)
         except ValueError as error:
             self.logger.log(ILogger.Severity.ERROR, str(error))
             return None
-        return ICudaEngine(specs, launches_kernel, busy_us, self.logger)
+        return ICudaEngine(plan, specs, launches_kernel, busy_us, self.logger)
 
 
 class ICudaEngine:
@@ -47,8 +48,9 @@ class ICudaEngine:
     weight_streaming_budget_v2 = 0
 
     def __init__(
-        self, specs: list[TensorSpec], launches_kernel: bool, busy_us: float, logger: ILogger
+        self, plan: bytes, specs: list[TensorSpec], launches_kernel: bool, busy_us: float, logger: ILogger
     ) -> None:
+        self._plan = plan
         self.specs = {spec.name: spec for spec in specs}
         self.inputs = [spec for spec in specs if spec.is_input]
         self.launches_kernel = launches_kernel
@@ -61,6 +63,10 @@ class ICudaEngine:
         context = IExecutionContext(self)
         _contexts.add(context)
         return context
+
+    def serialize(self) -> bytes:
+        """Return the plan."""
+        return self._plan
 
     @property
     def num_io_tensors(self) -> int:

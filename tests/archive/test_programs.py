@@ -94,3 +94,24 @@ def test_the_exported_form_is_a_program_of_pytorch() -> None:
     expected = copy.deepcopy(program)(*args, **kwargs)
     torch.testing.assert_close(exported.module(check_guards=False)(*args, **kwargs), expected)
     assert "engine_0.plan" in exported.state_dict
+
+
+@pytest.mark.filterwarnings(r"ignore:.*torch\.jit\..* is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("form", ["exported", "traced"])
+def test_casts_and_requests_for_gradients_leave_plans_alone(form: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()).eval()
+    x = torch.randn(2, 4)
+    program = trt_rt.compile(model, inputs=[x], backend="reference", cache_dir=None)
+    module: Any = (
+        program.exported().module(check_guards=False)
+        if form == "exported"
+        else torch.jit.trace(program, (x,), check_trace=False)
+    )
+    plans = {
+        name: tensor.clone() for name, tensor in module.state_dict().items() if tensor.dtype is torch.uint8
+    }
+    assert len(plans) == (form == "exported")  # a trace has it as a constant
+    module.half().requires_grad_().to("cpu").to(torch.float64)
+    for name, plan in plans.items():
+        assert torch.equal(module.state_dict()[name], plan)
+    torch.testing.assert_close(module(x), model(x).detach())
