@@ -127,7 +127,10 @@ class BuildPackage(BuildCore):
             folder / "libtrt_rt_runtime.so",
             sorted(NATIVE.glob("*.cpp")),
             macros,
-            [f"-Wl,--version-script={NATIVE / 'exports.map'}", "-Wl,--no-as-needed", str(stand_in), "-ldl"],
+            [
+                f"-Wl,--version-script={NATIVE / 'exports.map'}",
+                *("-Wl,--no-as-needed", str(stand_in), *self.shared_libstdcxx(), "-ldl"),
+            ],
         )
         reference = NATIVE / "reference"
         self.build_library(
@@ -136,6 +139,16 @@ class BuildPackage(BuildCore):
             [],
             [f"-Wl,--version-script={reference / 'exports.map'}"],
         )
+
+    def shared_libstdcxx(self) -> list[str]:
+        """libstdc++ as a file to link, because some compilers link a copy of it by default.
+
+        Exceptions travel from the library into PyTorch, which has the shared one. A copy also adds 100 KB.
+        """
+        name = "libstdc++.so.6"
+        command = [self.compiler.compiler_cxx[0], f"-print-file-name={name}"]
+        found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        return [found] if os.path.isabs(found) else []
 
     def build_library(
         self, library: Path, sources: list[Path], macros: list[str], libraries: list[str]

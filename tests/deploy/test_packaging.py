@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +104,37 @@ def test_a_failure_leaves_the_earlier_package(
     with pytest.raises(trt_rt.CompileError, match="no compiler"):
         package_program(export_affine(), copied)
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
+
+
+_PACKAGE = """
+import sys
+from pathlib import Path
+from tests.deploy.programs import export_affine
+from trt_rt.deploy.packaging import package_program
+
+package_program(export_affine(), Path(sys.argv[1]))
+"""
+
+_STATIC_COMPILER = """#!/bin/sh
+case " $* " in *" -c "*|*c++-header*) exec {compiler} "$@";; esac
+exec {compiler} -static-libstdc++ -static-libgcc "$@"
+"""
+
+
+@pytest.mark.slow
+def test_a_compiler_that_links_libstdcxx_statically(calls: Path, tmp_path: Path, run: Run) -> None:
+    """A copy of libstdc++ in the program, beside PyTorch's, would break it at loading."""
+    compiler = tmp_path / "g++"
+    compiler.write_text(_STATIC_COMPILER.format(compiler=os.environ.get("CXX", shutil.which("g++"))))
+    compiler.chmod(0o755)
+    made = run(
+        *(sys.executable, "-W", "error", "-c", _PACKAGE, tmp_path / "app"),
+        CXX=str(compiler),
+        TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"),
+    )
+    assert made.returncode == 0, made.stderr
+    called = run(calls, tmp_path / "app", "wrong-shape")
+    assert "the tensor given has shape [4, 9]" in called.stdout, called.stderr
 
 
 def test_a_file_that_is_no_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

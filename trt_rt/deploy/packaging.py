@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,15 @@ PROGRAM_FILE = "program.pt2"
 CONSTANTS_FILE = "constants.safetensors"
 """The plans, and the weights of PyTorch's operators. The C++ runtime maps it."""
 
-
 TORCHSCRIPT_FILE = "program.ts"
 """The same program as TorchScript, with its plans and weights."""
+
+_INDUCTOR_CONFIGS: dict[str, Any] = {
+    "aot_inductor.package_constants_in_so": False,
+    # Named explicitly, because some compilers link libstdc++ statically. PyTorch has the shared library, and a
+    # process with two copies fails where one reads the other's objects: std::bad_cast, or a crash, at loading.
+    "aot_inductor.custom_op_libs": [":libstdc++.so.6"],
+}
 
 
 @dataclass(frozen=True)
@@ -107,13 +114,11 @@ def _compile(exported: ExportedProgram, path: Path) -> None:
     if exported.example_inputs is None:  # as in programs that trt_rt.load has read
         exported.example_inputs = _example_inputs(exported)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), _linker_finds_libstdcxx():
             # Inductor warns of its own code, which differs from one PyTorch to the next.
             warnings.simplefilter("ignore")
             torch._inductor.aoti_compile_and_package(
-                exported,
-                package_path=str(path),
-                inductor_configs={"aot_inductor.package_constants_in_so": False},
+                exported, package_path=str(path), inductor_configs=_INDUCTOR_CONFIGS
             )
     except Exception as error:
         raise CompileError(
@@ -121,6 +126,22 @@ def _compile(exported: ExportedProgram, path: Path) -> None:
             "(g++, or the one that the environment variable CXX names), and for a program on CUDA a GPU of "
             "the kind that will run it."
         ) from error
+
+
+@contextmanager
+def _linker_finds_libstdcxx() -> Iterator[None]:
+    """Let the linker search the folder of the libstdc++ that PyTorch uses in this process."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    folders = {str(Path(line.split(maxsplit=5)[-1]).parent) for line in lines if "/libstdc++.so.6" in line}
+    before = os.environ.get("LIBRARY_PATH")
+    os.environ["LIBRARY_PATH"] = os.pathsep.join([*filter(None, [before]), *sorted(folders)])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LIBRARY_PATH"]
+        else:
+            os.environ["LIBRARY_PATH"] = before
 
 
 def _write_torchscript(exported: ExportedProgram, path: Path) -> None:
@@ -166,10 +187,17 @@ def _first_line(error: Exception) -> str:
 def _constants(exported: ExportedProgram, program: Path) -> dict[str, torch.Tensor]:
     """Return the tensors that the compiled program asks for, by the names that it uses."""
     values = {**exported.constants, **exported.state_dict}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loader = torch._inductor.aoti_load_package(str(program)).loader
-    names: list[str] = loader.get_constant_fqns()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loader = torch._inductor.aoti_load_package(str(program)).loader
+        names: list[str] = loader.get_constant_fqns()
+    except RuntimeError as error:
+        raise CompileError(
+            f"AOTInductor compiled the program, but it does not load: {_first_line(error)} Compile it with "
+            "another C++ compiler, which the environment variable CXX names: one of the kind that PyTorch "
+            "was built with."
+        ) from error
     missing = [name for name in names if not isinstance(values.get(name), torch.Tensor)]
     if missing:
         raise TRTError(
