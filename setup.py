@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -146,9 +147,12 @@ class BuildPackage(BuildCore):
         Exceptions travel from the library into PyTorch, which has the shared one. A copy also adds 100 KB.
         """
         name = "libstdc++.so.6"
-        command = [self.compiler.compiler_cxx[0], f"-print-file-name={name}"]
-        found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-        return [found] if os.path.isabs(found) else []
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            return []
+        paths = [line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+        return [path for path in dict.fromkeys(paths) if Path(path).name.startswith(name)]
 
     def build_library(
         self, library: Path, sources: list[Path], macros: list[str], libraries: list[str]

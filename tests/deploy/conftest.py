@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 from tests.deploy.building import ROOT, Run, compile_cpp, torch_flags
 from tests.deploy.programs import export_affine
-from trt_rt.deploy import INCLUDE_FOLDER, LIBRARY_FOLDER
+from trt_rt.deploy import CMAKE_FOLDER, INCLUDE_FOLDER, LIBRARY_FOLDER
 from trt_rt.deploy.packaging import package_program
 
 RUNTIME = [f"-I{INCLUDE_FOLDER}", f"-L{LIBRARY_FOLDER}", "-ltrt_rt_runtime", f"-Wl,-rpath,{LIBRARY_FOLDER}"]
@@ -47,6 +49,30 @@ def compiled(build_once: Callable[..., Path]) -> Callable[[str], Path]:
         return build_once(f"program-{path.stem}", lambda to: compile_cpp(path, to, *torch_flags(), *RUNTIME))
 
     return program
+
+
+@pytest.fixture(scope="session")
+def examples(build_once: Callable[..., Path]) -> Path:
+    """The folder with the programs of examples/cpp, built by their CMakeLists.txt."""
+    cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
+    if cmake is None:
+        pytest.skip("there is no cmake")
+    if torch.version.cuda is not None and shutil.which("nvcc") is None:
+        pytest.skip("there is no nvcc, which PyTorch's files for CMake need in a PyTorch with CUDA")
+
+    def build(folder: Path) -> None:
+        # CMake's files contain the folder's path, so what build_once renames is a link to it.
+        prefixes = f"{torch.utils.cmake_prefix_path};{CMAKE_FOLDER}"
+        steps: list[list[str | Path]] = [
+            [cmake, "-S", ROOT / "examples/cpp", "-B", f"{folder}.build", f"-DCMAKE_PREFIX_PATH={prefixes}"],
+            [cmake, "--build", f"{folder}.build"],
+        ]
+        for step in steps:
+            result = subprocess.run(step, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stdout + result.stderr
+        folder.symlink_to(f"{folder}.build")
+
+    return build_once("examples", build)
 
 
 @pytest.fixture(scope="session")

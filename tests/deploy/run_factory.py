@@ -70,6 +70,9 @@ def check(made: dict[str, Any], kind: str) -> str:
                 with torch.cuda.stream(torch.cuda.Stream()):
                     call_all_sizes(made, meta, plan)
             call_all_sizes(made, meta, plan)
+        for index in range(1, torch.cuda.device_count() if made["device"].type == "cuda" else 0):
+            with torch.cuda.device(index):  # the factory's tensors are on the current device
+                call_all_sizes(made, meta, plan)
     except RuntimeError as error:
         if kind == "fails" and "TensorRT says:" in str(error):
             return "right"

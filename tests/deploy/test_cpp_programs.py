@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,17 +23,17 @@ from trt_rt.deploy import LIBRARY
 from trt_rt.deploy.packaging import CONSTANTS_FILE, PROGRAM_FILE
 
 
-def test_the_aoti_example_runs(compiled: Callable[[str], Path], package: Path, run: Run) -> None:
-    result = run(compiled("examples/cpp/aoti.cpp"), package)
+def test_the_aoti_example_runs(examples: Path, package: Path, run: Run) -> None:
+    result = run(examples / "aoti", package)
     assert (result.returncode, result.stdout, result.stderr) == (0, "[4, 8] sum 96\n", "")
 
 
-def test_the_torchscript_example_runs(compiled: Callable[[str], Path], tmp_path: Path, run: Run) -> None:
+def test_the_torchscript_example_runs(examples: Path, tmp_path: Path, run: Run) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)  # of every function of torch.jit
         traced = torch.jit.trace(program_over(*affine_plan()), torch.ones(4, 8), check_trace=False)
         traced.save(str(tmp_path / "program.ts"))
-    result = run(compiled("examples/cpp/torchscript.cpp"), tmp_path / "program.ts")
+    result = run(examples / "torchscript", tmp_path / "program.ts")
     assert (result.returncode, result.stdout, result.stderr) == (0, "[4, 8] sum 96\n", "")
 
 
@@ -46,6 +47,16 @@ def test_a_program_is_unloaded_while_another_runs(calls: Path, package: Path, ru
     assert json.loads(result.stdout)["wrong"] == 0, result.stderr
 
 
+def test_a_program_and_the_library_are_freed_during_calls(calls: Path, package: Path, run: Run) -> None:
+    result = run(calls, package, "free", LIBRARY)
+    assert (result.returncode, result.stdout) == (0, '{"wrong": 0}\n'), result.stderr
+
+
+def test_pre_allocated_outputs(calls: Path, package: Path, run: Run) -> None:
+    result = run(calls, package, "pre-allocated")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "right\n", "")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -54,6 +65,8 @@ def test_a_program_is_unloaded_while_another_runs(calls: Path, package: Path, ru
             "wrong-dtype",
             "is float32, and the tensor given is float16. Convert it with .to() before the call.",
         ),
+        ("wrong-rank", "has 2 dimensions, and the tensor given has 3, in shape [4, 8, 1]."),
+        ("wrong-layout", "must be a dense tensor. Convert it with .to_dense() before the call."),
         ("outside-profile", "'x' has shape [4000, 8]; allowed: [1, 8] to [32, 8]"),
     ],
 )
@@ -92,6 +105,27 @@ def test_missing_constants(calls: Path, copied: Path, run: Run) -> None:
     assert "cannot be opened: No such file or directory" in result.stderr
 
 
+def test_constants_of_another_program(calls: Path, copied: Path, run: Run) -> None:
+    constants = copied / CONSTANTS_FILE
+    content = constants.read_bytes()
+    constants.write_bytes(content.replace(b'"plan":', b'"blan":'))
+    assert constants.read_bytes() != content
+    result = run(calls, copied, "call")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"The constants in '{constants}' are not those of '{copied / PROGRAM_FILE}'. "
+        "Copy both files from the same folder of `trt-rt package`.\n"
+    )
+
+
+def test_a_program_that_is_no_package(calls: Path, copied: Path, run: Run) -> None:
+    (copied / PROGRAM_FILE).write_bytes(b"PK\x03\x04 and no more")
+    result = run(calls, copied, "call")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"PyTorch cannot load '{copied / PROGRAM_FILE}': " in result.stderr
+    assert "It must be a complete file of `trt-rt package`" in result.stderr
+
+
 def test_a_damaged_plan(calls: Path, copied: Path, run: Run) -> None:
     constants = bytearray((copied / CONSTANTS_FILE).read_bytes())
     constants[-1] ^= 1
@@ -118,15 +152,37 @@ def test_a_large_plan_is_mapped_and_not_copied(calls: Path, copied: Path, run: R
     assert json.loads(result.stdout)["private_kilobytes"] < small + 5_000, result.stderr
 
 
-def test_the_library_can_be_preloaded_or_opened(tmp_path: Path, run: Run) -> None:
-    """A program that does not link the library needs LD_PRELOAD or dlopen."""
+@pytest.fixture(scope="session")
+def unlinked(build_once: Callable[..., Path]) -> Path:
+    """A program that does not link the library. Linked programs are `calls` and the examples."""
     source = ROOT / "tests/deploy/programs/unlinked.cpp"
-    unlinked = compile_cpp(source, tmp_path / "unlinked", *torch_flags(), "-ldl")
-    assert run(unlinked, LD_PRELOAD=str(LIBRARY)).stdout == "the operator refuses the engine's description\n"
+    return build_once("unlinked", lambda to: compile_cpp(source, to, *torch_flags(), "-ldl"))
+
+
+def test_the_library_can_be_preloaded(unlinked: Path, run: Run) -> None:
+    result = run(unlinked, LD_PRELOAD=str(LIBRARY))
+    assert result.stdout == "the operator refuses the engine's description\n"
+
+
+def test_the_library_can_be_opened(unlinked: Path, run: Run) -> None:
     assert run(unlinked, LIBRARY).stdout == "the operator refuses the engine's description\n"
+
+
+def test_a_program_without_the_library(unlinked: Path, run: Run) -> None:
     without = run(unlinked)
     assert without.returncode == 1
     assert "Could not find schema for trt_rt::execute_engine" in without.stderr
+
+
+def test_the_library_can_be_loaded_by_pytorch(run: Run) -> None:
+    code = f"""
+import torch
+torch.ops.load_library({str(LIBRARY)!r})
+print(torch.ops.trt_rt.execute_engine.default._schema)
+"""
+    result = run(sys.executable, "-c", code)
+    schema = "trt_rt::execute_engine(Tensor[] inputs, Tensor plan, str meta) -> Tensor[]\n"
+    assert (result.returncode, result.stdout, result.stderr) == (0, schema, "")
 
 
 def test_versions_agree() -> None:

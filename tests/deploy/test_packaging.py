@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,7 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
 
 
 def test_a_compiled_program_is_packaged_by_the_command(
-    compiled: Callable[[str], Path], tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+    examples: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The package of the README, run by the example; its size of batch is not that of compilation."""
     from tests.deploy.programs import Affine
@@ -63,7 +62,7 @@ def test_a_compiled_program_is_packaged_by_the_command(
     found = json.loads(capsys.readouterr().out)
     assert found["engines"] == 1
     assert sorted(found["files"]) == ["constants.safetensors", "program.pt2", "program.ts"]
-    result = run(compiled("examples/cpp/aoti.cpp"), tmp_path / "app")
+    result = run(examples / "aoti", tmp_path / "app")
     assert (result.returncode, result.stdout, result.stderr) == (0, "[4, 8] sum 96\n", "")
     script = load_script(tmp_path / "app/program.ts")
     assert torch.equal(script(torch.ones(5, 8)), torch.full((5, 8), 3.0))

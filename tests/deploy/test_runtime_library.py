@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -19,6 +20,9 @@ from trt_rt.deploy.__main__ import main
 readelf = pytest.mark.skipif(shutil.which("readelf") is None, reason="there is no readelf")
 
 MOST_BYTES = 200_000
+
+OTHER_TORCHES = [Path(folder) for folder in os.environ.get("TRT_RT_TORCHES", "").split(":") if folder]
+"""Folders of packages `torch` of other versions, which must have the functions that the library uses."""
 
 
 def elf(option: str) -> str:
@@ -40,18 +44,20 @@ def test_it_uses_only_the_stable_abi_of_pytorch() -> None:
     assert all(name.startswith(("aoti_torch_", "torch_")) for name in of_torch)
     mangled = [name for name in undefined if name.startswith(("_ZN3c10", "_ZNK3c10", "_ZN2at", "_ZNK2at"))]
     assert mangled == []
-    library = Path(torch.__file__).parent / "lib/libtorch_cpu.so"
-    result = subprocess.run(
-        ["readelf", "--wide", "--dyn-syms", str(library)], capture_output=True, text=True, check=True
-    )
-    exported = set(re.findall(r" ((?:aoti_)?torch_\w+)$", result.stdout, re.M))
-    assert of_torch <= exported
+    for folder in (Path(torch.__file__).parent, *OTHER_TORCHES):
+        library = folder / "lib/libtorch_cpu.so"
+        result = subprocess.run(
+            ["readelf", "--wide", "--dyn-syms", str(library)], capture_output=True, text=True, check=True
+        )
+        exported = set(re.findall(r" ((?:aoti_)?torch_\w+)$", result.stdout, re.M))
+        assert of_torch <= exported, library
 
 
 @readelf
 def test_it_names_pytorch_and_neither_cuda_nor_tensorrt() -> None:
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", elf("--dynamic"))
     assert "libtorch_cpu.so" in needed
+    assert "libstdc++.so.6" in needed, "a copy of it would add 100 KB, and stand beside PyTorch's"
     assert not any("cuda" in name or "nvinfer" in name or "python" in name for name in needed)
     assert "NODELETE" in elf("--dynamic")
 

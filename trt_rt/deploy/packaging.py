@@ -34,8 +34,9 @@ TORCHSCRIPT_FILE = "program.ts"
 
 _INDUCTOR_CONFIGS: dict[str, Any] = {
     "aot_inductor.package_constants_in_so": False,
-    # Named explicitly, because some compilers link libstdc++ statically. PyTorch has the shared library, and a
-    # process with two copies fails where one reads the other's objects: std::bad_cast, or a crash, at loading.
+    # Named explicitly, because some compilers link libstdc++ statically. PyTorch has the shared library, and
+    # a process with two copies fails where one reads the other's objects: std::bad_cast, or a crash, at
+    # loading.
     "aot_inductor.custom_op_libs": [":libstdc++.so.6"],
 }
 

@@ -1,8 +1,10 @@
-// What the tests do in C++ with a packaged program: calls FOLDER COMMAND [NUMBER].
+// What the tests do in C++ with a packaged program: calls FOLDER COMMAND [NUMBER OR LIBRARY].
+#include <dlfcn.h>
 #include <malloc.h>
 #include <time.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/ones.h>
 #include <trt_rt/program.h>
 
@@ -71,6 +73,61 @@ int call_from_threads(const std::string& folder, int threads) {
   return wrong != 0;
 }
 
+// Threads run a program, and each frees it when it is the last one to use it, while the library is opened and closed.
+int free_while_it_runs(const std::string& folder, const char* library) {
+  std::atomic<int> wrong{0};
+  const at::Tensor input = at::ones({4, 8});
+  for (int round = 0; round < 10; ++round) {
+    auto program = std::make_shared<trt_rt::Program>(folder, 4);
+    const at::Tensor expected = (*program)({input})[0].clone();
+    std::atomic<int> started{0};
+    std::vector<std::thread> running;
+    for (int i = 0; i < 4; ++i)
+      running.emplace_back([&, program] {
+        ++started;
+        at::Tensor result;
+        for (int call = 0; call < 50; ++call) result = (*program)({input})[0];
+        if (!at::equal(result, expected)) ++wrong;
+      });
+    while (started < 4) std::this_thread::yield();
+    program.reset();
+    for (int i = 0; i < 50; ++i)
+      if (void* handle = dlopen(library, RTLD_NOW)) dlclose(handle);
+    for (std::thread& thread : running) thread.join();
+  }
+  std::printf("{\"wrong\": %d}\n", wrong.load());
+  return wrong != 0;
+}
+
+// Pre-allocated outputs keep their memory while the shapes stay, and results of other shapes and settings their values.
+int pre_allocate(const std::string& folder) {
+  trt_rt::Program program(folder);
+  const auto run = [&](std::int64_t rows, double value) { return program({at::full({rows, 8}, value)})[0]; };
+  const auto is = [](const at::Tensor& tensor, double value) { return at::equal(tensor, at::full_like(tensor, value)); };
+  std::string wrong;
+  const auto expect = [&](bool condition, const char* what) {
+    if (!condition) wrong += std::string(what) + "; ";
+  };
+  const at::Tensor before = run(4, 1);
+  expect(run(4, 2).data_ptr() != before.data_ptr() && is(before, 3), "fresh memory at first");
+  trt_rt_pre_allocated_outputs(1);
+  const at::Tensor first = run(4, 1);
+  const at::Tensor second = run(4, 2);
+  expect(first.data_ptr() == second.data_ptr() && is(second, 5) && is(before, 3), "the same memory");
+  const at::Tensor other = run(2, 3);
+  expect(other.size(0) == 2 && is(other, 7) && is(second, 5), "memory of its own for other shapes");
+  const at::Tensor again = run(4, 4);
+  expect(again.size(0) == 4 && is(again, 9) && is(other, 7), "back to the first shapes");
+  at::Tensor threads_own;
+  std::thread([&] { threads_own = run(4, 5); }).join();
+  expect(is(threads_own, 11) && is(again, 9), "memory of its own for another thread");
+  trt_rt_pre_allocated_outputs(0);
+  const at::Tensor after = run(4, 6);
+  expect(after.data_ptr() != again.data_ptr() && is(after, 13) && is(again, 9), "fresh memory in the end");
+  std::puts(wrong.empty() ? "right" : wrong.c_str());
+  return !wrong.empty();
+}
+
 // Programs come and go while another one of the same plan runs: its engine and its results stay.
 int unload_while_it_runs(const std::string& folder) {
   std::atomic<bool> stop{false};
@@ -104,6 +161,8 @@ int call_wrongly(trt_rt::Program& program, const std::string& command) {
     if (command == "wrong-shape") program({at::ones({4, 9})});
     if (command == "outside-profile") program({at::ones({4000, 8})});
     if (command == "wrong-dtype") program({at::ones({4, 8}, at::kHalf)});
+    if (command == "wrong-rank") program({at::ones({4, 8, 1})});
+    if (command == "wrong-layout") program({at::ones({4, 8}).to_sparse()});
     std::puts("no error");
     return 3;
   } catch (const std::exception& error) {
@@ -112,8 +171,11 @@ int call_wrongly(trt_rt::Program& program, const std::string& command) {
   return program({good})[0].size(0) == 4 ? 0 : 4;  // the next good call works
 }
 
-int run(const std::string& folder, const std::string& command, int number) {
+int run(const std::string& folder, const std::string& command, const char* argument) {
+  const int number = std::atoi(argument);
   if (command == "threads") return call_from_threads(folder, number);
+  if (command == "free") return free_while_it_runs(folder, argument);
+  if (command == "pre-allocated") return pre_allocate(folder);
   if (command == "unload") return unload_while_it_runs(folder);
   trt_rt::Program program(folder);
   if (command == "time") return time_calls(program, number);
@@ -131,7 +193,7 @@ int run(const std::string& folder, const std::string& command, int number) {
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
   try {
-    return run(argv[1], argv[2], argc > 3 ? std::atoi(argv[3]) : 0);
+    return run(argv[1], argv[2], argc > 3 ? argv[3] : "");
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 1;

@@ -75,14 +75,17 @@ void Engine::read_ranges(IOTensor& input) const {
         {bound(profile, tensorrt::OptProfileSelector::kMIN), bound(profile, tensorrt::OptProfileSelector::kMAX)});
 }
 
-void Engine::read_alias(IOTensor& output) const {
+void Engine::read_alias(IOTensor& output) {
   std::string input;
   if (plan_.library.has_aliases())
     if (const char* name = ask<const char*>(slots().getAliasedInputTensor, output.name)) input = name;
   for (const auto& [written, name] : meta_.aliases)  // earlier versions of TensorRT do not tell
     if (written == output.name) input = name;
-  for (std::size_t i = 0; i < inputs_.size(); ++i)
-    if (inputs_[i].name == input) output.aliased_input = static_cast<int>(i);
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    if (inputs_[i].name != input) continue;
+    output.aliased_input = static_cast<int>(i);
+    inputs_[i].is_written = true;
+  }
 }
 
 tensorrt::Object* Engine::new_context() const {

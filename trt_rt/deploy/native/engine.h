@@ -25,6 +25,7 @@ struct IOTensor {
   int rank = 0;
   std::vector<MetaDimension> shape;         // as the program has it
   std::vector<ProfileRange> ranges;         // inputs: one for each profile
+  bool is_written = false;                  // inputs: the engine writes an output into its memory
   int aliased_input = -1;                   // outputs: the index of the input whose memory the engine writes
 };
 
@@ -59,7 +60,7 @@ class Engine {
   }
   IOTensor read_tensor(const MetaTensor& tensor, bool is_input) const;
   void read_ranges(IOTensor& input) const;
-  void read_alias(IOTensor& output) const;
+  void read_alias(IOTensor& output);
   void check_names() const;
 
   EngineMeta meta_;

@@ -1,5 +1,6 @@
 #include "engine_cache.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -17,6 +18,8 @@ namespace trt_rt {
 namespace {
 
 constexpr std::size_t kMostDevices = 64;
+
+}  // namespace
 
 // What belongs to one `meta` text: its engine on each device.
 struct Description {
@@ -37,6 +40,8 @@ struct Description {
   std::array<std::atomic<OnDevice*>, kMostDevices + 1> engines{};  // the CPU's, then those of CUDA devices
 };
 
+namespace {
+
 // Everything below lives until the process ends: when static objects are destroyed, other threads may still run
 // engines, and CUDA may be gone.
 std::mutex& descriptions_mutex() {
@@ -49,9 +54,11 @@ std::mutex& loading_mutex() {
   return *mutex;
 }
 
-// A hash of a text of some hundred bytes, read eight at a time: it is computed at every call.
+// A hash of a text's length and last bytes, read eight at a time: it is computed at every call. The end of a
+// description has the plan's SHA-256.
 std::uint64_t hash_of(std::string_view text) {
   std::uint64_t hash = text.size() * 0x9E3779B97F4A7C15ULL;
+  text.remove_prefix(text.size() - std::min<std::size_t>(text.size(), 64));
   const char* bytes = text.data();
   std::size_t left = text.size();
   for (; left >= 8; left -= 8, bytes += 8) {
@@ -75,6 +82,10 @@ Description& find_description(std::string_view text) {
   return *all->emplace(description->text, std::move(description)).first->second;
 }
 
+const LoadedPlan& load_plan(const EngineMeta& meta, const Tensor& plan, Device device);
+
+}  // namespace
+
 // Each thread remembers the descriptions that it has used, so that calls share no lock.
 Description& description_of(std::string_view text) {
   thread_local std::array<Description*, 64> recent{};
@@ -82,6 +93,8 @@ Description& description_of(std::string_view text) {
   if (entry == nullptr || entry->text != text) entry = &find_description(text);
   return *entry;
 }
+
+namespace {
 
 const LoadedPlan& load_plan(const EngineMeta& meta, const Tensor& plan, Device device) {
   static auto* const loaded = new std::map<std::string, std::unique_ptr<LoadedPlan>>;
@@ -105,8 +118,7 @@ const LoadedPlan& load_plan(const EngineMeta& meta, const Tensor& plan, Device d
 
 }  // namespace
 
-Device device_for(std::string_view text, const std::vector<Tensor>& inputs) {
-  const Description& description = description_of(text);
+Device device_for(const Description& description, const std::vector<Tensor>& inputs) {
   const auto& tensors = description.meta.inputs;
   for (std::size_t i = 0; i < inputs.size() && i < tensors.size(); ++i) {
     if (tensors[i].is_host) continue;
@@ -123,8 +135,7 @@ Device device_for(std::string_view text, const std::vector<Tensor>& inputs) {
   return device;
 }
 
-ExecutorPool& engine_for(std::string_view text, const Tensor& plan, Device device) {
-  Description& description = description_of(text);
+ExecutorPool& engine_for(Description& description, const Tensor& plan, Device device) {
   const auto place = static_cast<std::size_t>(device.index + 1);
   if (place >= description.engines.size()) throw Error("There are more CUDA devices than this library knows.");
   auto& entry = description.engines[place];

@@ -45,12 +45,7 @@ std::vector<Tensor> Executor::run(const std::vector<Tensor>& inputs) {
   try {
     for (std::size_t i = 0; i < inputs.size(); ++i) check_input(tensors[i], inputs[i]);
     shapes_changed_ = !shapes_are_set_;
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      const std::int64_t rank = tensors[i].rank;
-      if (rank != 0 && shape_differs(inputs_[i], inputs[i], rank)) shapes_changed_ = true;
-      inputs_[i].dims.nbDims = static_cast<std::int32_t>(rank);
-      if (rank != 0) std::memcpy(inputs_[i].dims.d, inputs[i].sizes(), rank * sizeof(std::int64_t));
-    }
+    for (std::size_t i = 0; i < inputs.size(); ++i) note_shape(inputs_[i].dims, inputs[i], tensors[i].rank);
     if (shapes_changed_) set_shapes();
     for (std::size_t i = 0; i < inputs.size(); ++i) take_input(i, inputs[i]);
     // TensorRT computes output shapes from the values of shape tensors, which may be new.
@@ -78,7 +73,7 @@ void Executor::check_input(const IOTensor& tensor, const Tensor& given) const {
   if (given.rank() != tensor.rank)
     throw Error("The " + what() + " has " + std::to_string(tensor.rank) + " dimensions, and the tensor given has " +
                 std::to_string(given.rank()) + ", in shape " + shape_text(given.sizes(), given.rank()) + ".");
-  if (given.layout() != aoti_torch_layout_strided())
+  if (!given.is_strided())
     throw Error("The " + what() + " must be a dense tensor. Convert it with .to_dense() before the call.");
   const Device device = tensor.is_on_host ? Device{} : engine_.device();
   if (given.device() != device)
@@ -87,8 +82,13 @@ void Executor::check_input(const IOTensor& tensor, const Tensor& given) const {
                 ", and the tensor given is on " + given.device().text() + ". Move it with .to() before the call.");
 }
 
-bool Executor::shape_differs(const Slot& slot, const Tensor& given, std::int64_t rank) {
-  return std::memcmp(slot.dims.d, given.sizes(), rank * sizeof(std::int64_t)) != 0;
+void Executor::note_shape(Dims& dims, const Tensor& given, std::int32_t rank) {
+  const std::size_t bytes = rank * sizeof(std::int64_t);
+  const std::int64_t* sizes = given.sizes();
+  if (dims.nbDims == rank && (rank == 0 || std::memcmp(dims.d, sizes, bytes) == 0)) return;
+  shapes_changed_ = true;
+  dims.nbDims = rank;
+  if (rank != 0) std::memcpy(dims.d, sizes, bytes);
 }
 
 // Tells the context the shapes of the inputs, and the profile that allows them.
@@ -161,20 +161,15 @@ int Executor::choose_profile() const {
 void Executor::take_input(std::size_t index, const Tensor& given) {
   const IOTensor& tensor = engine_.inputs()[index];
   void* address = given.address();
-  const auto& outputs = engine_.outputs();
-  const bool is_written = std::any_of(outputs.begin(), outputs.end(), [&](const IOTensor& output) {
-    return output.aliased_input == static_cast<int>(index);
-  });
   const bool is_unaligned = engine_.device().is_cuda && !tensor.is_on_host &&
                             reinterpret_cast<std::uintptr_t>(address) % kAlignment != 0;
   // The operator must not change its inputs: an engine that writes into one gets a copy, which becomes the output.
-  if (is_written || is_unaligned || !given.is_contiguous()) {
+  if (tensor.is_written || is_unaligned || !given.is_contiguous()) {
     copies_.resize(inputs_.size());
     copies_[index] = given.copy(tensor.is_on_host ? Device{} : engine_.device());
     address = copies_[index].address();
   }
-  if (given.count() == 0) address = address_for_empty();
-  set_address(tensor, inputs_[index], address);
+  set_address(tensor, inputs_[index], address != nullptr ? address : address_for_empty());
 }
 
 void Executor::find_output_shapes() {
@@ -207,6 +202,7 @@ void Executor::bind_output(std::size_t index, std::vector<Tensor>& outputs) {
     outputs[index] = std::move(copies_[tensor.aliased_input]);
   } else if (is_pre_allocated && slot.kept) {
     outputs[index] = slot.kept.shared();
+    if (slot.address != nullptr && !tensor.is_on_host) return;  // TensorRT has it from the last call
   } else {
     const Device device = tensor.is_on_host ? Device{} : engine_.device();
     outputs[index] = Tensor::empty(slot.dims.d, slot.dims.nbDims, tensor.dtype, device);

@@ -42,7 +42,7 @@ class Executor {
   void check_input(const IOTensor& tensor, const Tensor& given) const;
   void check_shape(const IOTensor& tensor, const tensorrt::Dims& dims) const;
   void check_symbols() const;
-  bool shape_differs(const Slot& slot, const Tensor& given, std::int64_t rank);
+  void note_shape(tensorrt::Dims& dims, const Tensor& given, std::int32_t rank);
   void set_shapes();
   int choose_profile() const;
   void find_output_shapes();

@@ -76,10 +76,11 @@ StableListHandle give_tensors(std::vector<Tensor> tensors) {
 }
 
 std::vector<Tensor> execute_engine(const std::vector<Tensor>& inputs, const Tensor& plan, std::string_view meta) {
-  const Device device = device_for(meta, inputs);
-  if (!device.is_cuda) return engine_for(meta, plan, device).run(inputs);
+  Description& description = description_of(meta);
+  const Device device = device_for(description, inputs);
+  if (!device.is_cuda) return engine_for(description, plan, device).run(inputs);
   const DeviceGuard guard(device.index);
-  return engine_for(meta, plan, device).run(inputs);
+  return engine_for(description, plan, device).run(inputs);
 }
 
 void kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {

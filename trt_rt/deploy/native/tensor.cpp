@@ -7,6 +7,11 @@ namespace {
 
 constexpr std::int64_t kMostDimensions = 64;
 
+// PyTorch's numbers, asked for once.
+const std::int32_t kCpu = aoti_torch_device_type_cpu();
+const std::int32_t kCuda = aoti_torch_device_type_cuda();
+const std::int32_t kStrided = aoti_torch_layout_strided();
+
 // Strides of a contiguous tensor, as PyTorch computes them.
 void contiguous_strides(const std::int64_t* sizes, std::int64_t rank, std::int64_t* strides) {
   if (rank > kMostDimensions) throw Error("A tensor has more than 64 dimensions.");
@@ -24,7 +29,7 @@ void check_torch(AOTITorchError code, const char* function) {
 }
 
 std::int32_t Device::torch_type() const {
-  return is_cuda ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu();
+  return is_cuda ? kCuda : kCpu;
 }
 
 std::string shape_text(const std::int64_t* sizes, std::int64_t rank) {
@@ -75,17 +80,17 @@ std::int32_t Tensor::dtype() const {
   return dtype;
 }
 
-std::int32_t Tensor::layout() const {
+bool Tensor::is_strided() const {
   std::int32_t layout = 0;
   check_torch(aoti_torch_get_layout(handle_, &layout), "aoti_torch_get_layout");
-  return layout;
+  return layout == kStrided;
 }
 
 Device Tensor::device() const {
   std::int32_t type = 0;
   check_torch(aoti_torch_get_device_type(handle_, &type), "aoti_torch_get_device_type");
-  if (type == aoti_torch_device_type_cpu()) return Device{};
-  if (type != aoti_torch_device_type_cuda())
+  if (type == kCpu) return Device{};
+  if (type != kCuda)
     throw Error("A tensor is neither on the CPU nor on a CUDA device. TensorRT runs on CUDA devices only.");
   Device device{true, 0};
   check_torch(aoti_torch_get_device_index(handle_, &device.index), "aoti_torch_get_device_index");

@@ -58,7 +58,7 @@ class Tensor {
   std::int64_t count() const;
   const std::int64_t* sizes() const;  // borrowed
   std::int32_t dtype() const;
-  std::int32_t layout() const;
+  bool is_strided() const;
   Device device() const;
   bool is_contiguous() const;
   bool is_defined() const;

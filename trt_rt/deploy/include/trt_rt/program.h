@@ -58,12 +58,24 @@ class Program {
     if (!std::ifstream(path))
       throw std::runtime_error("There is no program for C++ in '" + folder +
                                "' (no file program.pt2). Make one: trt-rt package model.pt2 -o '" + folder + "'");
-    loader_ = std::make_unique<torch::inductor::AOTIModelPackageLoader>(
-        path, "model", false, runners, static_cast<c10::DeviceIndex>(device_index));
+    try {
+      loader_ = std::make_unique<torch::inductor::AOTIModelPackageLoader>(
+          path, "model", false, runners, static_cast<c10::DeviceIndex>(device_index));
+    } catch (const std::exception& error) {
+      const std::string reason = error.what();
+      throw std::runtime_error("PyTorch cannot load '" + path + "': " + reason.substr(0, reason.find('\n')) +
+                               ". It must be a complete file of `trt-rt package`, made on a machine of this kind.");
+    }
     auto metadata = loader_->get_metadata();
     const bool is_cuda = metadata["AOTI_DEVICE_KEY"] == "cuda";
     device_ = at::Device(is_cuda ? at::kCUDA : at::kCPU, static_cast<c10::DeviceIndex>(is_cuda ? device_index : -1));
     constants_ = map_constants(folder + "/constants.safetensors", device_);
+    const std::vector<std::string> names = loader_->get_constant_fqns();
+    bool is_complete = names.size() == constants_.size();
+    for (const std::string& name : names) is_complete = is_complete && constants_.count(name) != 0;
+    if (!is_complete)
+      throw std::runtime_error("The constants in '" + folder + "/constants.safetensors' are not those of '" + path +
+                               "'. Copy both files from the same folder of `trt-rt package`.");
     loader_->load_constants(constants_, /*use_inactive=*/false, /*check_full_update=*/true, /*user_managed=*/true);
   }
 
