@@ -200,3 +200,39 @@ def test_every_byte_of_the_pickle_flipped(archive: Path, tmp_path: Path) -> None
             except ArchiveError:
                 continue
             assert type(found) is type(expected)
+
+
+def test_outputs_in_the_memory_of_inputs_are_told(archive: Path, tmp_path: Path) -> None:
+    """Format 10, of Torch-TensorRT 2.14."""
+    from trt_rt.archive.engine_pickle import engine_of_state
+
+    fields = ["10", *_fields(b"plan")[1:11], "0", "cache_out@cache@kv_cache_update%b@a@user"]
+    assert engine_of_state(fields, "it").aliased_io == {"cache_out": "cache", "b": "a"}
+    with pytest.raises(ArchiveError, match="in the memory of an input"):
+        engine_of_state([*fields[:12], "cache_out"], "it")
+
+
+@pytest.mark.behaviour(28)
+@pytest.mark.parametrize("opaque", [False, True])
+def test_damaged_files_are_refused_or_change_nothing(archive: Path, tmp_path: Path, opaque: bool) -> None:
+    def pickled(fields: list[str]) -> bytes:
+        return _reconstructed(fields, 2) if opaque else _pickled(fields)
+
+    content = _of_torch_tensorrt(archive, tmp_path / "theirs.pt2", pickled, opaque=opaque).read_bytes()
+    path = tmp_path / "damaged.pt2"
+    args = torch.randn(3, 4), {"q": torch.ones(2)}
+    expected = load(archive)(*args, flag=True)
+    for position in range(0, len(content), 131):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        path.write_bytes(changed)
+        try:
+            program = load(path)
+        except ArchiveError:
+            continue
+        torch.testing.assert_close(program(*args, flag=True), expected)
+    for size in range(0, len(content), 463):
+        path.write_bytes(content[:size])
+        for read in (load, inspect_archive):
+            with pytest.raises(ArchiveError):
+                read(path)

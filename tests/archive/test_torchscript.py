@@ -195,6 +195,45 @@ def test_conditions_that_are_known_are_decided(file: Path, model: Example, tmp_p
     assert not torch.equal(found[0], found[1])
 
 
+def test_short_code_that_takes_exponential_time_is_refused(file: Path, tmp_path: Path) -> None:
+    doubled = "".join(f"    l{n + 1} = [l{n}, l{n}]\n" for n in range(60))
+    old = "    weight = self.weight\n"
+    path = _with_code(file, tmp_path / "lists.ts", old, f"{old}    l0 = [1]\n{doubled}")
+    with pytest.raises(ArchiveError, match="steps"):
+        trt_rt.load(path)
+    methods = "".join(
+        f"  def m{n}(self: Middle, y: Tensor) -> Tensor:\n"
+        f"    a = (self).m{n + 1}(y, )\n    return (self).m{n + 1}(a, )\n"
+        for n in range(60)
+    )
+    last = "  def m60(self: Middle, y: Tensor) -> Tensor:\n    return y\n"
+
+    def change(records: dict[str, bytes]) -> None:
+        name = next(each for each in records if each.startswith("code/") and old.encode() in records[each])
+        text = records[name].decode().replace(old, f"{old}    z0 = (self).m0(y, )\n")
+        records[name] = text.replace("  weight : Tensor\n", f"  weight : Tensor\n{methods}{last}").encode()
+
+    with pytest.raises(ArchiveError, match="steps"):
+        trt_rt.load(_changed(file, tmp_path / "methods.ts", change))
+
+
+def test_lists_in_themselves_end(file: Path, tmp_path: Path) -> None:
+    cycle = b"\x80\x02}X\x07\x00\x00\x00forward]q\x00h\x00as."
+    shared = b"]q\x00(" + b"K\x01" + b"e" + b"".join(b"]q%c(h%ch%ce" % (n + 1, n, n) for n in range(60))
+    bomb = b"\x80\x02}X\x07\x00\x00\x00forward" + shared + b"q\xfe" + b"s."
+    x = torch.randn(2, 4)
+    for content in (cycle, bomb):
+
+        def change(records: dict[str, bytes], content: bytes = content) -> None:
+            records["traced_inputs.pkl"] = content
+
+        path = _changed(file, tmp_path / "changed.ts", change)
+        try:
+            assert trt_rt.load(path)(x)[0].shape == (2, 8)  # no operator of PyTorch needs the examples
+        except ArchiveError as error:
+            assert "damaged" in str(error)  # noqa: PT017
+
+
 class Bomb:
     """Unpickling it runs code."""
 

@@ -29,6 +29,8 @@ __all__ = ["GraphWriter", "Surroundings"]
 
 _DEEPEST = 100
 _MOST_NODES = 100_000
+_MOST_STEPS = 1_000_000
+_STEPS_OF_CALL = 100
 _LARGEST = 2**63
 _ATTRIBUTE = re.compile("[A-Za-z0-9_]{1,200}")
 _DEVICE = re.compile("cpu|cuda(:[0-9]{1,2})?")
@@ -108,6 +110,7 @@ class GraphWriter:
         self._paths: dict[int, str] = {}
         self._known: dict[str, Node] = {}
         self._depth = 0
+        self._steps = 0
 
     def write(self, root: PickledObject, arguments: Sequence[Any]) -> Any:
         """Add what ``forward`` does, and return what it returns: nodes in tuples, lists and dicts.
@@ -169,6 +172,12 @@ class GraphWriter:
         """Return nodes for all items of a node whose value is a list or a tuple."""
         return [self.add(operator.getitem, (node, position), {}) for position in range(len(node.meta["val"]))]
 
+    def spend(self, steps: int) -> None:
+        """Count steps: short code can call itself, or nest lists, for an exponential time."""
+        self._steps += steps
+        if self._steps > _MOST_STEPS:
+            raise self._error(f"it needs more than {_MOST_STEPS:,} steps")
+
     def _error(self, what: str) -> ArchiveError:
         return ArchiveError(f"{self._where}: {what}.")
 
@@ -178,6 +187,7 @@ class GraphWriter:
         names.update(kwargs)
         if len(args) > len(parameters) or set(names) != set(parameters):
             raise self._error(f"{function.name[:80]!r} is called with other arguments than it has")
+        self.spend(_STEPS_OF_CALL)
         self._depth += 1
         if self._depth > _DEEPEST:
             raise self._error("its methods call one another too deeply")
@@ -209,6 +219,7 @@ class GraphWriter:
         return self._loaded(f"CONSTANTS.{name}", self._constants[int(number)])
 
     def _loaded(self, path: str, value: Any) -> Any:
+        self.spend(1)
         if isinstance(value, PickledObject):
             self._paths.setdefault(id(value), path)
             return value

@@ -40,6 +40,7 @@ from trt_rt.operator.describing import describe_tensors
 
 __all__ = ["ScriptEngine", "load_torchscript", "read_engines"]
 
+_DEEPEST = 100
 _NAME = re.compile("[A-Za-z][A-Za-z0-9_]{0,200}|_[A-Za-z0-9][A-Za-z0-9_]{0,200}")
 
 
@@ -218,7 +219,7 @@ class _Loader:
         )
 
     def _find_examples(self, placeholders: list[Node]) -> None:
-        examples = tree_flatten(read_examples(self._container))[0]
+        examples = list(_flattened(read_examples(self._container), len(placeholders)))
         if len(examples) == len(placeholders) and all(isinstance(each, StoredTensor) for each in examples):
             self._examples = dict(zip(placeholders, examples, strict=True))
 
@@ -286,6 +287,21 @@ class _Loader:
                 ) from error
             found = self._engines[id(pickled)] = ScriptEngine(name, module, stored.plan)
         return found
+
+
+def _flattened(value: list[Any], most: int) -> Iterator[Any]:
+    """The items of nested lists and tuples, up to one more than so many."""
+    waiting: list[Any] = [iter(value)]
+    found = 0
+    while waiting and found <= most and len(waiting) <= _DEEPEST:
+        item = next(waiting[-1], waiting)
+        if item is waiting:
+            waiting.pop()
+        elif isinstance(item, (list, tuple)):
+            waiting.append(iter(item))
+        else:
+            found += 1
+            yield item
 
 
 def _saved_for(engines: list[PickledEngine]) -> str:

@@ -44,6 +44,9 @@ class Meanings(Protocol):
     def operator(self, namespace: str, name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call an operator."""
 
+    def spend(self, steps: int) -> None:
+        """Count steps of the evaluation."""
+
     def refuse(self, node: ast.AST) -> ArchiveError:
         """Return the error for a statement or an expression that is not evaluated."""
 
@@ -97,7 +100,20 @@ class FunctionBody:
         evaluate = _EXPRESSIONS.get(type(node))
         if evaluate is None:
             raise self._meanings.refuse(node)
-        return evaluate(self, node)
+        self._meanings.spend(1)
+        found = evaluate(self, node)
+        if isinstance(found, (list, tuple, dict)):
+            self._count(found)
+        return found
+
+    def _count(self, value: Any) -> None:
+        """Spend a step for every item of a nested value, also for those that it has several times."""
+        waiting = [value]
+        while waiting:
+            items = waiting.pop()
+            self._meanings.spend(len(items))
+            parts = items.values() if isinstance(items, dict) else items
+            waiting += [part for part in parts if isinstance(part, (list, tuple, dict))]
 
     def _constant(self, node: Any) -> Any:
         if type(node.value) in (bool, int, float, str, type(None)):
