@@ -17,7 +17,7 @@ import torch
 
 from tests.archive.saved import MANIFEST, MODEL, records_of, write_records
 from trt_rt.archive import load
-from trt_rt.archive.inspection import inspect_archive
+from trt_rt.archive.inspection import ArchiveContents, inspect_archive
 from trt_rt.errors import ArchiveError
 
 _CLASS = "__torch__.torch.classes.tensorrt.Engine"
@@ -100,6 +100,8 @@ def test_it_runs_as_the_program_that_it_was(archive: Path, tmp_path: Path) -> No
 
 def test_inspect_tells_its_engines(archive: Path, tmp_path: Path) -> None:
     contents = inspect_archive(_of_torch_tensorrt(archive, tmp_path / "theirs.ep"))
+    assert isinstance(contents, ArchiveContents)
+    assert contents.is_of_torch_tensorrt
     (engine,) = contents.engines
     assert engine.meta.backend == "reference"
     assert [tensor.name for tensor in (*engine.meta.inputs, *engine.meta.outputs)] == ["input", "output0"]

@@ -35,7 +35,9 @@ class ArchiveContents:
     size : int
         Of the file, in bytes.
     manifest : Manifest or None
-        None for a file that ``torch.export.save`` wrote.
+        None for a file that ``torch.export.save`` or Torch-TensorRT wrote.
+    is_of_torch_tensorrt : bool
+        Whether its engines are objects of Torch-TensorRT.
     is_signed : bool
         Whether there is a signature; it is not checked.
     engines : tuple of EngineOfFile
@@ -48,6 +50,7 @@ class ArchiveContents:
 
     size: int
     manifest: Manifest | None
+    is_of_torch_tensorrt: bool
     is_signed: bool
     engines: tuple[EngineOfFile, ...]
     operators: dict[str, int]
@@ -91,7 +94,7 @@ def inspect_archive(path: str | os.PathLike[str]) -> ArchiveContents | ScriptCon
     if is_torchscript(container):
         return _script_contents(container)
     program = read_program(container)
-    take_engines(program, container, read_config(container, CONSTANTS))
+    taken = take_engines(program, container, read_config(container, CONSTANTS))
     called: Counter[str] = Counter(
         node.target.removeprefix("torch.ops.")
         for node in program.graph_module.graph.nodes
@@ -100,6 +103,7 @@ def inspect_archive(path: str | os.PathLike[str]) -> ArchiveContents | ScriptCon
     return ArchiveContents(
         size=container.size,
         manifest=manifest,
+        is_of_torch_tensorrt=bool(taken),
         is_signed=SIGNATURE in container,
         engines=tuple(engines_of(program, f"{container.path}, record {MODEL!r}")),
         operators=dict(called),

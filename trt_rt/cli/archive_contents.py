@@ -9,7 +9,7 @@ from trt_rt._core.dtype_name import dtype_name
 from trt_rt.cli.command import Result, print_table
 
 if TYPE_CHECKING:
-    from trt_rt.archive.inspection import ScriptContents
+    from trt_rt.archive.inspection import ArchiveContents, ScriptContents
     from trt_rt.operator import TensorMeta
 
 __all__ = ["describe_archive"]
@@ -25,7 +25,7 @@ def describe_archive(path: Path) -> Result:
     manifest = contents.manifest
     found: dict[str, Any] = {
         "file": str(path),
-        "kind": "a program" if manifest else "a program that torch.export.save wrote",
+        "kind": _kind(contents),
         "bytes": contents.size,
         "signed": contents.is_signed,
         "made_with": manifest.made_with if manifest else {},
@@ -46,6 +46,13 @@ def describe_archive(path: Path) -> Result:
         "records": contents.records,
     }
     return Result(found, lambda: _print(found))
+
+
+def _kind(contents: ArchiveContents) -> str:
+    if contents.manifest is not None:
+        return "a program"
+    writer = "Torch-TensorRT" if contents.is_of_torch_tensorrt else "torch.export.save"
+    return f"a program that {writer} wrote"
 
 
 def _describe_script(path: Path, contents: ScriptContents) -> Result:
