@@ -42,6 +42,10 @@ def _nothing_runs() -> Iterator[None]:
 _CODE = f"__import__({__name__!r}, fromlist=['_explode'])._explode('evaluated')"
 
 
+# The five ways in which torch.export.load runs code of a file: it evaluates symbolic sizes, unpickles example
+# inputs, executes guards, unpickles tensors of classes and objects, and imports modules of enums.
+
+
 def test_an_expression_is_not_evaluated(archive: Path, tmp_path: Path) -> None:
     def change(model: dict[str, Any]) -> None:
         values = model["graph_module"]["graph"]["tensor_values"]

@@ -230,6 +230,7 @@ USES_AFTER_CLOSE = {
     "bound call": lambda engine, module, bound, x: bound(),
     "new module": lambda engine, module, bound, x: TRTModule(engine),
     "serialize": lambda engine, module, bound, x: engine.serialize(),
+    "serialized": lambda engine, module, bound, x: engine.serialized(),
     "inspect": lambda engine, module, bound, x: engine.inspect(),
     "number of profiles": lambda engine, module, bound, x: engine.num_optimization_profiles,
 }
