@@ -19,6 +19,7 @@ from trt_rt.archive.container import Container
 from trt_rt.archive.devices import choose_device
 from trt_rt.archive.engine_calls import call_modules
 from trt_rt.archive.engine_nodes import EngineOfFile, engines_of, used_as_tensors
+from trt_rt.archive.guarded_functions import GuardedFunctions
 from trt_rt.archive.manifest import MANIFEST, Manifest
 from trt_rt.archive.opening import check_platform, open_archive
 from trt_rt.archive.parameters import read_parameters, signature_of_names
@@ -249,7 +250,7 @@ class _Loader:
             examples = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
             signature = self._signature(root, len(in_spec.children()[0].children()))
             convention = CallingConvention(in_spec, out_spec, signature, examples)
-            call = write_call(convention, module.graph, exported.range_constraints)
+            call = write_call(convention, module.graph, exported.range_constraints, GuardedFunctions())
         except ArchiveError:
             raise
         except Exception as error:  # PyTorch's deserializer raises whatever it meets in a graph

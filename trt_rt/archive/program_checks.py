@@ -2,7 +2,8 @@
 
 That deserializer finds operators by attributes of ``torch``, evaluates expressions, and writes Python code
 with the names that it is given. After these checks a program has operators of a list, names that are
-identifiers, expressions that are parsed, and neither guards nor metadata.
+identifiers, arguments as the operators declare them, expressions that are parsed, and neither guards nor
+metadata.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from torch._export.serde import schema
 
+from trt_rt.archive.number_growth import NumberBits
+from trt_rt.archive.operator_calls import check_call
 from trt_rt.archive.symbolic import ExpressionError, parse_expression
 from trt_rt.archive.tree_specs import read_tree_spec
 from trt_rt.errors import ArchiveError
@@ -73,7 +76,8 @@ _WRITING = (
 )
 """Operators that the reference backend has no need of, because plans are functional."""
 
-_WITH_GRAPHS = frozenset({"torch.ops.higher_order.cond", "torch.ops.higher_order.while_loop"})
+_LOOP = "torch.ops.higher_order.while_loop"
+_WITH_GRAPHS = frozenset({"torch.ops.higher_order.cond", _LOOP})
 
 ATEN_OPERATORS = frozenset(f"torch.ops.{name}" for name in ALLOWED_OPERATORS) | {
     f"torch.ops.aten.{name}" for name in _WRITING
@@ -81,7 +85,7 @@ ATEN_OPERATORS = frozenset(f"torch.ops.{name}" for name in ALLOWED_OPERATORS) | 
 
 _INPUTS = ("user_input", "parameter", "buffer", "tensor_constant", "constant_input")
 _OUTPUTS = ("user_output", "buffer_mutation", "user_input_mutation", "parameter_mutation")
-_REFUSED_ARGUMENTS = ("as_custom_obj", "as_operator", "as_string_to_argument")
+_REFUSED_ARGUMENTS = ("as_custom_obj", "as_graph", "as_operator", "as_string_to_argument")
 
 
 def operator_target(name: str) -> str:
@@ -144,7 +148,7 @@ class ProgramChecks:
         for symbol in program.range_constraints:
             if not _SYMBOL.fullmatch(symbol):
                 raise self._error(f"{symbol[:60]!r} is not the name of a size")
-        self._check_graph(module.graph)
+        self._check_graph(module.graph, NumberBits.of_inputs(module.graph.inputs))
         self._check_signature(module.signature)
         root = next((entry for entry in module.module_call_graph if entry.fqn == ""), None)
         if root is None or root.signature is None:
@@ -179,7 +183,7 @@ class ProgramChecks:
         ):
             raise self._error(f"{path[:60]!r} is not allowed as the name of a weight")
 
-    def _check_graph(self, graph: schema.Graph) -> None:
+    def _check_graph(self, graph: schema.Graph, bits: NumberBits) -> None:
         if graph.custom_obj_values:
             raise self._error("it has objects of classes, and only tensors and numbers are allowed")
         for name, tensor in graph.tensor_values.items():
@@ -193,6 +197,34 @@ class ProgramChecks:
             self._check_argument(argument)
         for node in graph.nodes:
             self._check_node(node)
+            try:
+                self._check_values(node, bits)
+            except ArchiveError:
+                raise
+            except (TypeError, ValueError) as error:
+                short = node.target.removeprefix("torch.ops.")
+                raise self._error(f"{node.name or ''!r} cannot call {short[:80]!r} so: {error}") from error
+
+    def _check_values(self, node: schema.Node, bits: NumberBits) -> None:
+        """Check the arguments of a call, and how long the numbers are that it gives."""
+        if node.target in _OF_NUMBERS:
+            bits.add_call(node)
+        elif node.target in _WITH_GRAPHS:
+            arguments = [given.arg for given in node.inputs]
+            longest = max(bits.most(arguments), NumberBits.OF_SIZE)
+            for argument in arguments:
+                if argument.type == "as_graph":
+                    graph = argument.value.graph
+                    inside = NumberBits.of_inputs(graph.inputs, longest)
+                    self._check_graph(graph, inside)
+                    if node.target == _LOOP:
+                        inside.check_loop(graph.outputs)
+                    longest = max(longest, inside.most(graph.outputs))
+            bits.add_results(node, longest)
+        else:
+            if node.target in _ATEN:
+                check_call(node)
+            bits.add_results(node)
 
     def _check_tensor(self, tensor: schema.TensorMeta) -> None:
         self._check_device(tensor.device)
@@ -200,7 +232,7 @@ class ProgramChecks:
             self._read_expression(size)
 
     def _check_device(self, device: schema.Device) -> None:
-        if device.type not in ("cpu", "cuda", "meta") or not 0 <= (device.index or 0) < _MOST_DEVICES:
+        if device.type not in ("cpu", "cuda") or not 0 <= (device.index or 0) < _MOST_DEVICES:
             raise self._error(f"the device {device.type[:20]!r} is not allowed")
         if device.type == "cuda" and self._device is not None:
             device.index = self._device.index
@@ -226,9 +258,12 @@ class ProgramChecks:
         for given in node.inputs:
             if given.name and not _NAME.fullmatch(given.name):
                 raise self._error(f"{given.name[:60]!r} is not the name of an argument")
-            if given.arg.type == "as_graph" and node.target not in _WITH_GRAPHS:
+            if given.arg.type != "as_graph":
+                self._check_argument(given.arg)
+            elif node.target in _WITH_GRAPHS:
+                self._check_name(given.arg.value.name)  # the graph itself is checked with its numbers
+            else:
                 raise self._error(f"{node.target[:80]!r} takes no graph")
-            self._check_argument(given.arg)
         for output in node.outputs:
             self._check_argument(output)
 
@@ -236,10 +271,7 @@ class ProgramChecks:
         kind, value = argument.type, argument.value
         if kind in _REFUSED_ARGUMENTS:
             raise self._error(f"an argument of the kind {kind!r} is not allowed")
-        if kind == "as_graph":
-            self._check_name(value.name)
-            self._check_graph(value.graph)
-        elif kind == "as_device":
+        if kind == "as_device":
             self._check_device(value)
         elif kind == "as_tensor":
             self._check_name(value.name)

@@ -26,7 +26,12 @@ from trt_rt.errors import InputTypeError, InputValueError
 __all__ = ["write_call"]
 
 
-def write_call(convention: CallingConvention, graph: Graph, ranges: Mapping[Any, Any]) -> GeneratedCall:
+def write_call(
+    convention: CallingConvention,
+    graph: Graph,
+    ranges: Mapping[Any, Any],
+    functions: TorchFunctions | None = None,
+) -> GeneratedCall:
     """Write the call of a program.
 
     Parameters
@@ -38,19 +43,27 @@ def write_call(convention: CallingConvention, graph: Graph, ranges: Mapping[Any,
     ranges : mapping
         Of symbol to the range of sizes for which the program is right: for checks of inputs that no engine
         checks.
+    functions : TorchFunctions, optional
+        Chooses what is called for operators. Default: the cheapest functions that do the same.
     """
-    return _Writer(convention, graph, ranges).write()
+    return _Writer(convention, graph, ranges, functions or TorchFunctions()).write()
 
 
 class _Writer:
-    def __init__(self, convention: CallingConvention, graph: Graph, ranges: Mapping[Any, Any]) -> None:
+    def __init__(
+        self,
+        convention: CallingConvention,
+        graph: Graph,
+        ranges: Mapping[Any, Any],
+        functions: TorchFunctions,
+    ) -> None:
         self._convention = convention
         self._graph = graph
         self._ranges = ranges
         self._names = Names()
         self._locals: dict[Node, str] = {}
         self._functions: dict[Any, str] = {}
-        self._torch = TorchFunctions()
+        self._torch = functions
         self._unpacked: set[Node] = set()
         self._engines: dict[str, str] = {}
         self._weights: dict[str, str] = {}
@@ -92,6 +105,7 @@ class _Writer:
             convention=self._convention,
             graph=self._graph,
             ranges=self._ranges,
+            branch=self._torch.branch,
         )
 
     def _without_gradients(self, body: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.modules.module as _torch_module
-from torch.fx import Graph
+from torch.fx import Graph, GraphModule
 
 from trt_rt.compiled.calling_convention import CallingConvention
 
@@ -45,6 +45,8 @@ class GeneratedCall:
         What it was written from: engines are ``call_module`` nodes.
     ranges : mapping
         Of symbol in the graph to the range of sizes for which it is right.
+    branch : callable
+        Returns what is called for a branch of ``torch.cond``.
     """
 
     parameters: str
@@ -57,6 +59,7 @@ class GeneratedCall:
     convention: CallingConvention
     graph: Graph
     ranges: Mapping[Any, Any]
+    branch: Callable[[GraphModule], GraphModule]
 
     @property
     def source(self) -> str:
@@ -82,7 +85,8 @@ class GeneratedCall:
         for names, root in ((self.engines, program), (self.weights, weights)):
             for name, path in names.items():
                 owner, _, attribute = path.rpartition(".")
-                scope[name] = getattr(root.get_submodule(owner), attribute)
+                value = getattr(root.get_submodule(owner), attribute)
+                scope[name] = self.branch(value) if isinstance(value, GraphModule) else value
         reference = weakref.ref(program)
 
         def with_hooks(*args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -45,6 +45,11 @@ class TorchFunctions:
         if key not in self._found:
             self._found[key] = _choose(target, *arguments)
         return self._found[key]
+
+    @staticmethod
+    def branch(graph: GraphModule) -> GraphModule:
+        """Return what to call for a branch of ``torch.cond``, or for a part of a loop."""
+        return graph
 
 
 def _choose(

@@ -18,7 +18,12 @@ from trt_rt.errors import PlanError
 from trt_rt.reference.allowed_operators import ALLOWED_OPERATORS
 from trt_rt.reference.arguments import Reference, references
 from trt_rt.reference.parameters import Parameter, check_arguments, parameters_of
-from trt_rt.reference.safe_operators import SAFE_NUMBER_FUNCTIONS, SAFE_OPERATORS
+from trt_rt.reference.safe_operators import (
+    BOUNDED_SPLITS,
+    PORTABLE_VIEWS,
+    SAFE_NUMBER_FUNCTIONS,
+    SAFE_OPERATORS,
+)
 
 __all__ = ["NUMBER_FUNCTIONS", "Operator", "operator_name", "resolve"]
 
@@ -64,6 +69,8 @@ _ITEM = "operator.getitem"
 
 _NAMES: dict[Callable[..., Any], str] = {function: name for name, function in NUMBER_FUNCTIONS.items()}
 _NAMES[operator.getitem] = _ITEM
+
+_STAND_INS = {**PORTABLE_VIEWS, **SAFE_OPERATORS, **BOUNDED_SPLITS}
 
 _COMPARISONS = frozenset(
     f"aten.{name}.Scalar"
@@ -195,7 +202,7 @@ def _find(name: str) -> Operator:
     if not isinstance(found, torch._ops.OpOverload):
         raise PlanError(f"PyTorch {torch.__version__} has no operator {name!r}")
     schema = found._schema
-    return Operator(name, SAFE_OPERATORS.get(name, found), schema, parameters_of(schema))
+    return Operator(name, _STAND_INS.get(name, found), schema, parameters_of(schema))
 
 
 def _on_numbers(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
-"""Stand-ins for operators that a plan could misuse: each checks what the operator itself does not.
+"""Stand-ins for operators that a plan, or a program in a file, could misuse.
 
-A stand-in runs instead of the operator of its name, on the meta device too, where a tensor has no values to
-check.
+Each checks what the operator itself does not. A stand-in runs instead of the operator of its name, also on the
+meta device and while PyTorch traces, where a tensor has no values to check.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from trt_rt.reference.memory_limit import check_pieces, check_size
 
-__all__ = ["SAFE_NUMBER_FUNCTIONS", "SAFE_OPERATORS"]
+__all__ = ["BOUNDED_SPLITS", "PORTABLE_VIEWS", "SAFE_NUMBER_FUNCTIONS", "SAFE_OPERATORS"]
 
 _aten = torch.ops.aten
 
@@ -41,8 +42,12 @@ SAFE_NUMBER_FUNCTIONS: dict[str, Callable[..., Any]] = {"operator.pow": _power, 
 """Functions of numbers that need bounds, by the names that plans give them."""
 
 
+def _has_values(tensor: torch.Tensor) -> bool:
+    return not (torch.compiler.is_compiling() or tensor.is_meta or isinstance(tensor, FakeTensor))
+
+
 def _one_hot(indices: torch.Tensor, num_classes: int = -1) -> Any:
-    if num_classes < 0 and indices.numel() and not indices.is_meta:
+    if num_classes < 0 and _has_values(indices) and indices.numel():
         check_size(indices.numel() * (max(int(indices.max()), 0) + 1), 8)
     return _aten.one_hot.default(indices, num_classes)
 
@@ -62,7 +67,7 @@ def _repeat_interleave_self(
 
 
 def _check_repeats(repeats: torch.Tensor, elements: int) -> None:
-    if repeats.is_meta or not repeats.numel():
+    if not _has_values(repeats) or not repeats.numel():
         return
     if repeats.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"the repeats must be integers, not {repeats.dtype}")
@@ -71,7 +76,7 @@ def _check_repeats(repeats: torch.Tensor, elements: int) -> None:
 
 def _unique_dim(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
     # It sorts rows with a comparison that NaNs make inconsistent, and std::sort then leaves the array.
-    if not tensor.is_meta and tensor.is_floating_point() and bool(tensor.isnan().any()):
+    if _has_values(tensor) and tensor.is_floating_point() and bool(tensor.isnan().any()):
         raise ValueError("the rows of a tensor with NaNs cannot be ordered")
     return _aten.unique_dim.default(tensor, *args, **kwargs)
 
@@ -122,17 +127,21 @@ def _slices(function: Callable[..., Any]) -> Callable[..., Any]:
     return unbind
 
 
-def _zeros(size: list[int], *, memory_format: Any = None, **kwargs: Any) -> Any:
-    return _aten.zeros.default(size, **kwargs)
+def _empty(*args: Any, **kwargs: Any) -> Any:
+    return _aten.empty.memory_format(*args, **kwargs).zero_()
 
 
-SAFE_OPERATORS: dict[str, Callable[..., Any]] = {
+PORTABLE_VIEWS: dict[str, Callable[..., Any]] = {
     # A view needs the strides that its operand had when the network was exported. Kernels for other devices,
     # and for the meta device, return others.
     "aten.view.default": _aten.reshape.default,
     "aten._unsafe_view.default": _aten.reshape.default,
+}
+"""Operators that work on every device, by the names of those that do not."""
+
+SAFE_OPERATORS: dict[str, Callable[..., Any]] = {
     # Memory that nothing has been written to would show what the process had there before.
-    "aten.empty.memory_format": _zeros,
+    "aten.empty.memory_format": _empty,
     "aten.empty_like.default": _aten.zeros_like.default,
     "aten.new_empty.default": _aten.new_zeros.default,
     # The sizes of these results depend on values, so no inference of shapes bounds them.
@@ -142,7 +151,10 @@ SAFE_OPERATORS: dict[str, Callable[..., Any]] = {
     "aten.unique_dim.default": _unique_dim,
     "aten._weight_norm.default": _weight_norm(_aten._weight_norm.default),
     "aten._weight_norm_interface.default": _weight_norm(_aten._weight_norm_interface.default),
-    # The numbers of these results depend on sizes.
+}
+"""Stand-ins by the operators' names."""
+
+BOUNDED_SPLITS: dict[str, Callable[..., Any]] = {
     **{
         f"aten.{name}": _pieces(operator.attrgetter(name)(_aten))
         for name in ("split.Tensor", "split_copy.Tensor", "unsafe_split.Tensor")
@@ -163,4 +175,4 @@ SAFE_OPERATORS: dict[str, Callable[..., Any]] = {
         for name in ("unbind.int", "unbind_copy.int")
     },
 }
-"""Stand-ins by the operators' names."""
+"""Stand-ins for operators the number of whose results depends on sizes. They bound memory only."""
