@@ -82,7 +82,9 @@ def forged_program(
     signature["output_specs"] = [{"user_output": {"arg": result}} for result in results]
     nesting = module["module_call_graph"][0]["signature"]
     nesting["in_spec"] = pytree.treespec_dumps(pytree.tree_structure((tuple(inputs), {})))
-    nesting["out_spec"] = pytree.treespec_dumps(pytree.tree_structure(tuple(results and inputs[:1] * len(results))))
+    nesting["out_spec"] = pytree.treespec_dumps(
+        pytree.tree_structure(tuple(results and inputs[:1] * len(results)))
+    )
     nesting["forward_arg_names"] = names
     records[MODEL] = json.dumps(model).encode()
     return forge(records, path)
@@ -113,7 +115,10 @@ def _declare(graph: dict[str, Any], nodes: Sequence[dict[str, Any]], meta: Any) 
                     graph["tensor_values"][each["name"]] = copy.deepcopy(meta)
                 elif kind == "as_sym_int":
                     graph["sym_int_values"][each["as_name"]] = {
-                        "as_expr": {"expr_str": f"Symbol('u{len(graph['sym_int_values'])}', integer=True)", "hint": None}
+                        "as_expr": {
+                            "expr_str": f"Symbol('u{len(graph['sym_int_values'])}', integer=True)",
+                            "hint": None,
+                        }
                     }
                 elif kind == "as_sym_float":
                     graph["sym_float_values"][each["as_name"]] = {"as_float": 1.0}

@@ -1,15 +1,17 @@
-"""Calls operators through plans with hostile arguments, in a process of its own.
+"""Calls operators through plans, or programs in files, with hostile arguments, in a process of its own.
 
-Each case is one plan. Its network prepares some operands (strided and expanded views, conjugates, lists,
-numbers read from memory), calls one operator with arguments drawn from its schema, and returns an input
-unchanged. The arguments are wrong on purpose: other ranks, other dtypes, sizes up to 2**63, NaN. Whatever
-happens, loading returns an engine or None and a run returns True or False.
+Each case is one plan, or the same graph as the program of a file (``tests/archive/fuzzed_programs.py``). Its
+network prepares some operands (strided and expanded views, conjugates, lists, numbers read from memory),
+calls one operator with arguments drawn from its schema, and returns an input unchanged. The arguments are
+wrong on purpose: other ranks, other dtypes, sizes up to 2**63, NaN. Whatever happens, loading a plan returns
+an engine or None and a run returns True or False; loading a program raises nothing but ArchiveError.
 
-``python -m tests.reference.operator_fuzzing COUNT SEED [OPERATOR ...]`` runs a campaign.
+``python -m tests.reference.operator_fuzzing plans|programs COUNT SEED [OPERATOR ...]`` runs a campaign.
 """
 
 from __future__ import annotations
 
+import operator
 import os
 import random
 import resource
@@ -19,7 +21,7 @@ import tempfile
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,11 @@ from tests.reference.harness import RecordingLogger
 from trt_rt import reference as trt
 from trt_rt._core.dlpack import tensor_from_address
 from trt_rt.reference.allowed_operators import ALLOWED_OPERATORS
-from trt_rt.reference.operators import NUMBER_FUNCTIONS, resolve
-from trt_rt.reference.parameters import Parameter
+from trt_rt.reference.operators import NUMBER_FUNCTIONS
+from trt_rt.reference.parameters import Parameter, parameters_of
 from trt_rt.reference.plan_container import pack
 
-__all__ = ["OPERATORS", "Report", "campaign"]
+__all__ = ["OPERATORS", "Report", "campaign", "operator_of", "values"]
 
 OPERATORS = tuple(sorted(ALLOWED_OPERATORS | set(NUMBER_FUNCTIONS)))
 """Everything that a plan may call, but for ``operator.getitem``."""
@@ -92,8 +94,10 @@ class Report:
     faults: tuple[str, ...]
 
 
-def campaign(operators: Sequence[str], count: int, seed: int, *, patience: float = 60.0) -> Report:
-    """Call each of `operators` `count` times.
+def campaign(
+    operators: Sequence[str], count: int, seed: int, *, kind: str = "plans", patience: float = 60.0
+) -> Report:
+    """Call each of `operators` `count` times, through "plans" or "programs".
 
     A process of its own runs the cases. It is started again behind a case that ends it or that takes longer
     than `patience` seconds.
@@ -108,7 +112,7 @@ def campaign(operators: Sequence[str], count: int, seed: int, *, patience: float
             with open(output, "w") as file:
                 worker = subprocess.Popen(
                     [
-                        *(sys.executable, "-m", "tests.reference.operator_fuzzing", "--worker"),
+                        *(sys.executable, "-m", "tests.reference.operator_fuzzing", "--worker", kind),
                         *(str(progress), str(count), str(seed), str(done), *operators),
                     ],
                     stdout=file,
@@ -155,12 +159,13 @@ def _wait(worker: subprocess.Popen[bytes], progress: Path, patience: float) -> s
 # In the worker.
 
 
-def _work(progress: str, count: int, seed: int, first: int, operators: Sequence[str]) -> None:
+def _work(kind: str, progress: str, count: int, seed: int, first: int, operators: Sequence[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     cases = [(name, number) for name in operators for number in range(count)]
+    attempt = _attempt_of_plan if kind == "plans" else _attempt_of_program
     with open(progress, "w", buffering=1) as file:
         for name, number in cases[first:]:
             generator = random.Random(zlib.crc32(f"{name} {number} {seed}".encode()))
@@ -168,7 +173,7 @@ def _work(progress: str, count: int, seed: int, first: int, operators: Sequence[
             file.write(f"start {name} {number}: {text}\n")
             printed = os.fstat(1).st_size
             try:
-                outcome = _try(pack(header, weights), generator)
+                outcome = attempt(header, weights, generator)
             except BaseException as error:
                 outcome = f"raised {type(error).__name__}: {str(error)[:300]!r}"
             sys.stdout.flush()
@@ -182,10 +187,16 @@ def _work(progress: str, count: int, seed: int, first: int, operators: Sequence[
             file.write(f"{outcome} {name} {number}: {text}\n")
 
 
-def _try(plan: bytes, generator: random.Random) -> str:
+def _attempt_of_program(header: Mapping[str, Any], weights: Sequence[bytes], generator: random.Random) -> str:
+    from tests.archive.fuzzed_programs import attempt  # which needs this module
+
+    return attempt(header, generator)
+
+
+def _attempt_of_plan(header: dict[str, Any], weights: Sequence[bytes], generator: random.Random) -> str:
     """Load and run a plan."""
     logger = RecordingLogger()
-    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    engine = trt.Runtime(logger).deserialize_cuda_engine(pack(header, weights))
     if engine is None:
         assert len(logger.errors) == 1, logger.errors
         return "refused-by-load"
@@ -196,7 +207,7 @@ def _try(plan: bytes, generator: random.Random) -> str:
         assert name is not None
         shape = tuple(engine.get_tensor_shape(name))
         dtype = _torch_dtype(engine.get_tensor_dtype(name))
-        tensor = _values(shape, dtype, generator)
+        tensor = values(shape, dtype, generator)
         kept.append(tensor)
         context.set_tensor_address(name, tensor.data_ptr())
     ran = context.execute_async_v3(0)
@@ -210,7 +221,7 @@ def _torch_dtype(member: trt.DataType) -> torch.dtype:
     return next(dtype for dtype, known in TENSORRT_DTYPES.items() if known is member)
 
 
-def _values(shape: tuple[int, ...], dtype: torch.dtype, generator: random.Random) -> torch.Tensor:
+def values(shape: tuple[int, ...], dtype: torch.dtype, generator: random.Random) -> torch.Tensor:
     """A tensor of values that are sometimes harmless and sometimes not."""
     made = torch.empty(torch.Size(shape).numel() + 64, dtype=torch.uint8 if dtype is torch.bool else dtype)
     made = made[: torch.Size(shape).numel()].reshape(shape)
@@ -235,13 +246,18 @@ def _case(name: str, generator: random.Random) -> tuple[dict[str, Any], list[byt
     """A plan that calls `name`, and the call in words."""
     operands = _Operands(generator)
     if name.startswith("aten."):
-        args, kwargs = _arguments(resolve(name).parameters, operands, generator)
+        args, kwargs = _arguments(parameters_of(operator_of(name)._schema), operands, generator)
     else:
         args = [operands.number() for _ in range(generator.randint(1, 3))]
         kwargs = {}
     # A layer that claims to depend on data runs without having been inferred.
     operands.layer(name, args, kwargs, generator.random() < 0.5)
     return operands.header(), operands.weight_bytes, f"{args} {kwargs} {operands.describe()}"
+
+
+def operator_of(name: str) -> Any:
+    """Return the operator of PyTorch of this name."""
+    return operator.attrgetter(name)(torch.ops)
 
 
 def _arguments(
@@ -276,7 +292,7 @@ class _Operands:
         self._inputs = [*inputs, (torch.int64, ()), (torch.int64, generator.choice(shapes))]
         weights = [(generator.choice(DTYPES), generator.choice(shapes)) for _ in range(2)]
         self._weights = weights
-        self.weight_bytes = [_bytes_of(_values(shape, dtype, generator)) for dtype, shape in weights]
+        self.weight_bytes = [_bytes_of(values(shape, dtype, generator)) for dtype, shape in weights]
         self._leaves = len(self._inputs) + len(weights)
         self._layers: list[dict[str, Any]] = []
         self._tensors = list(range(self._leaves))
@@ -475,13 +491,16 @@ def _groups(operators: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 def main(arguments: Sequence[str]) -> int:
     if arguments[0] == "--worker":
-        _, progress, count, seed, first, *operators = arguments
-        _work(progress, int(count), int(seed), int(first), operators)
+        _, kind, progress, count, seed, first, *operators = arguments
+        _work(kind, progress, int(count), int(seed), int(first), operators)
         return 0
-    count, seed, *operators = arguments
+    kind, count, seed, *operators = arguments
+    known: Sequence[str] = OPERATORS
+    if kind == "programs":
+        from tests.archive.fuzzed_programs import OPERATORS as known  # which needs this module
     cases = loaded = succeeded = faults = 0
-    for group in _groups(operators or OPERATORS, 40):
-        report = campaign(group, int(count), int(seed))
+    for group in _groups(operators or known, 40):
+        report = campaign(group, int(count), int(seed), kind=kind)
         cases, loaded = cases + report.cases, loaded + report.loaded
         succeeded, faults = succeeded + report.succeeded, faults + len(report.faults)
         for fault in report.faults:

@@ -1,8 +1,8 @@
 """What a program from a file calls in place of operators that it could misuse.
 
-The arguments that are in the file were checked when it was read. What is left are the operators that a plan of
-the reference backend replaces by stand-ins, and those that take numbers which the program computes. All other
-operators are called as those of a compiled program are, so most programs have none of the checks here.
+The arguments that are in the file were checked when it was read. What is left are the operators that a plan
+of the reference backend replaces by stand-ins, and those that take numbers which the program computes. All
+other operators are called as those of a compiled program are, so most programs have none of these checks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from trt_rt.compiled.torch_functions import TorchFunctions
 from trt_rt.reference.number_limits import check_float, check_integer
 from trt_rt.reference.parameters import parameters_of
-from trt_rt.reference.safe_operators import SAFE_OPERATORS
+from trt_rt.reference.safe_operators import SAFE_OPERATORS, is_traced
 
 __all__ = ["GuardedFunctions"]
 
@@ -74,23 +74,23 @@ def _guard(node: Node) -> Callable[..., Any] | None:
 
 
 def _computed_numbers(node: Node, target: torch._ops.OpOverload) -> list[tuple[int, str]]:
-    """Return the positions and names of parameters whose numbers the program computes, and that have bounds."""
+    """Return the positions and names of parameters with bounds whose numbers the program computes."""
     found = []
     for position, parameter in enumerate(parameters_of(target._schema)):
         if parameter.type in ("int", "float"):
             given: Any = node.kwargs.get(parameter.name)
             if position < len(node.args):
                 given = node.args[position]
-            if any(isinstance(value, Node) for value in (given if isinstance(given, (list, tuple)) else [given])):
+            if any(
+                isinstance(value, Node) for value in (given if isinstance(given, (list, tuple)) else [given])
+            ):
                 found.append((position, parameter.name))
     return found
 
 
-def _checking(
-    function: Callable[..., Any], computed: Sequence[tuple[int, str]]
-) -> Callable[..., Any]:
+def _checking(function: Callable[..., Any], computed: Sequence[tuple[int, str]]) -> Callable[..., Any]:
     def checked(*args: Any, **kwargs: Any) -> Any:
-        for position, name in computed:
+        for position, name in () if is_traced() else computed:
             _check(name, args[position] if position < len(args) else kwargs[name])
         return function(*args, **kwargs)
 

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch._export.serde import schema
-from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE, _SERIALIZE_TO_TORCH_MEMORY_FORMAT
+from torch._export.serde.serialize import (
+    _SERIALIZE_TO_TORCH_DTYPE,
+    _SERIALIZE_TO_TORCH_LAYOUT,
+    _SERIALIZE_TO_TORCH_MEMORY_FORMAT,
+)
 
 from trt_rt.reference.arguments import Reference
 from trt_rt.reference.parameters import Parameter, check_arguments, parameters_of
@@ -30,6 +35,13 @@ _COMPARING = frozenset(
     )
 )
 """Operators that only compare: their messages are long, and their numbers are of any size."""
+
+_ENUMS: dict[str, Mapping[int, Any]] = {
+    "as_layout": _SERIALIZE_TO_TORCH_LAYOUT,
+    "as_memory_format": _SERIALIZE_TO_TORCH_MEMORY_FORMAT,
+    "as_scalar_type": _SERIALIZE_TO_TORCH_DTYPE,
+}
+"""What the numbers of PyTorch's enumerations stand for."""
 
 _NUMBERS = frozenset({"int", "float", "number", "bool"})
 _VALUE = Reference(0)
@@ -77,14 +89,6 @@ def _value(argument: Any) -> Any:
     """Return what an argument is when the program runs; a reference for what is computed."""
     if isinstance(argument, list):
         return [_value(element) for element in argument]
-    if isinstance(argument, schema.ScalarType):
-        return _SERIALIZE_TO_TORCH_DTYPE[argument]
-    if isinstance(argument, schema.MemoryFormat):
-        return _SERIALIZE_TO_TORCH_MEMORY_FORMAT[argument]
-    if isinstance(argument, schema.Layout):
-        if argument != schema.Layout.Strided:
-            raise ValueError(f"the layout {argument.name} is not allowed")
-        return torch.strided
     if isinstance(argument, schema.Device):
         return torch.device(argument.type)
     if isinstance(argument, schema.ComplexValue):
@@ -93,5 +97,15 @@ def _value(argument: Any) -> Any:
         kind = str(argument.type)  # PyTorch's own type of string refuses to be compared with other kinds
         if kind == "as_none":
             return None
+        if kind == "as_layout" and argument.value != schema.Layout.Strided:
+            raise ValueError("only the strided layout is allowed")
+        if kind in _ENUMS:
+            return _of_enum(kind, argument.value)
         return _VALUE if kind == "as_name" else _value(argument.value)
     return _VALUE if hasattr(argument, "name") else argument
+
+
+def _of_enum(kind: str, value: int) -> Any:
+    if value not in _ENUMS[kind]:
+        raise ValueError(f"{kind.removeprefix('as_')} {value} is none of PyTorch's")
+    return _ENUMS[kind][value]

@@ -82,6 +82,7 @@ _WITH_GRAPHS = frozenset({"torch.ops.higher_order.cond", _LOOP})
 ATEN_OPERATORS = frozenset(f"torch.ops.{name}" for name in ALLOWED_OPERATORS) | {
     f"torch.ops.aten.{name}" for name in _WRITING
 }
+"""The operators of PyTorch that a program may call."""
 
 _INPUTS = ("user_input", "parameter", "buffer", "tensor_constant", "constant_input")
 _OUTPUTS = ("user_output", "buffer_mutation", "user_input_mutation", "parameter_mutation")
@@ -222,7 +223,7 @@ class ProgramChecks:
                     longest = max(longest, inside.most(graph.outputs))
             bits.add_results(node, longest)
         else:
-            if node.target in _ATEN:
+            if node.target in ATEN_OPERATORS:
                 check_call(node)
             bits.add_results(node)
 
@@ -288,7 +289,8 @@ class ProgramChecks:
                 continue
             name = getattr(value, "name", None)
             if hasattr(value, "_type"):
-                name = value.value if value.type == "as_name" else getattr(value.value, "name", None)
+                # PyTorch's own type of string refuses to be compared with other kinds.
+                name = value.value if str(value.type) == "as_name" else getattr(value.value, "name", None)
             if name is not None:
                 self._check_name(name)
 

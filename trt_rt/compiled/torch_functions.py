@@ -7,7 +7,9 @@ must call the same operators with the same results.
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 __all__ = ["TorchFunctions"]
+
+_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 _PLACES: tuple[Any, ...] = tuple(
     getattr(torch._C, name) for name in ("_VariableFunctions", "_nn", "_fft", "_linalg", "_special")
@@ -108,16 +112,31 @@ def _description(value: Any) -> Any:
     return str(value) if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else value
 
 
+class _QuietThread(logging.Filter):
+    """Keeps PyTorch from logging that an operator failed here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread
+
+
 def _does_the_same(
     target: Callable[..., Any],
     candidate: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
 ) -> bool:
+    quiet = _QuietThread()
+    _LOG.addFilter(quiet)
     try:
         wanted, found = _record(target, args, kwargs), _record(candidate, args, kwargs)
     except Exception:  # the candidate does not take these arguments, or nothing can be said without values
         return False
+    finally:
+        _LOG.removeFilter(quiet)
     return bool(wanted[0]) and _comparable(wanted) == _comparable(found)
 
 

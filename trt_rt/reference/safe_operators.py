@@ -1,7 +1,7 @@
 """Stand-ins for operators that a plan, or a program in a file, could misuse.
 
-Each checks what the operator itself does not. A stand-in runs instead of the operator of its name, also on the
-meta device and while PyTorch traces, where a tensor has no values to check.
+Each checks what the operator itself does not. A stand-in runs instead of the operator of its name, also on
+the meta device and while PyTorch traces, where a tensor has no values to check.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from trt_rt.reference.memory_limit import check_pieces, check_size
 
-__all__ = ["BOUNDED_SPLITS", "PORTABLE_VIEWS", "SAFE_NUMBER_FUNCTIONS", "SAFE_OPERATORS"]
+__all__ = ["BOUNDED_SPLITS", "PORTABLE_VIEWS", "SAFE_NUMBER_FUNCTIONS", "SAFE_OPERATORS", "is_traced"]
 
 _aten = torch.ops.aten
 
@@ -43,7 +43,12 @@ SAFE_NUMBER_FUNCTIONS: dict[str, Callable[..., Any]] = {"operator.pow": _power, 
 
 
 def _has_values(tensor: torch.Tensor) -> bool:
-    return not (torch.compiler.is_compiling() or tensor.is_meta or isinstance(tensor, FakeTensor))
+    return not (is_traced() or tensor.is_meta or isinstance(tensor, FakeTensor))
+
+
+def is_traced() -> bool:
+    """Whether PyTorch records this thread's operators, so that a check of values would be recorded too."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
 
 
 def _one_hot(indices: torch.Tensor, num_classes: int = -1) -> Any:
@@ -85,12 +90,16 @@ def _weight_norm(function: Callable[..., Any]) -> Callable[..., Any]:
     """Check the operands of the fused kernel, which reads the norms as it reads the weights."""
 
     def normalize(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> Any:
+        if not is_traced():
+            check(v, g, dim)
+        return function(v, g, dim)
+
+    def check(v: torch.Tensor, g: torch.Tensor, dim: int) -> None:
         if v.dtype != g.dtype or not v.is_floating_point() or not v.numel():
             raise TypeError(f"weights of {v.dtype}{list(v.shape)} cannot have norms of {g.dtype}")
         norms = v.size(dim) if dim in (0, v.dim() - 1) else g.numel()
         if g.numel() != norms:
             raise ValueError(f"weights of shape {list(v.shape)} have {norms} norms, not {g.numel()}")
-        return function(v, g, dim)
 
     return normalize
 
