@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from trt_rt._core.autograd_modes import in_inference_mode, without_grad
+from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.capture.outputs import ProgramOutputs
 
 __all__ = ["HostRun"]
@@ -36,6 +37,10 @@ class HostRun:
         return in_inference_mode(False, partial(without_grad, self._run))
 
     def _run(self) -> bool:
+        with plain_pytorch():  # as a graph, which no mode or transform around a call changes
+            return self._run_plainly()
+
+    def _run_plainly(self) -> bool:
         result = self._program()
         if self._outputs.matches(result):
             self._outputs.take(result)

@@ -137,17 +137,25 @@ class StaticInputs:
         ]
 
     def refuse_shared_memory(self, leaves: Sequence[Any]) -> None:
-        """Refuse a call with two arguments that share memory which the program writes into.
+        """Refuse a call with arguments that share memory, or overlap themselves, where the program writes.
 
-        Each argument has a static copy of its own. A write to one copy does not change the other.
+        Each argument has a static copy of its own, in which no elements share memory. A write to one copy, or
+        to one element of it, does not change the other.
 
         Raises
         ------
         InputValueError
-            Two arguments share such memory. The message gives their positions among all leaves.
+            The message gives the arguments' positions among all leaves.
         """
         if not self._written:
             return
+        for index in self._written:
+            if _overlaps_itself(leaves[self._positions[index]]):
+                raise InputValueError(
+                    "a program that is run as one CUDA graph writes into its argument "
+                    f"{self._positions[index]}, whose elements overlap each other in memory: the graph has a "
+                    "copy without overlaps. Pass a clone(), or leave enable_cudagraphs for this program."
+                )
         memory = [memory_of(leaves[position]) for position in self._positions]
         if len(set(memory)) == len(memory):
             return
@@ -196,6 +204,16 @@ def _may_overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Return whether the address ranges of two tensors of one storage overlap."""
     (begin, end), (other_begin, other_end) = _stretch(a), _stretch(b)
     return begin < other_end and other_begin < end
+
+
+def _overlaps_itself(tensor: torch.Tensor) -> bool:
+    """Return whether elements may share memory: unless each dimension steps over all smaller ones."""
+    end = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride <= end:
+            return tensor.numel() > 0
+        end += max(size - 1, 0) * stride
+    return False
 
 
 def _stretch(tensor: torch.Tensor) -> tuple[int, int]:

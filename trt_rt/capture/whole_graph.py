@@ -11,6 +11,7 @@ import torch
 from trt_rt._core.autograd_modes import in_inference_mode, without_grad
 from trt_rt._core.call import ProgramReplays, ProgramState, StreamSequence, WholeGraphCallBase
 from trt_rt._core.critical import Gate, between, complete
+from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.capture.captured_program import CapturedProgram
 from trt_rt.capture.inputs import ProgramInputs, flatten
 from trt_rt.capture.program_capture import ProgramCapture
@@ -147,7 +148,8 @@ class WholeGraph(WholeGraphCallBase, torch.nn.Module):
         key = (self._inputs.key(leaves, structure), _autocast(self._device.type))
         captured = self._graphs.get(key)
         if captured is not None:
-            was_run, result = captured.run(leaves, self._ring_size)
+            with plain_pytorch():
+                was_run, result = captured.run(leaves, self._ring_size)
             if was_run:
                 self._replays.calls += 1
                 self._replays.replays += 1
@@ -165,7 +167,11 @@ class WholeGraph(WholeGraphCallBase, torch.nn.Module):
             and len(positions) == len(args)
             and all(isinstance(value, torch.Tensor) for value in args)
         )
-        captured, result = self._capture.run(leaves, structure, positions, self._ring_size, is_plain=is_plain)
+        # The program runs on static tensors, so modes and transforms around this call must not reach it.
+        with plain_pytorch():
+            captured, result = self._capture.run(
+                leaves, structure, positions, self._ring_size, is_plain=is_plain
+            )
         if captured is not None:
             self._keep(key, captured)
         return result

@@ -11,6 +11,7 @@ from trt_rt.backend import RuntimeSettings
 from trt_rt.engine import Engine
 from trt_rt.errors import SettingError
 from trt_rt.module.counts import checked_count
+from trt_rt.module.flags import checked_flag
 
 __all__ = ["checked_settings", "profile_index", "profile_number"]
 
@@ -99,14 +100,20 @@ def _buffers(engine: Engine, value: Any) -> int:
     return 0 if value == 0 else checked_count("pre_allocated_outputs", value, "sets of outputs")
 
 
+def _flag(name: str) -> Callable[[Engine, Any], bool]:
+    return lambda engine, value: checked_flag(name, value)
+
+
 def _graphs(engine: Engine, value: Any) -> bool | None:
-    if value and engine.data_dependent_outputs:
+    if value is None:
+        return None
+    if checked_flag("cuda_graphs", value) and engine.data_dependent_outputs:
         raise SettingError(
             f"engine {engine.name!r} cannot be run as a CUDA graph: the size of output "
             f"{' and '.join(map(repr, engine.data_dependent_outputs))} depends on data, so its memory is "
             "allocated in the run."
         )
-    return None if value is None else bool(value)
+    return bool(value)
 
 
 def _runtime_settings(engine: Engine, value: Any) -> RuntimeSettings | None:
@@ -121,10 +128,10 @@ def _runtime_settings(engine: Engine, value: Any) -> RuntimeSettings | None:
 _CHECKS: Mapping[str, Callable[[Engine, Any], Any]] = MappingProxyType(
     {
         "cuda_graphs": _graphs,
-        "dynamic_resources": lambda engine, value: bool(value),
+        "dynamic_resources": _flag("dynamic_resources"),
         "max_graphs": lambda engine, value: checked_count("max_graphs", value, "CUDA graphs that are kept"),
         "optimization_profile": profile_index,
-        "output_allocator": lambda engine, value: bool(value),
+        "output_allocator": _flag("output_allocator"),
         "pre_allocated_outputs": _buffers,
         "runtime_settings": _runtime_settings,
     }

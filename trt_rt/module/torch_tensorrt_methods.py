@@ -14,6 +14,7 @@ from trt_rt.errors import SettingError
 from trt_rt.module.composition import refuse_if, settings_change
 from trt_rt.module.counts import checked_count
 from trt_rt.module.executors import ModuleExecutors
+from trt_rt.module.flags import checked_flag
 
 if TYPE_CHECKING:
     from trt_rt.module.layer_profile import LayerProfile
@@ -77,13 +78,13 @@ class TorchTensorRTMethods:
         ValueError
             If `enable`, and `buffers` is less than 1 or more than 65,536.
         TypeError
-            If `enable`, and `buffers` is no integer. Nothing is changed in either case.
+            If `enable` is not a bool, or `buffers` is no integer. Nothing is changed in either case.
 
         Notes
         -----
         Outputs that TensorRT allocates, and those that lie in an input's memory, are not affected.
         """
-        count = checked_count("buffers", buffers, "sets of outputs") if enable else 0
+        count = checked_count("buffers", buffers, "sets of outputs") if checked_flag("enable", enable) else 0
         # Off first, so that results which callers hold keep their memory even if the mode was on already.
         self.executors.change(pre_allocated_outputs=0)
         if count:

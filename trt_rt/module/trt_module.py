@@ -22,6 +22,7 @@ from trt_rt.module.copies import copy_of, deep_copy_of, pickled, replica_of
 from trt_rt.module.counts import checked_count
 from trt_rt.module.engine_source import is_lazy, load_engine
 from trt_rt.module.executors import ModuleExecutors
+from trt_rt.module.flags import checked_flag
 from trt_rt.module.hooks import INSTANCE_HOOKS, hooks_of
 from trt_rt.module.io_names import by_position, in_order, with_aliases
 from trt_rt.module.modes import Modes
@@ -130,10 +131,10 @@ class TRTModule(ModuleCallBase, CallsInGraphs, TorchTensorRTMethods, torch.nn.Mo
             raise ValueError(f"aliased_outputs={aliased_outputs!r}: 'omit' or 'return' is allowed.")
         self.settings = settings
         self.weight_name_map = weight_name_map
-        self.requires_output_allocator = requires_output_allocator
+        self.requires_output_allocator = checked_flag("requires_output_allocator", requires_output_allocator)
         self.max_contexts = checked_count("max_contexts", max_contexts, "execution contexts")
         self.aliased_outputs = aliased_outputs
-        self.move_inputs = move_inputs
+        self.move_inputs = checked_flag("move_inputs", move_inputs)
         self.name = name
         self._aliased_io = dict(aliased_io or {})
         self._binding_names = (input_binding_names, output_binding_names)

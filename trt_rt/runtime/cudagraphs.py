@@ -18,6 +18,7 @@ from trt_rt.module.composition import refuse_if
 from trt_rt.module.counts import checked_count
 from trt_rt.module.executors import default_cuda_graphs, set_default_cuda_graphs
 from trt_rt.module.find_engines import as_module, find_engines
+from trt_rt.module.flags import checked_flag
 from trt_rt.module.mode_override import ModeOverride
 from trt_rt.runtime.compiled_module import takes_compiled_module
 
@@ -55,7 +56,7 @@ def set_cudagraphs_mode(mode: bool) -> None:
     True
     >>> set_cudagraphs_mode(False)
     """
-    set_default_cuda_graphs(mode)
+    set_default_cuda_graphs(checked_flag("mode", mode))
 
 
 def get_cudagraphs_mode() -> bool:
@@ -79,7 +80,7 @@ def set_whole_cudagraphs_mode(mode: bool) -> None:
         True: it captures one graph of the whole program. False, the default: it looks at the program.
     """
     global _whole_by_default
-    _whole_by_default = mode
+    _whole_by_default = checked_flag("mode", mode)
 
 
 def get_whole_cudagraphs_mode() -> bool:
@@ -172,9 +173,9 @@ class EnableCudagraphs(Scope[torch.nn.Module]):
         frozen: bool | None,
     ) -> None:
         self._given = module
-        self._whole_graph = whole_graph
+        self._whole_graph = None if whole_graph is None else checked_flag("whole_graph", whole_graph)
         self._max_graphs = max_graphs
-        self._frozen = frozen
+        self._frozen = None if frozen is None else checked_flag("frozen", frozen)
 
     def _new_entry(self) -> _Graphs:
         if self.is_entered:
@@ -202,7 +203,7 @@ class EnableCudagraphs(Scope[torch.nn.Module]):
 def _is_whole(module: torch.nn.Module, engines: Sequence[TRTModule], whole_graph: bool | None) -> bool | None:
     """Return whether to capture one graph of the whole program; None if only a call can show it."""
     if whole_graph is not None:
-        return bool(whole_graph)
+        return whole_graph
     if len({part.engine.device for part in engines}) > 1:
         return False
     kind = program_kind(module)

@@ -6,6 +6,7 @@ import torch
 from torch.export import ExportedProgram
 
 from trt_rt.module.find_engines import as_module
+from trt_rt.module.flags import checked_flag
 from trt_rt.module.mode_manager import ModeManager
 from trt_rt.runtime.compiled_module import takes_compiled_module
 
@@ -51,7 +52,7 @@ def use_dynamically_allocated_resources(
     >>> with use_dynamically_allocated_resources(module) as small:
     ...     y = small(x)
     """
-    enabled = bool(dynamically_allocate_resources)
+    enabled = checked_flag("dynamically_allocate_resources", dynamically_allocate_resources)
     return ModeManager(
         "use_dynamically_allocated_resources",
         module,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from trt_rt._core import call
 from trt_rt._core.critical import Cell, Scope
+from trt_rt.module.flags import checked_flag
 from trt_rt.module.setting_stack import SettingStack
 
 __all__ = ["MultiDeviceSafeMode", "get_multi_device_safe_mode", "set_multi_device_safe_mode"]
@@ -46,7 +47,7 @@ class MultiDeviceSafeMode(Scope["MultiDeviceSafeMode"]):
     """A context manager that restores the earlier mode; `set_multi_device_safe_mode` makes it."""
 
     def __init__(self, mode: bool) -> None:
-        self._mode = bool(mode)
+        self._mode = checked_flag("mode", mode)
         self._found: bool | None = get_multi_device_safe_mode()
         _change(lambda stack: stack.changed(_MODE, self._mode))
 

@@ -15,6 +15,7 @@ from trt_rt.engine.refit import EngineRefit, apply_refits
 from trt_rt.errors import BackendError, InputTypeError, InputValueError
 from trt_rt.module import TRTModule
 from trt_rt.module.find_engines import find_engines
+from trt_rt.module.flags import checked_flag
 from trt_rt.runtime.compiled_module import takes_compiled_module
 
 __all__ = ["RefitResult", "refit"]
@@ -105,6 +106,7 @@ def refit(
         raise InputTypeError(
             f"state_dict must be a mapping from keys to tensors, not {type(state_dict).__name__}{hint}."
         )
+    checked_flag("strict", strict)
     modules = find_engines(module)
     for each in modules:
         each.engine.context_users.refuse_own_call()
