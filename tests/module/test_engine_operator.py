@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from tests import isolated
 from tests.behaviours.interrupts import KINDS, Interrupter, spread
 from tests.behaviours.other_thread import on_another_thread
 from tests.reference import plans
-from trt_rt import Engine
+from trt_rt import Engine, TRTModule
 from trt_rt.errors import InputTypeError, InputValueError, PlanError, SettingError
+from trt_rt.module.in_graphs import let_operator_call
 from trt_rt.operator import OPERATOR, EngineMeta, TensorMeta
 from trt_rt.reference.plan_container import pack, unpack
 
@@ -310,3 +313,76 @@ def test_an_interrupted_first_call(kind: str) -> None:
     run(plans.affine(), affine_meta(), x)  # imports what only the first call of a process imports
     for n in spread(tried(0).counted):
         tried(n)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [
+        (("b", 7), ("2*b", 7)),
+        (("b", 7), ("b + 1", 7)),
+        (("b", 7), ("max(b, 2)", 7)),
+        (("b", 7), ("b", "b")),
+        (("b", 7), ("b//0", 7)),
+        (("b", 7), (1, 7)),
+        (("b", "c"), ("b", "c")),
+        (("b", "b"), ("b", "b")),
+    ],
+    ids=str,
+)
+def test_a_description_of_other_sizes_is_refused(inputs: Any, outputs: Any) -> None:
+    meta = meta_of(plans.affine(), [("x", FLOAT, inputs)], [("output0", FLOAT, outputs)])
+    for _ in range(2):
+        with pytest.raises(PlanError, match="does not fit its plan"):
+            run(plans.affine(), meta, torch.randn(3, 7))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [((3, 7), (3, 7)), (("b", 7), ("?u", 7)), (("b", 7), ("2*b - b", 7))]
+)
+def test_a_description_that_says_less_is_accepted(inputs: Any, outputs: Any) -> None:
+    x = torch.randn(3, 7)
+    meta = meta_of(plans.affine(), [("x", FLOAT, inputs)], [("output0", FLOAT, outputs)])
+    torch.testing.assert_close(run(plans.affine(), meta, x)[0], plans.eager_affine(x))
+
+
+def test_a_plan_without_values_is_refused() -> None:
+    plan = as_tensor(plans.affine()).to("meta")
+    with pytest.raises(InputValueError, match="meta device"):
+        OPERATOR([torch.randn(3, 7)], plan, affine_meta())
+    (result,) = OPERATOR([torch.empty(3, 7, device="meta")], plan, affine_meta())
+    assert (result.device.type, result.shape) == ("meta", (3, 7))
+    (result,) = OPERATOR([torch.empty(3, 7, device="meta")], as_tensor(plans.affine()), affine_meta())
+    assert result.is_meta
+
+
+def test_an_input_without_values_beside_others_is_refused() -> None:
+    two = [("a", FLOAT, ("s0", 3)), ("b", FLOAT, ("s0", 3))]
+    meta = meta_of(plans.affine(), two, [("output0", FLOAT, ("s0", 3))])
+    inputs = [torch.ones(2, 3), torch.ones(2, 3, device="meta")]
+    with pytest.raises(InputValueError, match="meta device"):
+        OPERATOR(inputs, as_tensor(plans.affine()), meta)
+
+
+def test_an_engine_without_inputs_and_without_a_plan_has_no_result() -> None:
+    meta = meta_of(plans.affine(), [], [("output0", FLOAT, (2,))], device="cpu")
+    (result,) = OPERATOR([], as_tensor(plans.affine()).to("meta"), meta)
+    assert result.is_meta
+
+
+def test_descriptions_do_not_pile_up() -> None:
+    module = TRTModule(Engine.from_bytes(plans.affine(), device="cpu"))
+    x = torch.randn(3, 7)
+    for number in range(3000):
+        name = f"b{number}"
+        meta = meta_of(plans.affine(), [("x", FLOAT, (name, 7))], [("output0", FLOAT, (name, 7))])
+        let_operator_call(f"{number}", module)
+        called = EngineMeta.parse(meta)
+        text = replace(called, module=f"{number}").dumps()
+        (result,) = OPERATOR([x], torch.empty(0, dtype=torch.uint8), text)
+        if number == 0:
+            first = text
+    torch.testing.assert_close(result, plans.eager_affine(x))
+    (result,) = OPERATOR([x], torch.empty(0, dtype=torch.uint8), first)
+    torch.testing.assert_close(result, plans.eager_affine(x))
+    kept = [each for each in gc.get_objects() if type(each) is EngineMeta]
+    assert len(kept) < 2000

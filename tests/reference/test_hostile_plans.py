@@ -351,6 +351,12 @@ CHANGES: dict[str, Change] = {
     "profile of another rank": lambda h: h["profiles"][0]["shapes"][0][0].pop(),
     "profile with negative sizes": lambda h: h["profiles"][0]["shapes"][0].__setitem__(0, [-1, 1, 8, 8]),
     "profile with huge sizes": lambda h: h["profiles"][0]["shapes"][0].__setitem__(2, [2**63] * 4),
+    "profile with a minimum above all": lambda h: h["profiles"][0]["shapes"][0].__setitem__(
+        0, [2**20, 1, 8, 8]
+    ),
+    "profile with an optimum above the maximum": lambda h: h["profiles"][0]["shapes"][0].__setitem__(
+        1, [2**20, 1, 8, 8]
+    ),
     "profile with floats": lambda h: h["profiles"][0]["shapes"][0].__setitem__(2, [1.5] * 4),
     "profile with booleans": lambda h: h["profiles"][0]["shapes"][0].__setitem__(0, [True] * 4),
     "values for a device tensor's dtype": lambda h: h["inputs"][0].update(location="host"),

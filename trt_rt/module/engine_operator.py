@@ -16,6 +16,7 @@ from trt_rt._core.io_tensor import IOTensor
 from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt.engine import Engine
 from trt_rt.errors import InputError, InputValueError, PlanError
+from trt_rt.module.described_sizes import wrong_output_size
 from trt_rt.module.in_graphs import module_of
 from trt_rt.module.trt_module import TRTModule
 from trt_rt.operator import register_kernel
@@ -27,7 +28,10 @@ __all__ = ["execute_engine", "module_of_plan"]
 
 _Call = Callable[[Sequence[torch.Tensor], torch.Tensor], list[torch.Tensor]]
 
-# Engines stay loaded as long as the process: a graph keeps nothing that could own one.
+# Engines stay loaded as long as the process: a graph keeps nothing that could own one. Of the calls, those
+# that were prepared last are kept. A dict does not note uses, so that a call costs no more; one that is in
+# use and was dropped is prepared again.
+_MOST_CALLS = 1024
 _calls: dict[str, _Call] = {}
 # Each call brings its description as a new string, and the hash of a long string takes long. So the calls are
 # also found by a few digits of the plan's hash, which are at this place in all that trt_rt writes. Of several
@@ -76,7 +80,7 @@ def execute_engine(inputs: Sequence[torch.Tensor], plan: torch.Tensor, meta: str
     except InputError:
         if not _is_on_another_device(meta, inputs):
             raise
-    return _calls[meta](inputs, plan)
+    return (_calls.get(meta) or _loading.run(_prepare, meta, plan, inputs))(inputs, plan)
 
 
 def module_of_plan(
@@ -120,6 +124,12 @@ def _module_over(engine: Engine, meta: EngineMeta) -> TRTModule:
                 f"the description of engine {engine.name!r} in a program does not fit its plan: it has the "
                 f"{kind} {', '.join(map(str, found))}. Save the program again."
             )
+    wrong = wrong_output_size(engine, meta)
+    if wrong is not None:
+        raise PlanError(
+            f"the description of engine {engine.name!r} in a program does not fit its plan: {wrong}. Save "
+            "the program again."
+        )
     module = TRTModule(
         engine,
         [each.name for each in meta.inputs],
@@ -142,7 +152,7 @@ def _agrees(described: TensorMeta, tensor: IOTensor) -> bool:
         and described.is_host == tensor.is_shape_tensor
         and len(described.shape) == len(tensor.shape)
         and all(
-            size == -1 or wanted == size or not isinstance(wanted, int)
+            size == -1 or wanted == size or (isinstance(wanted, str) and wanted.startswith("?"))
             for wanted, size in zip(described.shape, tensor.shape, strict=True)
         )
     )
@@ -164,8 +174,15 @@ def _prepare(text: str, plan: torch.Tensor, inputs: Sequence[torch.Tensor]) -> _
 
 
 def _keep(text: str, call: _Call) -> None:
+    """Keep a call for the next ones with the same description, and drop the oldest if there are too many."""
     _calls[text] = call
     _latest[text[_DIGITS]] = (text, call)
+    for old in tuple(_calls)[: max(len(_calls) - _MOST_CALLS, 0)]:
+        _calls.pop(old, None)
+        _devices.pop(old, None)
+        _anywhere.discard(old)
+        if _latest.get(old[_DIGITS], ("",))[0] == old:
+            _latest.pop(old[_DIGITS], None)
 
 
 def _is_on_another_device(text: str, inputs: Sequence[torch.Tensor]) -> bool:
@@ -271,8 +288,9 @@ def _call_while_it_lives(text: str, meta: EngineMeta, found: TRTModule) -> _Call
         module = reference()
         if module is not None:
             return run(module.executor, inputs)
-        _keep(text, _loading.run(_call_here, text, meta, plan, inputs))
-        return _calls[text](inputs, plan)
+        loaded = _loading.run(_call_here, text, meta, plan, inputs)
+        _keep(text, loaded)
+        return loaded(inputs, plan)
 
     return call
 

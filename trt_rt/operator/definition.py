@@ -64,6 +64,7 @@ def _fake(inputs: Sequence[torch.Tensor], plan: torch.Tensor, meta: str) -> list
             raise InputTypeError(f"input {wanted.name!r} needs {wanted.dtype}; got {tensor.dtype}.")
     position = description.device_input
     device = inputs[position].device if position is not None else torch.device(description.device or "cpu")
+    without_values = _is_without_values(inputs, plan, description)
     found: dict[str, Any] = {}
     results = []
     for output, shape in zip(description.outputs, description.output_sizes, strict=True):
@@ -79,8 +80,33 @@ def _fake(inputs: Sequence[torch.Tensor], plan: torch.Tensor, meta: str) -> list
                     found[size] = torch.library.get_ctx().new_dynamic_size()
                 actual.append(found[size])
         where = torch.device("cpu") if output.is_host else device
+        if without_values:
+            where = torch.device("meta")
         results.append(torch.empty(actual, dtype=output.dtype, device=where))
     return results
+
+
+def _is_without_values(inputs: Sequence[torch.Tensor], plan: torch.Tensor, description: EngineMeta) -> bool:
+    """Return whether this is a call on the meta device, and not one of a tracer with fake tensors.
+
+    Raises
+    ------
+    InputValueError
+        Only some of the tensors are on the meta device: results on another device would have no values.
+    """
+    from torch._subclasses.fake_tensor import FakeTensor  # `import trt_rt` need not wait for it
+
+    plain = [tensor for tensor in (*inputs, plan) if not isinstance(tensor, FakeTensor)]
+    if not any(tensor.is_meta for tensor in plain):
+        return False
+    for tensor, wanted in zip(inputs, description.inputs, strict=True):
+        if not (tensor.is_meta or wanted.is_host):
+            raise InputValueError(
+                f"input {wanted.name!r} is on {tensor.device}, and the plan or another input is on the meta "
+                "device, where tensors have no values. Load the program's weights (plans are among them) "
+                "before it is called."
+            )
+    return True
 
 
 def _evaluated(size: Size, sizes: dict[str, Any], name: str) -> Any:

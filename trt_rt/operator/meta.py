@@ -20,6 +20,8 @@ __all__ = ["EngineMeta", "TensorMeta"]
 
 _VERSION = 1
 _MOST_DIMENSIONS = 8
+_NOT_OF_ENGINES = ("qint", "quint", "bits")
+"""How the names of dtypes begin that plain tensors do not have."""
 
 Value = TypeVar("Value")
 
@@ -194,6 +196,8 @@ def _parsed(text: str) -> EngineMeta:
             f"the description of an engine in a program has version {version}; this trt_rt reads version "
             f"{_VERSION}. Load the program with the trt_rt that saved it, or a later one."
         )
+    if version < 1:
+        raise _Wrong(f"there is no version {version}")
     if set(content) - _ALLOWED:
         raise _Wrong(f"unknown fields {sorted(set(content) - _ALLOWED)}")
     sha256 = _get(content, "sha256", str)
@@ -227,8 +231,8 @@ def _parsed(text: str) -> EngineMeta:
 
 @functools.cache
 def _dtypes() -> dict[str, torch.dtype]:
-    values = vars(torch).values()
-    return {dtype_name(value): value for value in values if isinstance(value, torch.dtype)}
+    found = {dtype_name(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+    return {name: dtype for name, dtype in found.items() if not name.startswith(_NOT_OF_ENGINES)}
 
 
 _MISSING: Any = object()

@@ -96,5 +96,11 @@ def _decode_range(json: object, count: int, low: int, high: int) -> Range:
     if isinstance(json, list) and len(json) == 3:
         triple = [Fields.check_integers(item, "a range", low, high, count) for item in json]
         if all(len(sizes) == count for sizes in triple):
-            return Range(*triple)
+            found = Range(*triple)
+            if not (found.admits(found.min) and found.admits(found.opt)):
+                raise PlanError(
+                    "the plan's header is malformed: the smallest, usual and largest sizes of a range, "
+                    f"{list(triple)}, are not in this order"
+                )
+            return found
     raise PlanError("the plan's header is malformed: a range must be three lists of the tensor's length")
