@@ -1,5 +1,7 @@
 """trt_rt runs TensorRT engines inside PyTorch and adds as little work to each call as possible."""
 
+import os
+import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -122,13 +124,22 @@ _MODULE_OF = {
 # Subpackages that are imported when they are first used as an attribute.
 _SUBPACKAGES = ("archive", "capture", "compiled", "compiler", "program", "reference", "runtime")
 
+# A fork waits for such an import on another thread. The child would find a half imported module, and wait
+# forever for the thread that imports it.
+_importing = threading.RLock()
+os.register_at_fork(
+    before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
+)
+
 if not TYPE_CHECKING:  # a type checker that sees this function accepts any name
 
     def __getattr__(name: str) -> Any:
         if name in __all__:
-            value = getattr(import_module(_MODULE_OF.get(name, "trt_rt.runtime")), name)
+            with _importing:
+                value = getattr(import_module(_MODULE_OF.get(name, "trt_rt.runtime")), name)
         elif name in _SUBPACKAGES:
-            value = import_module(f"{__name__}.{name}")
+            with _importing:
+                value = import_module(f"{__name__}.{name}")
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = value

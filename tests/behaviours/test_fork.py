@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.behaviours.child import assert_ends_quietly
+from tests.isolated import printed_by
 
 pytestmark = pytest.mark.behaviour(36)
 
@@ -113,3 +114,37 @@ fork_and_check(check)
 torch.testing.assert_close(module(*inputs), expected)
 """
     assert_ends_quietly(make("two"), tmp_path, _PRELUDE + program)
+
+
+def test_while_another_thread_imports_the_controls() -> None:
+    printed = printed_by(
+        """
+        import os, signal, sys, threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import trt_rt
+
+        importing, may_go_on = threading.Event(), threading.Event()
+
+        class Waiting:
+            def find_spec(name, path=None, target=None):
+                if name == "trt_rt.runtime.refit":
+                    importing.set()
+                    may_go_on.wait(60)
+
+        sys.meta_path.insert(0, Waiting)
+        thread = threading.Thread(target=lambda: trt_rt.enable_cudagraphs)
+        thread.start()
+        assert importing.wait(60)
+        threading.Timer(0.5, may_go_on.set).start()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            trt_rt.enable_pre_allocated_outputs
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        thread.join()
+        assert trt_rt.enable_cudagraphs
+        print("done")
+        """
+    )
+    assert printed == "done\n"

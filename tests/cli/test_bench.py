@@ -108,7 +108,9 @@ def test_a_wrong_request_is_a_sentence(
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("arguments", [["--fail-above", "5"], ["--threads", "x"], ["--duration", "-1"]])
+@pytest.mark.parametrize(
+    "arguments", [["--fail-above", "5"], ["--threads", "x"], ["--threads", "100000"], ["--duration", "-1"]]
+)
 def test_wrong_usage_exits_with_2(arguments: list[str], plan: str) -> None:
     with pytest.raises(SystemExit) as exit:
         main(["bench", plan, *arguments])

@@ -51,6 +51,17 @@ def moving():
     os.chdir("elsewhere")
     return quiet()
 
+def closing_output():
+    sys.stdout.close()
+    return quiet()
+
+def closing_errors():
+    sys.stderr.close()
+    return quiet()
+
+def stopping():
+    raise GeneratorExit
+
 def raising():
     raise ZeroDivisionError("this model is broken")
 """
@@ -122,8 +133,29 @@ class TestOutputThatIsNoFile:
         assert trt_rt.Engine.from_bytes(plan, device="cpu").inputs
         assert f"{len(plan):,} bytes" in done.stderr
 
+    def test_a_plan_and_json_on_standard_output_are_refused(self, folder: Path) -> None:
+        done = run(in_shell(build("quiet", "/dev/stdout", "--json"), "> out"), folder)
+        assert (done.returncode, (folder / "out").read_bytes()) == (1, b"")
+        assert "cannot both go to standard output" in done.stderr
+
+    def test_a_name_is_needed(self, folder: Path) -> None:
+        done = run(build("moving", ""), folder)
+        assert (done.returncode, done.stderr) == (1, "trt-rt: the name of the file to write is empty\n")
+
 
 class TestStandardStreams:
+    @pytest.mark.parametrize("model", ["closing_output", "closing_errors"])
+    def test_a_model_may_close_them(self, model: str, folder: Path) -> None:
+        done = run(build(model, "out.plan"), folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert trt_rt.Engine.load(folder / "out.plan", device="cpu").inputs
+
+    def test_a_model_that_raises_what_is_no_exception(self, folder: Path) -> None:
+        done = run(build("stopping", "out.plan"), folder)
+        assert done.returncode == 1
+        assert "raised GeneratorExit, so nothing was built" in done.stderr
+        assert "Traceback" not in done.stderr
+
     @pytest.mark.parametrize("options", ["--json", ""])
     def test_a_reader_that_has_gone_is_no_error(self, options: str, folder: Path) -> None:
         done = run(in_shell(trt_rt_command("doctor", *options.split()), "| true"), folder)

@@ -90,3 +90,12 @@ def test_replacing_hooks_again_and_again_keeps_no_memory(module: TRTModule, x: t
         tracemalloc.stop()
     module.register_forward_hook(lambda *_: "hooked")
     assert module(x) == "hooked"
+
+
+def test_another_forward_of_the_class_itself(monkeypatch: pytest.MonkeyPatch, x: torch.Tensor) -> None:
+    forward = TRTModule.forward
+    monkeypatch.setattr(TRTModule, "forward", lambda self, *inputs: forward(self, *inputs) * 2)
+    module = TRTModule(plans.affine(), device="cpu")
+    torch.testing.assert_close(module(x), plans.eager_affine(x) * 2)
+    monkeypatch.undo()
+    torch.testing.assert_close(TRTModule(module.engine)(x), plans.eager_affine(x))

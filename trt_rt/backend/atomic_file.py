@@ -99,9 +99,11 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     OSError
-        The path is a folder, its folder is missing, or this process may not write there.
+        The path is empty or a folder, its folder is missing, or this process may not write there.
     """
     name = os.fspath(path)
+    if not name:
+        raise FileNotFoundError(errno.ENOENT, "the name of the file to write is empty")
     if os.path.isdir(name):
         raise IsADirectoryError(
             errno.EISDIR, "this is a folder; give the name of a file in it, such as model.plan", name

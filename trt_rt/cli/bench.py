@@ -26,6 +26,9 @@ Ctrl-C ends the measurement and keeps what was measured until then.
 """
 
 
+_MOST_THREADS = 1024
+
+
 def add(subparsers: Subparsers) -> None:
     """Add the command's parser."""
     parser = add_command(subparsers, "bench", _run, "Measure what a call costs in each mode.")
@@ -55,7 +58,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--no-peers", action="store_true", help="measure no other way to run the model")
     parser.add_argument(
         "--threads",
-        type=_integers,
+        type=_threads,
         default=[1, 2, 4],
         metavar="N[,N...]",
         help="numbers of threads for the throughput, 0 for none (default: 1,2,4)",
@@ -240,6 +243,13 @@ def _integers(text: str) -> list[int]:
     if any(value < 0 for value in values):
         raise argparse.ArgumentTypeError(f"{text!r} has a negative number")
     return values
+
+
+def _threads(text: str) -> list[int]:
+    counts = _integers(text)
+    if max(counts) > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} has more than {_MOST_THREADS} threads")
+    return counts
 
 
 def _seconds(text: str) -> float:

@@ -118,6 +118,8 @@ def _run(arguments: argparse.Namespace) -> Result:
 def _check_output(arguments: argparse.Namespace, check_writable: Any) -> None:
     """Raise, before a build of minutes, if the plan cannot be written or would replace an input."""
     check_writable(arguments.output)
+    if arguments.json and _is_stdout(os.path.abspath(arguments.output)):
+        raise CompileError("the plan and the JSON cannot both go to standard output: give another --output.")
     for what, path in (("model", arguments.model), ("timing cache", arguments.timing_cache)):
         if path is not None and is_same_file(path, arguments.output):
             raise CompileError(

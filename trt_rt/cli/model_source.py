@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from trt_rt.cli.streams import prepare_streams
 from trt_rt.errors import CompileError, TRTError
 
 __all__ = ["is_same_file", "model_options", "refuse_exit"]
@@ -66,20 +67,29 @@ def model_options(model: str, *, needs_inputs: bool = True) -> dict[str, Any]:
 
 @contextmanager
 def refuse_exit(name: str) -> Iterator[None]:
-    """Run code of the model `name`, and turn its ``sys.exit`` into an error.
+    """Run code of the model `name`, and turn its ``sys.exit`` and the like into errors.
 
-    ``sys.exit(0)`` would otherwise end the command as if it had built the plan.
+    ``sys.exit(0)`` would otherwise end the command as if it had built the plan. Standard streams that the
+    code closes are replaced by ones that lead nowhere.
 
     Raises
     ------
     CompileError
-        The code called ``sys.exit``.
+        The code called ``sys.exit``, or raised something else that is no Exception, such as GeneratorExit.
     """
     try:
         yield
     except SystemExit as error:
         code = "" if error.code is None else repr(error.code)
         raise CompileError(f"the code of {name} called sys.exit({code}), so nothing was built.") from error
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise CompileError(
+            f"the code of {name} raised {type(error).__name__}, so nothing was built."
+        ) from error
+    finally:
+        prepare_streams()
 
 
 def is_same_file(one: str, other: str) -> bool:

@@ -14,9 +14,9 @@ __all__ = ["checked_stdout", "diverted_stdout", "prepare_streams", "print_error"
 def prepare_streams() -> None:
     """Make the standard streams safe to write to.
 
-    A stream that the caller has closed goes to ``/dev/null``. Otherwise the next file that the process opens
-    gets the number of its descriptor, and whatever libraries print goes into that file. Characters
-    that the locale cannot encode are written as escapes.
+    A stream that the caller, or code that runs here, has closed goes to ``/dev/null``. Otherwise the next
+    file that the process opens gets the number of its descriptor, and whatever libraries print goes into that
+    file. Characters that the locale cannot encode are written as escapes.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -24,9 +24,9 @@ def prepare_streams() -> None:
         except OSError:
             opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
             os.set_inheritable(opened, True)  # as standard streams are
-    if sys.stdout is None:
+    if sys.stdout is None or sys.stdout.closed:
         sys.stdout = _nowhere()
-    if sys.stderr is None:
+    if sys.stderr is None or sys.stderr.closed:
         sys.stderr = _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

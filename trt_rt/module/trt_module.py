@@ -221,7 +221,7 @@ class TRTModule(ModuleCallBase, CallsInGraphs, TorchTensorRTMethods, torch.nn.Mo
         }
 
     def _connect_call(self) -> None:
-        is_plain = type(self).forward is TRTModule.forward and "forward" not in vars(self)
+        is_plain = type(self).forward is _FORWARD and "forward" not in vars(self)
         pool = None if self._executors is None else self._executors.pool
         self._connect(pool, is_plain and self._compiled_call_impl is None, hooks_of(self))
 
@@ -457,6 +457,7 @@ class TRTModule(ModuleCallBase, CallsInGraphs, TorchTensorRTMethods, torch.nn.Mo
         self._connect_call()
 
 
+_FORWARD = TRTModule.forward  # also if somebody gives the class another one
 show_call(TRTModule)
 
 PythonTorchTensorRTModule = TRTModule
