@@ -184,6 +184,18 @@ def test_other_code_is_refused(file: Path, tmp_path: Path, old: str, new: str, m
         trt_rt.load(_with_code(file, tmp_path / "changed.ts", old, new))
 
 
+@pytest.mark.behaviour(28, 40)
+def test_operators_are_called_with_the_checks_of_files(file: Path, tmp_path: Path, model: Example) -> None:
+    program = trt_rt.load(_with_code(file, tmp_path / "a.ts", _CALL, "torch.empty_like(input)"))
+    zeros = trt_rt.load(_with_code(file, tmp_path / "c.ts", _CALL, "torch.zeros_like(input)"))
+    for _ in range(20):
+        x = torch.randn(3, 4)
+        torch.testing.assert_close(program(x), zeros(x))
+    with pytest.raises(ArchiveError, match="cannot call aten.full_like.default"):
+        code = "torch.full_like(input, 1, dtype=6, pin_memory=False, memory_format=0)"
+        trt_rt.load(_with_code(file, tmp_path / "b.ts", _CALL, code))
+
+
 def test_conditions_that_are_known_are_decided(file: Path, model: Example, tmp_path: Path) -> None:
     old = "    weight = self.weight\n"
     x = torch.randn(2, 4)

@@ -15,11 +15,12 @@ import torch
 from torch.fx import GraphModule, Node
 
 from trt_rt.compiled.torch_functions import TorchFunctions
+from trt_rt.reference.arguments import Reference
 from trt_rt.reference.number_limits import check_float, check_integer
-from trt_rt.reference.parameters import parameters_of
+from trt_rt.reference.parameters import check_arguments, parameters_of
 from trt_rt.reference.safe_operators import SAFE_OPERATORS, is_traced
 
-__all__ = ["GuardedFunctions"]
+__all__ = ["GuardedFunctions", "check_constants"]
 
 _OF_SIZES = frozenset(
     f"aten.{name}"
@@ -62,6 +63,20 @@ class GuardedFunctions(TorchFunctions):
         for name, child in inner.items():
             setattr(made, name, child)
         return made
+
+
+def check_constants(node: Node) -> None:
+    """Check the arguments of a node that are known before the program runs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not what the node's operator is declared to take, or a number is out of range.
+    """
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
+        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda _: Reference(0))
+        check_arguments(parameters_of(target._schema), args, kwargs)
 
 
 def _guard(node: Node) -> Callable[..., Any] | None:

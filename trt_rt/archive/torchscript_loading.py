@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten
 from trt_rt.archive.container import Container
 from trt_rt.archive.devices import choose_device
 from trt_rt.archive.engine_pickle import ENGINE, PickledEngine, engine_of_state
+from trt_rt.archive.guarded_functions import GuardedFunctions, check_constants
 from trt_rt.archive.parameters import signature_of_names
 from trt_rt.archive.pickle_reader import PickledObject
 from trt_rt.archive.torchscript_graph import GraphWriter
@@ -196,7 +197,12 @@ class _Loader:
         names = [parameter.arg for parameter in parameters]
         signature = signature_of_names(names, len(names), self._where)
         convention = CallingConvention(in_spec, out_spec, signature, examples)
-        call = write_call(convention, graph, self._values.ranges)
+        for node in graph.nodes:
+            try:
+                check_constants(node)
+            except (TypeError, ValueError) as error:
+                raise ArchiveError(f"{self._where}: it cannot call {node.target} so: {error}.") from error
+        call = write_call(convention, graph, self._values.ranges, GuardedFunctions())
         engines = list(self._engines.values())
         modules = {engine.name: engine.module for engine in engines}
         return Program(call, modules, self._weights.module, _partition(engines))
