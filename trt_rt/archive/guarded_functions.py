@@ -8,16 +8,18 @@ other operators are called as those of a compiled program are, so most programs 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_map
 
 from trt_rt.compiled.torch_functions import TorchFunctions
 from trt_rt.reference.arguments import Reference
 from trt_rt.reference.number_limits import check_float, check_integer
-from trt_rt.reference.parameters import check_arguments, parameters_of
+from trt_rt.reference.parameters import Parameter, check_arguments, parameters_of
 from trt_rt.reference.safe_operators import SAFE_OPERATORS, is_traced
 
 __all__ = ["GuardedFunctions", "check_constants"]
@@ -53,7 +55,11 @@ class GuardedFunctions(TorchFunctions):
             for node in graph.graph.nodes
             if node.op == "call_function" and (guard := _guard(node)) is not None
         }
-        inner = {name: GuardedFunctions.branch(child) for name, child in graph.named_children()}
+        inner = {
+            name: GuardedFunctions.branch(child)
+            for name, child in graph.named_children()
+            if isinstance(child, GraphModule)
+        }
         if not guards and all(getattr(graph, name) is child for name, child in inner.items()):
             return graph
         guarded = copy.deepcopy(graph.graph)
@@ -75,8 +81,17 @@ def check_constants(node: Node) -> None:
     """
     target = node.target
     if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
-        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda _: Reference(0))
-        check_arguments(parameters_of(target._schema), args, kwargs)
+        args, kwargs = tree_map(_known, (node.args, dict(node.kwargs)))
+        check_arguments(_parameters(target), args, kwargs)
+
+
+@functools.cache
+def _parameters(target: torch._ops.OpOverload) -> tuple[Parameter, ...]:
+    return parameters_of(target._schema)
+
+
+def _known(value: Any) -> Any:
+    return Reference(0) if isinstance(value, Node) else value
 
 
 def _guard(node: Node) -> Callable[..., Any] | None:
@@ -91,7 +106,7 @@ def _guard(node: Node) -> Callable[..., Any] | None:
 def _computed_numbers(node: Node, target: torch._ops.OpOverload) -> list[tuple[int, str]]:
     """Return the positions and names of parameters with bounds whose numbers the program computes."""
     found = []
-    for position, parameter in enumerate(parameters_of(target._schema)):
+    for position, parameter in enumerate(_parameters(target)):
         if parameter.type in ("int", "float"):
             given: Any = node.kwargs.get(parameter.name)
             if position < len(node.args):

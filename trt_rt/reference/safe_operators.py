@@ -48,7 +48,7 @@ def _has_values(tensor: torch.Tensor) -> bool:
 
 def is_traced() -> bool:
     """Whether PyTorch records this thread's operators, so that a check of values would be recorded too."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 def _one_hot(indices: torch.Tensor, num_classes: int = -1) -> Any:
