@@ -136,8 +136,8 @@ cdef class OutputBinding:
         cdef IOSlot* slot = &self.at[output]
         if slot.source >= 0:
             return self._aliased_output(args, output)
-        if self.inputs.record.allocations[output] is None:  # TensorRT allocates it
-            return None
+        if list_item(<PyObject*> self.inputs.record.allocations, output) == <PyObject*> None:
+            return None  # TensorRT allocates it
         value = self.allocate_output(output, &tensor)
         slot.next_address = <uintptr_t> tensor.data if tensor.data != NULL else self.slots.placeholder_address
         if is_copied:
@@ -148,7 +148,7 @@ cdef class OutputBinding:
 
     cdef object allocate_output(self, Py_ssize_t output, DLTensor* tensor):
         """Return a new tensor, and put its description into `tensor`."""
-        cdef object allocation = self.inputs.record.allocations[output]
+        cdef PyObject* allocation = list_item(<PyObject*> self.inputs.record.allocations, output)  # a tuple
         cdef PyObject* allocated
         cdef PyObject* allocate = <PyObject*> self.allocate
         if self.at[output].is_shape_tensor:
@@ -244,7 +244,9 @@ cdef class OutputBinding:
                 mark_overwritten(args[self.at[output].source])
             if self.at[output].next_address != self.at[output].address:
                 self.execution.use_address(self.slots.input_count + output)
-        return out if type(out) is list else given[0] if isinstance(out, torch.Tensor) else given
+        if type(out) is list or (len(given) == 1 and items(given)[0] == <PyObject*> out):
+            return out
+        return given
 
     cdef object collect(self, object result):
         """Enqueue, and put the outputs that TensorRT allocates in their places."""
