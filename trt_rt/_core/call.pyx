@@ -16,7 +16,9 @@ include "tensor_state_search.pxi"
 include "overwritten_tensors.pxi"
 include "io_slots.pxi"
 include "address_history.pxi"
+include "output_buffers.pxi"
 include "shape_record.pxi"
+include "new_tensor.pxi"
 
 # The steps of a call.
 include "execution_context.pxi"

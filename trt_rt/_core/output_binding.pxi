@@ -7,7 +7,7 @@ from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport uint64_t, uintptr_t
 
 from trt_rt._core.dlpack cimport DLTensor, pack_device
-from trt_rt._core.python_objects cimport items, list_item, raise_pending, try_vectorcall
+from trt_rt._core.python_objects cimport items, list_item, raise_pending
 
 import torch
 
@@ -148,18 +148,16 @@ cdef class OutputBinding:
 
     cdef object allocate_output(self, Py_ssize_t output, DLTensor* tensor):
         """Return a new tensor, and put its description into `tensor`."""
-        cdef PyObject* allocation = list_item(<PyObject*> self.inputs.record.allocations, output)  # a tuple
-        cdef PyObject* allocated
+        cdef PyObject* arguments = list_item(<PyObject*> self.inputs.record.allocations, output)
         cdef PyObject* allocate = <PyObject*> self.allocate
+        cdef PyObject* allocated
         if self.at[output].is_shape_tensor:
             allocate = <PyObject*> self.allocate_on_host
-        allocated = try_vectorcall(allocate, items(<tuple> allocation), 3, NULL)
+        allocated = new_tensor(allocate, arguments, self.slots.api, tensor)
         if allocated == NULL:
             self._fail_allocation(output)
         value = <object> allocated
-        Py_DECREF(value)  # the call's reference; `value` holds its own
-        if self.slots.api.dltensor_from_py_object_no_sync(<PyObject*> value, tensor) != 0:
-            raise_pending()
+        Py_DECREF(value)  # `value` holds its own reference
         if pack_device(tensor.device.device_type, tensor.device.device_id) != self.at[output].layout.device:
             self._refuse_current_device()
         return value
@@ -199,10 +197,7 @@ cdef class OutputBinding:
         cdef OutputBuffers buffers = self.buffers
         for output in range(self.count):
             slot = &self.at[output]
-            if not buffers.is_unaltered(output, self.slots.api):
-                buffers.renew_view(output)
-            else:
-                mark_overwritten(list_item(<PyObject*> buffers.views, output))
+            buffers.reuse_view(output, self.slots.api)
             slot.next_address = buffers.addresses[output] or self.slots.placeholder_address
             if slot.next_address != slot.address:
                 self.execution.use_address(self.slots.input_count + output)

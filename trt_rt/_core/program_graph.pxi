@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, uint64_t, uintptr_t
 from trt_rt._core.critical cimport Gate
 from trt_rt._core.driver cimport is_capture_invalidated
 from trt_rt._core.dlpack cimport MAX_DIMS, DLTensor, read_plain_tensor
-from trt_rt._core.python_objects cimport items, list_item, raise_pending, try_vectorcall
+from trt_rt._core.python_objects cimport list_item, raise_pending
 from trt_rt._core.tensor_layout cimport TensorLayout, is_contiguous, layout_bytes, same_kind, same_shape
 
 import torch
@@ -324,16 +324,14 @@ cdef class ProgramGraph:
     cdef object _new_result(self, Py_ssize_t index):
         cdef DLTensor tensor
         cdef object value
-        cdef object allocation = <object> list_item(<PyObject*> self.allocations, index)
-        cdef PyObject* allocated = try_vectorcall(
-            <PyObject*> self.allocate, items(<tuple> allocation), 3, NULL
+        cdef PyObject* arguments = list_item(<PyObject*> self.allocations, index)
+        cdef PyObject* allocated = new_tensor(
+            <PyObject*> self.allocate, arguments, self.sequence.api, &tensor
         )
         if allocated == NULL:
             raise_pending()
         value = <object> allocated
-        Py_DECREF(value)  # the call's reference; `value` holds its own
-        if self.sequence.api.dltensor_from_py_object_no_sync(<PyObject*> value, &tensor) != 0:
-            raise_pending()
+        Py_DECREF(value)  # `value` holds its own reference
         if not same_kind(&self.layouts[index], &tensor):
             _refuse_current_device(self.results[index].device)
         self.targets[index] = <uintptr_t> tensor.data
@@ -366,10 +364,7 @@ cdef class ProgramGraph:
         """The views of a set. One that the caller has altered in place is made anew."""
         cdef Py_ssize_t index
         for index in range(self.result_count):
-            if not buffers.is_unaltered(index, self.sequence.api):
-                buffers.renew_view(index)
-            else:
-                mark_overwritten(list_item(<PyObject*> buffers.views, index))
+            buffers.reuse_view(index, self.sequence.api)
         if self.assemble is None:
             return buffers.result
         return buffers.views
