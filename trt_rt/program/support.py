@@ -12,6 +12,7 @@ import torch
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.compiled.node_kinds import is_number
 from trt_rt.errors import CompileError
 from trt_rt.program.size_ranges import SizeRanges
@@ -177,7 +178,7 @@ class Support:
         for source in (node, *node.all_input_nodes):
             for tensor in tensors_of(source):
                 if tensor.dtype in NOT_IN_ENGINES:
-                    return f"{str(tensor.dtype).removeprefix('torch.')} is not computed in engines"
+                    return f"{dtype_name(tensor.dtype)} is not computed in engines"
                 if not all(map(self.ranges.is_bounded, tensor.shape)):
                     return f"the size of {source.name} has no largest value: give it one with torch._check"
                 if tensor.layout is not torch.strided:
