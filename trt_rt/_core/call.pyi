@@ -159,8 +159,16 @@ class CallStream:
 @final
 class SlotTable:
     def __new__(
-        cls, inputs: tuple[IOTensor, ...], outputs: tuple[IOTensor, ...], device: torch.device
+        cls,
+        inputs: tuple[IOTensor, ...],
+        outputs: tuple[IOTensor, ...],
+        device: torch.device,
+        returns_aliases: bool,
     ) -> Self: ...
+
+@final
+class OverwrittenTensors:
+    def __new__(cls, tensors: tuple[torch.Tensor, ...]) -> Self: ...
 
 @final
 class AddressHistory:
@@ -202,10 +210,12 @@ class InputBinding:
     ) -> Self: ...
 
 @final
+class CallersOutputs:
+    def __new__(cls, slots: SlotTable, inputs: InputBinding, engine_name: str) -> Self: ...
+
+@final
 class OutputBinding:
-    def __new__(
-        cls, slots: SlotTable, context: ExecutionContext, inputs: InputBinding, returns_aliases: bool
-    ) -> Self: ...
+    def __new__(cls, slots: SlotTable, context: ExecutionContext, inputs: InputBinding) -> Self: ...
 
 @final
 class BoundCalls:
