@@ -16,6 +16,8 @@ from unittest import mock
 
 import torch
 
+from trt_rt.compiler.onnx_shortcuts import shortcuts
+
 __all__ = ["decompositions_for_onnx", "has_onnx_function", "kept_registry", "onnx_registry"]
 
 _lock = threading.RLock()
@@ -56,6 +58,7 @@ def kept_registry(*, decompose: bool = True) -> Iterator[None]:
 
     with (
         _lock,
+        shortcuts(),
         mock.patch.object(ONNXRegistry, "from_torchlib", staticmethod(from_torchlib)),
         mock.patch.object(_fx_passes, "decompose_with_registry", decomposed if decompose else as_it_is),
     ):

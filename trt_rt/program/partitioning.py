@@ -111,7 +111,7 @@ def _propose(
 ) -> list[list[Node]]:
     """Return the nodes of each part, in the graph's order; `reasons` gets why others are in none."""
     order = {node: index for index, node in enumerate(program.module.graph.nodes)}
-    partitioner = CapabilityBasedPartitioner(
+    partitioner = _Partitioner(
         program.module, _SupportedNodes(support), allows_single_node_partition=True
     )
     proposals = [sorted(found.nodes, key=order.__getitem__) for found in partitioner.propose_partitions()]
@@ -129,6 +129,12 @@ def _propose(
         if unsupported := support.reason(node):
             reasons[node.name] = unsupported
     return kept
+
+
+class _Partitioner(CapabilityBasedPartitioner):
+    def _is_node_supported(self, node: Node) -> bool:
+        # PyTorch's own lists all submodules for each node.
+        return self.operator_support.is_node_supported({}, node)
 
 
 class _SupportedNodes(OperatorSupportBase):
