@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,47 @@ def test_an_exported_program_is_compiled(folder: Path, capsys: pytest.CaptureFix
     torch.export.save(torch.export.export(model, (torch.ones(3, 4),)), folder / "model.pt2")
     assert main(["compile", "model.pt2", "--dryrun", "--backend", "reference"]) == 0
     assert capsys.readouterr().out.startswith("1 engine of reference with 3 operators")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_code_in_an_exported_program_does_not_run_without_trust(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4)).eval()
+    batch = torch.export.Dim("batch", min=1, max=8)
+    torch.export.save(
+        torch.export.export(model, (torch.ones(3, 4),), dynamic_shapes=({0: batch},)), folder / "good.pt2"
+    )
+    marker = folder / "it ran"
+    with (
+        zipfile.ZipFile(folder / "good.pt2") as good,
+        zipfile.ZipFile(folder / "bad.pt2", "w", zipfile.ZIP_STORED) as bad,
+    ):
+        for name in good.namelist():
+            content = good.read(name)
+            if name.endswith("models/model.json"):
+                # torch.export.load evaluates the text of a size.
+                code = f"__import__('pathlib').Path({str(marker)!r}).touch() or "
+                content = content.replace(b'"expr_str": "', f'"expr_str": "{code}'.encode())
+            bad.writestr(name, content)
+    assert main(["compile", "bad.pt2", "--dryrun", "--backend", "reference"]) == 1
+    error = capsys.readouterr().err
+    assert "models/model.json" in error  # and not the container
+    assert "--trust reads it" in error
+    assert not marker.exists()
+    main(["compile", "bad.pt2", "--dryrun", "--backend", "reference", "--trust"])
+    assert marker.exists()
+    capsys.readouterr()
+    for more in ([], ["--trust"]):
+        assert main(["compile", "good.pt2", "--dryrun", "--backend", "reference", *more]) == 0
+        assert capsys.readouterr().out.startswith("1 engine of reference with 3 operators")
+
+
+def test_a_compiled_program_is_not_compiled(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "models_of_the_test:split", "-o", "program.pt2"]) == 0
+    capsys.readouterr()
+    assert main(["compile", "program.pt2"]) == 1
+    assert "is a compiled program: trt_rt.load runs it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

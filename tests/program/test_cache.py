@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from tests import isolated
 from tests.runtime.played_rtx import GOOD, played_backend
 from trt_rt.backend import load
 from trt_rt.compiler import BuildOptions
-from trt_rt.errors import CompileError
-from trt_rt.program import part_builder
-from trt_rt.program.cache import CachedPart, CachedProgram, ProgramCache
+from trt_rt.errors import ArchiveError, CompileError
+from trt_rt.program import keeping, part_builder
+from trt_rt.program.cache import CachedEngine, CachedProgram, ProgramCache
+from trt_rt.program.pipeline import ModelSource, built_program
 from trt_rt.program.settings import CompileSettings
-from trt_rt.program.stages import assemble_program, build_program, divide_program, model_graph
+from trt_rt.program.steps import shown_steps
 from trt_rt.program.support import Exclusions
 
 
@@ -59,6 +61,10 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def compiled(folder: Path | None, model: nn.Module | None = None, **settings: Any) -> trt_rt.Program:
     settings = {"inputs": [torch.ones(3, 4)], "backend": "reference", **settings}
     return trt_rt.compile((model or Model()).eval(), cache_dir=folder, **settings)
+
+
+def of_size(size: int) -> CachedProgram:
+    return CachedProgram("{}", (), (CachedEngine("engine_0", ("a",), bytes(size)),), [], {}, ())
 
 
 def test_a_program_is_built_once(tmp_path: Path, builds: list[object]) -> None:
@@ -124,6 +130,132 @@ print(program(torch.ones(3, 4))[0, 0].item(), "onnx" in sys.modules, "onnxscript
     assert len(list(tmp_path.glob("*.program"))) == 1
 
 
+class Glued(nn.Module):
+    """Has in PyTorch what a kept program must have: weights of each kind, state, nested arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("count", torch.zeros(4))
+        self.register_buffer("scale", torch.full((4,), 0.5), persistent=False)
+
+    def forward(self, x: torch.Tensor, more: dict[str, list[torch.Tensor]]) -> dict[str, torch.Tensor]:
+        y = torch.fft.fft(torch.relu(self.linear(x)) * 2 + 1).real * self.scale
+        self.count.add_(1)
+        return {"y": torch.sqrt(y * y + 1) + more["b"][0], "count": self.count * 1}
+
+
+def glued(folder: Path, model: nn.Module, **settings: Any) -> trt_rt.Program:
+    batch = torch.export.Dim("batch", min=1, max=8)
+    return trt_rt.compile(
+        model.eval(),
+        inputs=[torch.ones(3, 4), {"b": [torch.ones(4)]}],
+        dynamic_shapes=({0: batch}, {"b": [None]}),
+        backend="reference",
+        min_block_size=1,
+        torch_executed_modules=["linear"],
+        cache_dir=folder,
+        **settings,
+    )
+
+
+def test_a_hit_needs_no_second_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = glued(tmp_path, Glued())
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the model was made functional again")
+
+    model = Glued()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.export.ExportedProgram, "run_decompositions", fail)
+        second = glued(tmp_path, model)
+    assert second.partition == first.partition
+    assert any("torch.fft.fft" in step.source for step in second.partition.splits)
+    assert str(second.signature) == str(first.signature)
+    x, more = torch.randn(5, 4), {"b": [torch.randn(4)]}
+    expected = model(x, more)
+    for _ in range(2):  # the program has a buffer of its own
+        found = second(x, more=more)
+        torch.testing.assert_close(found, expected)
+        expected = {**expected, "count": expected["count"] + 1}
+    with torch.no_grad():
+        model.linear.weight.zero_()  # in PyTorch, so shared
+        model.linear.bias.zero_()
+        torch.testing.assert_close(second(x, more)["y"], model(x, more)["y"])
+    assert glued(tmp_path, Glued(), check="eager").partition == first.partition
+
+
+def test_lines_of_a_hit_are_the_model_s_present_ones(tmp_path: Path) -> None:
+    source = "import torch\nclass Moving(torch.nn.Module):\n    def forward(self, x):\n        return {}\n"
+    lines = []
+    for start in ("", "\n\n\n"):
+        path = tmp_path / "moving.py"
+        path.write_text(start + source.format("torch.exp(torch.fft.fft(x * 2).real + 1)"))
+        scope: dict[str, Any] = {}
+        exec(compile(path.read_text(), str(path), "exec"), scope)
+        program = compiled(tmp_path / "cache", scope["Moving"](), min_block_size=1)
+        lines.append(program.partition.splits[0].source)
+    assert len(list((tmp_path / "cache").glob("*.program"))) == 1
+    assert ["line 4" in lines[0], "line 7" in lines[1]] == [True, True]
+
+
+def test_modules_count_where_the_user_names_them(tmp_path: Path) -> None:
+    """Two models of the same operators, whose submodules have each other's name."""
+
+    class Named(nn.Module):
+        def __init__(self, swapped: bool) -> None:
+            super().__init__()
+            self.one, self.two = nn.ReLU(), nn.ReLU()
+            self.swapped = swapped
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first, last = (self.two, self.one) if self.swapped else (self.one, self.two)
+            return last(torch.exp(first(x * 2)) + 1)
+
+    found = [
+        compiled(tmp_path, Named(swapped), min_block_size=1, torch_executed_modules=["one"]).partition
+        for swapped in (False, True, False)
+    ]
+    assert found[0] == found[2] != found[1]
+    assert len(list(tmp_path.glob("*.program"))) == 2
+
+
+def test_what_cannot_be_described_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Added(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.exp(torch.fft.fft(x * 2).real + 1)
+
+    def refuse(*_: Any) -> Any:
+        raise ArchiveError("PyTorch cannot describe the program")
+
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO, "trt_rt.compiler"):
+        patch.setattr(keeping, "exported_to_json", refuse)
+        program = compiled(tmp_path, Added(), min_block_size=1)
+    assert "the program is not kept: PyTorch cannot describe" in caplog.text
+    assert not list(tmp_path.glob("*.program"))
+    assert torch.isfinite(program(torch.ones(3, 4))).all()
+
+
+def test_an_entry_that_says_something_else_is_built_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A whole file whose graph this version does not take, such as one with an unknown operator."""
+    compiled(tmp_path)
+    cache = ProgramCache(tmp_path)
+    (entry,) = cache.entries()
+    kept = cache.load(entry.key)
+    assert kept is not None
+    for graph in ("{}", kept.graph.replace("execute_engine", "other")):
+        cache.store(entry.key, replace(kept, graph=graph), model="Model", backend="reference")
+        with caplog.at_level(logging.WARNING, "trt_rt.compiler"):
+            program = compiled(tmp_path)
+        assert "is damaged" in caplog.text
+        caplog.clear()
+        assert torch.isfinite(program(torch.ones(3, 4))).all()
+        assert cache.load(entry.key) == kept
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "replaced"])
 def test_a_damaged_entry_is_built_again(
     tmp_path: Path, builds: list[object], caplog: pytest.LogCaptureFixture, damage: str
@@ -146,7 +278,14 @@ def test_a_damaged_entry_is_built_again(
 
 def test_any_single_byte_that_changes_is_noticed(tmp_path: Path) -> None:
     cache = ProgramCache(tmp_path)
-    program = CachedProgram((CachedPart(("a", "b"), b"plan"),), {"c": "why"})
+    program = CachedProgram(
+        graph="{}",
+        operators=("aten.fft_fft.default",),
+        engines=(CachedEngine("engine_0", ("a", "b"), b"plan"),),
+        partition=[{"name": "c", "reason": "why"}],
+        origins={"c": "d"},
+        written=("state",),
+    )
     cache.store("00", program, model="M", backend="reference")
     (entry,) = tmp_path.glob("*.program")
     content = entry.read_bytes()
@@ -161,14 +300,14 @@ def test_any_single_byte_that_changes_is_noticed(tmp_path: Path) -> None:
 
 def test_the_least_recently_used_goes(tmp_path: Path) -> None:
     cache = ProgramCache(tmp_path, limit_bytes=1000)
-    program = CachedProgram((CachedPart(("a",), bytes(300)),), {})
+    program = of_size(300)
     for number, key in enumerate(("00", "01")):
         cache.store(key, program, model="M", backend="reference")
         os.utime(tmp_path / f"{key}.program", (number, number))
     assert cache.load("00") is not None  # now 01 is the one used least recently
     cache.store("02", program, model="M", backend="reference")
     assert {entry.key for entry in cache.entries()} == {"00", "02"}
-    too_large = CachedProgram((CachedPart(("a",), bytes(1001)),), {})
+    too_large = of_size(1001)
     cache.store("03", too_large, model="M", backend="reference")
     assert {entry.key for entry in cache.entries()} == {"00", "02"}
 
@@ -328,12 +467,12 @@ def test_kernels_of_tensorrt_rtx_are_kept_with_their_program(tmp_path: Path) -> 
         truncate_double=False,
     )
     x = torch.ones(3, 4)
-    graph = model_graph(torch.export.export(Model().eval(), (x,)))
-    plans, _ = build_program(divide_program(graph, settings), settings)
-    built = assemble_program(graph, plans, settings)
+    source = ModelSource(torch.export.export(Model().eval(), (x,)), "Model")
+    with shown_steps(False) as steps:
+        built, _ = built_program(source, settings, cache_dir=None, steps=steps)
     cache = ProgramCache(tmp_path)
     assert cache.kernels_of("00") is None
-    cache.store("00", plans, model="Model", backend="tensorrt_rtx")
+    cache.store("00", of_size(300), model="Model", backend="tensorrt_rtx")
     without = cache.entries()[0].size
     program = built.load(played_backend(), settings.device, cache.kernels_of("00"))
     torch.testing.assert_close(program(x), Model()(x).detach())
@@ -357,9 +496,9 @@ def test_a_hit_with_a_real_builder_imports_no_onnx(tmp_path: Path) -> None:
 import sys, torch
 from trt_rt.backend import load
 from trt_rt.compiler import BuildOptions
-from trt_rt.program import pipeline
+from trt_rt.program.pipeline import ModelSource, built_program
+from trt_rt.program.pipeline import ModelSource, built_program
 from trt_rt.program.settings import CompileSettings
-from trt_rt.program.stages import model_graph
 from trt_rt.program.steps import shown_steps
 from trt_rt.program.support import Exclusions
 settings = CompileSettings(
@@ -370,10 +509,10 @@ model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()).eval()
 with torch.no_grad():
     for parameter in model.parameters():
         parameter.fill_(0.5)
-graph = model_graph(torch.export.export(model, (torch.ones(3, 4),)))
+source = ModelSource(torch.export.export(model, (torch.ones(3, 4),)), "Model")
 with shown_steps(False) as steps:
-    built, _ = pipeline._built(graph, settings, sys.argv[1], "Model", steps)
-print(built.parts[0].plan[:4].decode(), "onnx" in sys.modules, "onnxscript" in sys.modules)
+    built, _ = built_program(source, settings, cache_dir=sys.argv[1], steps=steps)
+print(built.plans["engine_0"][:4].decode(), "onnx" in sys.modules, "onnxscript" in sys.modules)
 """
     printed = []
     for _ in range(2):

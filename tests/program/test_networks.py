@@ -63,8 +63,8 @@ def check(name: str, program: torch.nn.Module) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_one_engine_and_built_by_tensorrt_rtx(rtx_settings: CompileSettings, name: str) -> None:
     graph = model_graph(exported(name))
-    plans, is_complete = build_program(divide_program(graph, rtx_settings), rtx_settings)
-    assert is_complete
+    plans = build_program(divide_program(graph, rtx_settings), rtx_settings)
+    assert plans.is_complete
     built = assemble_program(graph, plans, rtx_settings)
     assert [step.operator for step in built.partition.torch_operators if not step.is_glue] == []
     assert [plan[:4] for plan in built.plans.values()] == [b"vtrt"]
@@ -82,7 +82,7 @@ def test_a_network_that_is_split_is_built_by_tensorrt_rtx(rtx_settings: CompileS
     exclusions = Exclusions(operators=frozenset({SPLIT_AT[name]}))
     settings = CompileSettings(**{**vars(rtx_settings), "exclusions": exclusions})
     graph = model_graph(exported(name))
-    plans, is_complete = build_program(divide_program(graph, settings), settings)
-    assert is_complete
+    plans = build_program(divide_program(graph, settings), settings)
+    assert plans.is_complete
     assert len(plans.parts) > 1
     assert all(part.plan.startswith(b"vtrt") for part in plans.parts)

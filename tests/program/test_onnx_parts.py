@@ -19,8 +19,8 @@ def exported(model: nn.Module, *inputs: torch.Tensor, **keywords: Any) -> torch.
 
 def built(program: torch.export.ExportedProgram, settings: CompileSettings) -> BuiltProgram:
     graph = model_graph(program)
-    plans, is_complete = build_program(divide_program(graph, settings), settings)
-    assert is_complete
+    plans = build_program(divide_program(graph, settings), settings)
+    assert plans.is_complete
     return assemble_program(graph, plans, settings)
 
 

@@ -11,14 +11,12 @@ from typing import Any
 
 import torch
 from torch._export.serde import schema
-from torch._export.serde.serialize import ExportedProgramDeserializer
-from torch.fx import GraphModule
 from torch.utils._pytree import treespec_loads
 
 from trt_rt.archive.container import Container
 from trt_rt.archive.devices import choose_device
-from trt_rt.archive.engine_calls import call_modules
 from trt_rt.archive.engine_nodes import EngineOfFile, engines_of, used_as_tensors
+from trt_rt.archive.graph_reading import graph_module, refused_by_pytorch
 from trt_rt.archive.guarded_functions import GuardedFunctions
 from trt_rt.archive.manifest import MANIFEST, Manifest
 from trt_rt.archive.opening import check_platform, open_archive
@@ -242,22 +240,13 @@ class _Loader:
         in_spec, out_spec = treespec_loads(root.in_spec), treespec_loads(root.out_spec)
         state, constants = weights.weights.read(device, plans), weights.constants.read(device, plans)
         constants.update({path: torch.empty(0, dtype=torch.uint8) for path in self._plans})
-        try:
-            exported = ExportedProgramDeserializer().deserialize(program, state, constants, None)
-            module = exported.module(check_guards=False)
-            assert isinstance(module, GraphModule)
-            call_modules(module.graph, engines)
-            examples = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
+        with refused_by_pytorch(self._where):
+            graph = graph_module(program, state, constants, engines)
+            examples = [node.meta.get("val") for node in graph.module.graph.nodes if node.op == "placeholder"]
             signature = self._signature(root, len(in_spec.children()[0].children()))
             convention = CallingConvention(in_spec, out_spec, signature, examples)
-            call = write_call(convention, module.graph, exported.range_constraints, GuardedFunctions())
-        except ArchiveError:
-            raise
-        except Exception as error:  # PyTorch's deserializer raises whatever it meets in a graph
-            raise ArchiveError(
-                f"{self._where}: PyTorch {torch.__version__} cannot read the program: {_first_line(error)}."
-            ) from error
-        return Program(call, modules, module, self._partition(engines))
+            call = write_call(convention, graph.module.graph, graph.ranges, GuardedFunctions())
+        return Program(call, modules, graph.module, self._partition(engines))
 
     def _signature(self, root: schema.ModuleCallSignature, positional: int) -> inspect.Signature | None:
         if self._manifest is not None and self._manifest.parameters is not None:
@@ -288,9 +277,3 @@ class _Loader:
 
 def _tensor(tensor: TensorMeta) -> PartTensor:
     return PartTensor(tensor.name, tensor.dtype, tensor.shape)
-
-
-def _first_line(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

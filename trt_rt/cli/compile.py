@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer, print_table
 from trt_rt.cli.input_shapes import WrittenInput, as_example_inputs, as_profile, written_input
 from trt_rt.cli.model_source import is_same_file, model_options, refuse_exit
 from trt_rt.cli.streams import printable
-from trt_rt.errors import CompileError
+from trt_rt.errors import ArchiveError, CompileError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -24,9 +25,11 @@ _DESCRIPTION = """\
 Prints which operators of a model run in engines, which in PyTorch, and why. The compiled program is kept in
 the cache, where trt_rt.compile finds it, and in the file of -o; with --dryrun nothing is built.
 
-MODEL is a file that torch.export.save has written (.pt2), a TorchScript file (.ts), or module:callable. Only
-open files that you trust: PyTorch runs code in them. The callable takes no arguments and returns the
-arguments of trt_rt.compile in one of these forms:
+MODEL is a file that torch.export.save has written (.pt2), a TorchScript file (.ts), or module:callable. A
+.pt2 file is read with the checks of trt_rt.load: no code in it runs, and it may call PyTorch's own operators
+and those of --operators. With --trust, torch.export.load reads it, which may run code of the file, and which
+keeps the lines of the model and its example inputs. The callable takes no arguments and returns the arguments
+of trt_rt.compile in one of these forms:
 
   (model, inputs)                  a module and a tuple of example inputs
   (model, inputs, dynamic_shapes)  and its dynamic shapes, as torch.export.export takes them
@@ -85,6 +88,16 @@ def add(subparsers: Subparsers) -> None:
         metavar="NAME",
         help="a submodule that PyTorch is to run; again for another",
     )
+    parser.add_argument(
+        "--operators",
+        action="append",
+        metavar="NAME",
+        help="an operator outside of PyTorch that a .pt2 file may call, such as torchvision::nms; again for "
+        "another",
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="read a .pt2 file with torch.export.load, which may run its code"
+    )
     parser.add_argument("--require-full-compilation", action="store_true", default=None)
     parser.add_argument("--check", choices=["eager", "warn"], help="compare with eager PyTorch")
     parser.add_argument("--cache-dir", metavar="FOLDER", help="where the program is kept")
@@ -119,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> Result:
     given = {name: getattr(arguments, name) for name in _OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     with refuse_exit(arguments.model):
-        options = _model_options(arguments.model, arguments.inputs) | options
+        options = _model_options(arguments) | options
         made = trt_rt.compile(options.pop("model"), **options)
     if output:
         trt_rt.save(made, output)
@@ -127,9 +140,11 @@ def _run(arguments: argparse.Namespace) -> Result:
     return Result(_as_json(partition), lambda: _print(partition))
 
 
-def _model_options(model: str, inputs: list[WrittenInput] | None) -> dict[str, Any]:
+def _model_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    model: str = arguments.model
+    inputs: list[WrittenInput] | None = arguments.inputs
     if model.endswith(".pt2"):
-        program = _exported_program(model)
+        program = _exported_program(model, arguments.operators or (), trust=arguments.trust)
         return {"model": program} | ({"profiles": [as_profile(inputs, program)]} if inputs else {})
     if model.endswith(".ts"):
         if not inputs:
@@ -146,11 +161,20 @@ def _model_options(model: str, inputs: list[WrittenInput] | None) -> dict[str, A
     return options
 
 
-def _exported_program(path: str) -> ExportedProgram:
+def _exported_program(path: str, operators: Iterable[str], *, trust: bool) -> ExportedProgram:
     import torch
 
+    from trt_rt.archive.exported_loading import load_exported
+
     try:
+        if not trust:
+            return load_exported(path, operators=operators)
         return torch.export.load(path)
+    except ArchiveError as error:
+        raise CompileError(
+            f"{path!r} is no exported program that can be read: {error} If you trust the file, --trust reads "
+            "it with torch.export.load."
+        ) from error
     except Exception as error:  # whatever PyTorch's reader meets in the file
         raise CompileError(f"{path!r} is no exported program that can be read: {error}") from error
 

@@ -11,7 +11,7 @@ from trt_rt.compiled.size_bounds import expression
 from trt_rt.module import TRTModule
 from trt_rt.operator import EngineMeta, TensorMeta
 
-__all__ = ["describe_engine"]
+__all__ = ["describe_engine", "describe_plan"]
 
 
 def describe_engine(
@@ -56,6 +56,32 @@ def describe_engine(
         aliased,
         engine.device.type,
     )
+
+
+def describe_plan(
+    backend: str, sha256: str, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
+) -> EngineMeta:
+    """Return the description of an engine that is not loaded: its tensors have numbers for names.
+
+    Parameters
+    ----------
+    backend : str
+        That runs the plan.
+    sha256 : str
+        Of the plan.
+    inputs, outputs : sequence of torch.Tensor
+        What goes in and comes out in the graph, without values.
+    """
+    sizes = _Sizes()
+    given = [
+        TensorMeta(f"input_{number}", value.dtype, tuple(map(sizes.of_input, value.shape)))
+        for number, value in enumerate(inputs)
+    ]
+    results = [
+        TensorMeta(f"output_{number}", value.dtype, tuple(map(sizes.of_output, value.shape)))
+        for number, value in enumerate(outputs)
+    ]
+    return EngineMeta(backend, sha256, tuple(given), tuple(results))
 
 
 class _Sizes:

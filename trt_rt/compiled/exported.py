@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch.export import ExportedProgram
@@ -26,12 +26,12 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, Node
 
 from trt_rt.compiled.calling_convention import CallingConvention
-from trt_rt.compiled.engine_description import describe_engine
+from trt_rt.compiled.engine_description import describe_engine, describe_plan
 from trt_rt.compiled.generated_call import GeneratedCall
 from trt_rt.module import TRTModule
-from trt_rt.operator import OPERATOR
+from trt_rt.operator import OPERATOR, EngineMeta
 
-__all__ = ["KeepPlan", "exported_program"]
+__all__ = ["KeepPlan", "exported_program", "exported_without_plans"]
 
 KeepPlan = Callable[[str, memoryview], torch.Tensor]
 """Takes the name and the bytes of a plan; returns the tensor that stands for it in an exported program."""
@@ -61,7 +61,62 @@ def exported_program(
     BackendError
         A backend cannot serialize its engine.
     """
-    return _Exporter(call, engines, weights, keep_plan or _copied).export()
+    loaded = {name: _LoadedEngine(module) for name, module in engines.items()}
+    return _Exporter(call, loaded, weights, keep_plan or _copied).export()
+
+
+def exported_without_plans(call: GeneratedCall, backend: str, weights: torch.nn.Module) -> ExportedProgram:
+    """Return a program as an exported program for someone who keeps the plans elsewhere.
+
+    Its engines need not be loaded. Their plans are tensors without elements.
+
+    Parameters
+    ----------
+    call : GeneratedCall
+        The program's call.
+    backend : str
+        That runs the plans.
+    weights : torch.nn.Module
+        Has the weights under the paths that the call names. They are shared.
+    """
+    absent = dict.fromkeys(call.engines.values(), _AbsentEngine(backend))
+    return _Exporter(call, absent, weights, lambda name, plan: torch.empty(0, dtype=torch.uint8)).export()
+
+
+class _EngineOfGraph(Protocol):
+    """What a graph says of an engine."""
+
+    def serialized(self) -> memoryview: ...
+
+    def describe(
+        self, sha256: str, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
+    ) -> EngineMeta: ...
+
+
+class _LoadedEngine:
+    def __init__(self, module: TRTModule) -> None:
+        self._module = module
+
+    def serialized(self) -> memoryview:
+        return self._module.engine.serialized()
+
+    def describe(
+        self, sha256: str, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
+    ) -> EngineMeta:
+        return describe_engine(self._module, sha256, inputs, outputs)
+
+
+class _AbsentEngine:
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+
+    def serialized(self) -> memoryview:
+        return memoryview(b"")
+
+    def describe(
+        self, sha256: str, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
+    ) -> EngineMeta:
+        return describe_plan(self._backend, sha256, inputs, outputs)
 
 
 def _copied(name: str, plan: memoryview) -> torch.Tensor:
@@ -72,7 +127,7 @@ class _Exporter:
     def __init__(
         self,
         call: GeneratedCall,
-        engines: Mapping[str, TRTModule],
+        engines: Mapping[str, _EngineOfGraph],
         weights: torch.nn.Module,
         keep_plan: KeepPlan,
     ) -> None:
@@ -152,9 +207,9 @@ class _Exporter:
         persistent = is_kept if is_buffer else None
         self._inputs.append(InputSpec(kind, TensorArgument(placeholder.name), path, persistent))
 
-    def _add_plan(self, name: str, module: TRTModule) -> None:
+    def _add_plan(self, name: str, engine: _EngineOfGraph) -> None:
         path = f"{name}.plan"
-        plan = module.engine.serialized()
+        plan = engine.serialized()
         with _fake_mode(self._source):
             value = torch.empty(len(plan), dtype=torch.uint8)
         self._plans[name] = node = self._placeholder(f"b_{path}", value)
@@ -179,8 +234,7 @@ class _Exporter:
         engine = self._engines[name]
         values = node.meta["val"]
         results = list(values) if isinstance(values, tuple) else [values]
-        meta = describe_engine(
-            engine,
+        meta = engine.describe(
             self._hashes[name],
             [source.meta["val"] for source in node.args],  # type: ignore[union-attr]  # nodes only
             results,

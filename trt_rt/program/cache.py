@@ -18,12 +18,12 @@ from typing import Any
 from trt_rt.compiler import write_atomically
 from trt_rt.errors import CompileError
 
-__all__ = ["CacheEntry", "CachedPart", "CachedProgram", "ProgramCache", "cache_folder"]
+__all__ = ["CacheEntry", "CachedEngine", "CachedProgram", "ProgramCache", "cache_folder"]
 
 _log = logging.getLogger("trt_rt.compiler")
 
 DEFAULT_LIMIT_BYTES = 8 << 30
-_MAGIC = b"trt_rt program 1"
+_MAGIC = b"trt_rt program 2"
 _SUFFIX = ".program"
 _KERNELS = ".kernels"
 _LOCKS = 64
@@ -34,35 +34,50 @@ _ABANDONED_SECONDS = 3600
 
 
 @dataclass(frozen=True)
-class CachedPart:
+class CachedEngine:
     """An engine of a program.
 
     Attributes
     ----------
+    name : str
+        In the program.
     nodes : tuple of str
-        Names of its nodes in the program's graph, in order.
+        Names of its operators in the model's functional graph, in order.
     plan : bytes
         The engine.
     """
 
+    name: str
     nodes: tuple[str, ...]
     plan: bytes
 
 
 @dataclass(frozen=True)
 class CachedProgram:
-    """The partition and the plans of a compilation. The graph itself comes from the export.
+    """What is kept of a program. Its weights come from the model.
 
     Attributes
     ----------
-    parts : tuple of CachedPart
-        The engines.
-    reasons : dict
-        Why other nodes stay in PyTorch, by name.
+    graph : str
+        JSON of what runs: engines, and PyTorch operators between them.
+    operators : tuple of str
+        Names of the operators that the graph may call besides the usual ones.
+    engines : tuple of CachedEngine
+        In the order in which they run.
+    partition : list
+        Its steps as JSON, without lines of the model.
+    origins : dict
+        Of operators in PyTorch, by name: the node of the exported model that has the operator's line.
+    written : tuple of str
+        Buffers of the model that the program writes to.
     """
 
-    parts: tuple[CachedPart, ...]
-    reasons: dict[str, str]
+    graph: str
+    operators: tuple[str, ...]
+    engines: tuple[CachedEngine, ...]
+    partition: list[dict[str, Any]]
+    origins: dict[str, str]
+    written: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -143,31 +158,48 @@ class ProgramCache:
             return None
         try:
             header, plans = _unpack(content)
+            engines = tuple(
+                CachedEngine(str(one["name"]), tuple(one["nodes"]), plan)
+                for one, plan in zip(header["engines"], plans, strict=True)
+            )
             program = CachedProgram(
-                tuple(
-                    CachedPart(tuple(part["nodes"]), plan)
-                    for part, plan in zip(header["parts"], plans, strict=True)
-                ),
-                dict(header["reasons"]),
+                str(header["graph"]),
+                tuple(header["operators"]),
+                engines,
+                list(header["partition"]),
+                dict(header["origins"]),
+                tuple(header["written"]),
             )
         except (ValueError, KeyError, TypeError) as error:
-            _log.warning("the cached program %s is damaged (%s) and is built again", path, error)
-            with contextlib.suppress(OSError):
-                path.unlink()
+            self.discard(key, error)
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
         return program
+
+    def discard(self, key: str, reason: Exception) -> None:
+        """Remove a program that cannot be used, which is logged as a warning."""
+        path = self._path(key)
+        _log.warning("the cached program %s is damaged (%s) and is built again", path, reason)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
     def store(self, key: str, program: CachedProgram, *, model: str, backend: str) -> None:
         """Keep a program; a folder that cannot be written is logged as a warning and is no error."""
         header = {
             "model": model,
             "backend": backend,
-            "parts": [{"nodes": part.nodes, "bytes": len(part.plan)} for part in program.parts],
-            "reasons": program.reasons,
+            "engines": [
+                {"name": engine.name, "nodes": engine.nodes, "bytes": len(engine.plan)}
+                for engine in program.engines
+            ],
+            "graph": program.graph,
+            "operators": program.operators,
+            "partition": program.partition,
+            "origins": program.origins,
+            "written": program.written,
         }
-        content = _pack(header, [part.plan for part in program.parts])
+        content = _pack(header, [engine.plan for engine in program.engines])
         try:
             if len(content) > self._limit_bytes:
                 _log.warning(
@@ -237,7 +269,7 @@ class ProgramCache:
                     last_used=status.st_mtime,
                     model=str(header.get("model", "")),
                     backend=str(header.get("backend", "")),
-                    engines=len(header.get("parts", ())),
+                    engines=len(header.get("engines", ())),
                 )
             )
         return sorted(found, key=lambda entry: entry.last_used, reverse=True)
@@ -318,7 +350,7 @@ def _unpack(content: bytes) -> tuple[dict[str, Any], list[bytes]]:
         raise ValueError("its hash is not that of its content")
     header = json.loads(bytes(body[:length]))
     plans, offset = [], length
-    for part in header["parts"]:
-        plans.append(bytes(body[offset : offset + part["bytes"]]))
-        offset += part["bytes"]
+    for engine in header["engines"]:
+        plans.append(bytes(body[offset : offset + engine["bytes"]]))
+        offset += engine["bytes"]
     return header, plans

@@ -10,12 +10,12 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from trt_rt.backend import Backend
 from trt_rt.compiler import BuildOptions
-from trt_rt.program.exporting import ProgramGraph
 
 __all__ = ["program_key"]
 
@@ -27,18 +27,21 @@ _WITHOUT_EFFECT = ("timing_cache", "progress")
 
 
 def program_key(
-    program: ProgramGraph,
+    program: ExportedProgram,
     backend: Backend,
     device: torch.device,
     options: BuildOptions,
     settings: Sequence[Any],
+    *,
+    with_modules: bool,
 ) -> str:
     """Return the key of a compilation, as hexadecimal digits.
 
     Parameters
     ----------
-    program : ProgramGraph
-        Its graph with the arguments of every operator, the shapes and dtypes of all values, and its weights.
+    program : torch.export.ExportedProgram
+        As PyTorch has exported it: its graph with the arguments of every operator, the shapes and dtypes of
+        all values, and its weights. What is made of that depends on versions and settings only.
     backend : Backend
         That builds: name and version.
     device : torch.device
@@ -47,6 +50,8 @@ def program_key(
         Of the engines.
     settings : sequence
         What else decides: anything whose repr is the same in every process.
+    with_modules : bool
+        Whether the submodule that an operator belongs to decides something.
     """
     versions = {package: _version(package) for package in _PACKAGES}
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
@@ -54,14 +59,17 @@ def program_key(
     surroundings = [versions, backend.name, backend.version, backend.release, device.type, capability]
     key = hashlib.sha256()
     key.update(json.dumps([surroundings, described, list(settings)], default=repr, sort_keys=True).encode())
-    key.update(repr(sorted((str(symbol), str(limits)) for symbol, limits in program.ranges.items())).encode())
-    key.update(repr((program.in_spec, program.out_spec, str(program.signature))).encode())
-    key.update(repr([_described(example) for example in program.examples]).encode())
-    for line in _graph(program.module):
+    ranges = program.range_constraints
+    key.update(repr(sorted((str(symbol), str(limits)) for symbol, limits in ranges.items())).encode())
+    call = program.call_spec
+    key.update(repr((call.in_spec, call.out_spec, str(program.graph_signature))).encode())
+    key.update(repr([_described(example) for example in tree_leaves(program.example_inputs)]).encode())
+    for line in _graph(program.graph_module, with_modules):
         key.update(line.encode())
-    for name, tensor in sorted(_weights(program.module).items()):
-        key.update(repr((name, _described(tensor))).encode())
-        key.update(_bytes(tensor))
+    for name, value in sorted(_values(program).items()):
+        key.update(repr((name, _described(value))).encode())
+        if isinstance(value, torch.Tensor):
+            key.update(_bytes(value))
     return key.hexdigest()
 
 
@@ -72,14 +80,20 @@ def _version(package: str) -> str:
         return ""
 
 
-def _graph(module: GraphModule) -> Iterator[str]:
+def _graph(module: GraphModule, with_modules: bool) -> Iterator[str]:
     """Every node with its arguments and value; graphs that operators take, too."""
     for node in module.graph.nodes:
         values = [_described(value) for value in tree_leaves(node.meta.get("val"))]
-        yield f"{node.format_node()} {node.args} {node.kwargs} {values}\n"
+        owners = _owners(node) if with_modules else ""
+        yield f"{node.format_node()} {node.args} {node.kwargs} {values} {owners}\n"
         branch = getattr(module, str(node.target), None) if node.op == "get_attr" else None
         if isinstance(branch, GraphModule):
-            yield from _graph(branch)
+            yield from _graph(branch, with_modules)
+
+
+def _owners(node: Node) -> list[str]:
+    stack = node.meta.get("nn_module_stack") or {}
+    return [f"{path} {kind}" for path, kind in stack.values()]
 
 
 def _described(value: Any) -> str:
@@ -88,17 +102,15 @@ def _described(value: Any) -> str:
     return repr(value)
 
 
-def _weights(module: GraphModule) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = {}
-    for node in module.graph.nodes:
-        if node.op == "get_attr":
-            owner, _, attribute = str(node.target).rpartition(".")
-            value = getattr(module.get_submodule(owner), attribute)
-            if isinstance(value, torch.Tensor):
-                found[str(node.target)] = value
-            elif isinstance(value, GraphModule):
-                inner = _weights(value)
-                found.update({f"{node.target}.{name}": tensor for name, tensor in inner.items()})
+def _values(program: ExportedProgram) -> dict[str, Any]:
+    """The weights and constants, and those of graphs that operators take."""
+    found: dict[str, Any] = {**program.state_dict, **program.constants}
+    for path, module in program.graph_module.named_modules():
+        if path:
+            found.update(
+                {f"{path}.{name}": tensor for name, tensor in module.named_parameters(recurse=False)}
+            )
+            found.update({f"{path}.{name}": tensor for name, tensor in module.named_buffers(recurse=False)})
     return found
 
 

@@ -19,7 +19,7 @@ from trt_rt.compiled.program import Program
 from trt_rt.compiled.size_bounds import LARGEST_SIZE, expression
 from trt_rt.compiler import export_program
 from trt_rt.errors import CompileError, InputValueError
-from trt_rt.program.pipeline import compile_exported
+from trt_rt.program.pipeline import ModelSource, compile_exported
 from trt_rt.program.settings import settings_of_options
 from trt_rt.program.steps import shown_steps
 
@@ -193,9 +193,8 @@ class _Captured:
         exported = export_program(self._module, self._examples, dynamic_shapes=dimensions)
         settings, cache_dir = settings_of_options(options, self._module, self._examples)
         with shown_steps(False) as steps:
-            return compile_exported(
-                exported, settings, cache_dir=cache_dir, name="torch.compile", steps=steps, owns_buffers=False
-            ).program
+            source = ModelSource(exported, "torch.compile", owns_buffers=False)
+            return compile_exported(source, settings, cache_dir=cache_dir, steps=steps).program
 
 
 def _belongs_to_a_module(argument: Any) -> bool:

@@ -111,9 +111,7 @@ def _propose(
 ) -> list[list[Node]]:
     """Return the nodes of each part, in the graph's order; `reasons` gets why others are in none."""
     order = {node: index for index, node in enumerate(program.module.graph.nodes)}
-    partitioner = _Partitioner(
-        program.module, _SupportedNodes(support), allows_single_node_partition=True
-    )
+    partitioner = _Partitioner(program.module, _SupportedNodes(support), allows_single_node_partition=True)
     proposals = [sorted(found.nodes, key=order.__getitem__) for found in partitioner.propose_partitions()]
     kept = []
     all_operators = len(_computing(node for node in order if node.op == "call_function"))

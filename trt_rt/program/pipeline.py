@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -19,12 +19,13 @@ from trt_rt.compiled.program import Program
 from trt_rt.compiler import Profile
 from trt_rt.compiler.precision import cast_module
 from trt_rt.compiler.profiles import check_profiles
-from trt_rt.errors import CompileError
-from trt_rt.program.cache import CachedProgram, ProgramCache, cache_folder
+from trt_rt.errors import ArchiveError, CompileError
+from trt_rt.program.cache import ProgramCache, cache_folder
 from trt_rt.program.cache_key import program_key
 from trt_rt.program.checking import differences_from_eager
 from trt_rt.program.exporting import export_model, forward_signature
 from trt_rt.program.inputs import example_arguments, example_inputs
+from trt_rt.program.keeping import kept_program, restored_program
 from trt_rt.program.request import IR, CompileRequest
 from trt_rt.program.settings import CompileSettings, settings_of_request
 from trt_rt.program.stages import (
@@ -34,11 +35,13 @@ from trt_rt.program.stages import (
     build_program,
     divide_program,
     model_graph,
+    part_of_nodes,
+    require_full,
 )
 from trt_rt.program.steps import Steps, shown_steps
 from trt_rt.program.torchscript import module_of_torchscript
 
-__all__ = ["CompiledModel", "compile_exported", "compile_model"]
+__all__ = ["CompiledModel", "ModelSource", "built_program", "compile_exported", "compile_model"]
 
 _CHECKS = (None, "eager", "warn")
 
@@ -53,38 +56,85 @@ def compile_model(request: CompileRequest) -> Program | Partition:
         settings.backend.require(settings.device)
     with shown_steps(request.progress) as steps:
         steps.export()
-        model = _exported(request, settings)
-        sizes: dict[str, Any] = {
-            "signature": model.signature,
-            "opt_shapes": model.opt_shapes,
-            "profiles": request.profiles,
-        }
+        source, module = _exported(request, settings)
         if request.dryrun:
-            graph = model_graph(model.program, truncate_double=settings.truncate_double, **sizes)
+            graph = source.graph(settings)
             steps.divide()
             partition = divide_program(graph, settings, steps).partition
         else:
-            compiled = compile_exported(
-                model.program,
-                settings,
-                cache_dir=request.cache_dir,
-                name=model.name,
-                steps=steps,
-                **sizes,
-            )
+            compiled = compile_exported(source, settings, cache_dir=request.cache_dir, steps=steps)
             if request.check is not None:
                 steps.check()
-                _check(compiled, model, request.check, truncate_double=settings.truncate_double)
+                _check(compiled, source, module, settings, request.check)
     if request.dryrun:
         if sys.stdout.isatty():
             sys.stdout.write(f"{partition}\n")
         return partition
-    if not compiled.built.plans:
+    if not compiled.nodes:
         warnings.warn(
-            f"no part of {model.name} runs in an engine; print(program.partition) has the reasons",
+            f"no part of {source.name} runs in an engine; print(program.partition) has the reasons",
             stacklevel=3,
         )
     return compiled.program
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """An exported model and what a program of it depends on, besides settings.
+
+    Attributes
+    ----------
+    exported : torch.export.ExportedProgram
+        The model.
+    name : str
+        Of the model, for the cache.
+    signature : inspect.Signature or None
+        Of the model's ``forward``.
+    opt_shapes : sequence or None
+        The shapes for which engines are tuned, if not those of the examples.
+    profiles : sequence of Profile or None
+        The user's.
+    owns_buffers : bool
+        Whether the program gets copies of the buffers that it writes to, or writes to the model's.
+    """
+
+    exported: ExportedProgram
+    name: str
+    signature: inspect.Signature | None = None
+    opt_shapes: Sequence[tuple[int, ...] | None] | None = None
+    profiles: Sequence[Profile] | None = None
+    owns_buffers: bool = True
+
+    def graph(self, settings: CompileSettings) -> ModelGraph:
+        """Make the model functional."""
+        return model_graph(
+            self.exported,
+            signature=self.signature,
+            opt_shapes=self.opt_shapes,
+            profiles=self.profiles,
+            owns_buffers=self.owns_buffers,
+            truncate_double=settings.truncate_double,
+        )
+
+    def key(self, settings: CompileSettings) -> str:
+        """The name of the model's program in the cache."""
+        exclusions = settings.exclusions
+        decisive = [
+            self.opt_shapes,
+            self.profiles,
+            self.owns_buffers,
+            settings.min_block_size,
+            settings.truncate_double,
+            exclusions.described(),
+        ]
+        return program_key(
+            self.exported,
+            settings.backend,
+            settings.device,
+            settings.options,
+            decisive,
+            with_modules=bool(exclusions.module_names or exclusions.module_types),
+        )
 
 
 @dataclass(frozen=True)
@@ -95,88 +145,101 @@ class CompiledModel:
     ----------
     program : Program
         Ready to be called.
-    graph : ModelGraph
-        The whole model.
-    built : BuiltProgram
-        Its engines and code.
+    nodes : dict
+        Of the name of each engine to the names of its operators in the model's graph.
     """
 
     program: Program
-    graph: ModelGraph
-    built: BuiltProgram
+    nodes: Mapping[str, Sequence[str]]
 
 
 def compile_exported(
-    exported: ExportedProgram,
+    source: ModelSource,
     settings: CompileSettings,
     *,
     cache_dir: str | os.PathLike[str] | None,
-    name: str,
     steps: Steps,
-    owns_buffers: bool = True,
-    signature: inspect.Signature | None = None,
-    opt_shapes: Sequence[tuple[int, ...] | None] | None = None,
-    profiles: Sequence[Profile] | None = None,
 ) -> CompiledModel:
-    """Compile an exported program.
+    """Compile an exported model.
 
     Parameters
     ----------
-    exported : torch.export.ExportedProgram
+    source : ModelSource
         The model.
     settings : CompileSettings
         Of the compilation.
     cache_dir : path-like, optional
         As for `trt_rt.compile`.
-    name : str
-        Of the model, for the cache.
     steps : Steps
         Told about each step.
-    owns_buffers : bool
-        Whether the program gets copies of the buffers that it writes to, or writes to the model's.
-    signature, opt_shapes, profiles
-        As for :func:`model_graph`.
     """
     steps.divide()
-    graph = model_graph(
-        exported,
-        signature=signature,
-        opt_shapes=opt_shapes,
-        profiles=profiles,
-        owns_buffers=owns_buffers,
-        truncate_double=settings.truncate_double,
-    )
-    plans, kernels = _built(graph, settings, cache_dir, name, steps)
-    built = assemble_program(graph, plans, settings)
-    return CompiledModel(built.load(settings.backend, settings.device, kernels), graph, built)
+    built, kernels = built_program(source, settings, cache_dir=cache_dir, steps=steps)
+    return CompiledModel(built.load(settings.backend, settings.device, kernels), built.nodes)
 
 
-@dataclass(frozen=True)
-class _Exported:
-    """A model as torch.export gives it.
+def built_program(
+    source: ModelSource,
+    settings: CompileSettings,
+    *,
+    cache_dir: str | os.PathLike[str] | None,
+    steps: Steps,
+) -> tuple[BuiltProgram, Callable[[str], Path] | None]:
+    """Return a program, from the cache or built now, and where its kernels are kept; nothing is loaded.
 
-    Attributes
-    ----------
-    program : torch.export.ExportedProgram
-        The export.
-    module : torch.nn.Module
-        What was exported, in the precision of the program.
-    name : str
-        Of the model's class.
-    signature : inspect.Signature or None
-        Of the model's ``forward``.
-    opt_shapes : sequence or None
-        The shapes for which engines are tuned, if not those of the examples.
+    The parameters are those of :func:`compile_exported`.
     """
+    if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
+        raise CompileError(f"cache_dir={cache_dir!r}: give the path of a folder, 'auto', or None")
+    folder = cache_folder() if cache_dir == "auto" else cache_dir
+    if folder is None:
+        graph = source.graph(settings)
+        parts = build_program(divide_program(graph, settings, steps), settings, steps)
+        return assemble_program(graph, parts, settings), None
+    cache = ProgramCache(Path(folder))
+    key = source.key(settings)
+    with cache.lock(key):
+        found = _found(cache, key, source, settings)
+        if found is not None:
+            return found, cache.kernels_of(key)
+        graph = source.graph(settings)
+        parts = build_program(divide_program(graph, settings, steps), settings, steps)
+        built = assemble_program(graph, parts, settings)
+        # What the builder refused for want of memory, say, it may build another time.
+        if not parts.is_complete:
+            return built, None
+        kept = kept_program(built, source.exported, graph.program.mutated_buffers, settings.backend)
+        if kept is None:
+            return built, None
+        cache.store(key, kept, model=source.name, backend=settings.backend.name)
+        return built, cache.kernels_of(key)
 
-    program: ExportedProgram
-    module: torch.nn.Module
-    name: str
-    signature: inspect.Signature | None
-    opt_shapes: Sequence[tuple[int, ...] | None] | None
+
+def _found(
+    cache: ProgramCache, key: str, source: ModelSource, settings: CompileSettings
+) -> BuiltProgram | None:
+    cached = cache.load(key)
+    if cached is None:
+        return None
+    try:
+        found = restored_program(
+            cached,
+            source.exported,
+            source.signature,
+            settings.backend,
+            settings.device,
+            owns_buffers=source.owns_buffers,
+        )
+    except ArchiveError as error:
+        cache.discard(key, error)
+        return None
+    if settings.require_full_compilation:
+        require_full(found.partition)
+    return found
 
 
-def _exported(request: CompileRequest, settings: CompileSettings) -> _Exported:
+def _exported(request: CompileRequest, settings: CompileSettings) -> tuple[ModelSource, torch.nn.Module]:
+    """The model as torch.export gives it, and the module that was exported, in the program's precision."""
     model, precision = request.model, settings.options.precision
     name = type(model).__name__
     _check_form(model, request.ir)
@@ -192,7 +255,7 @@ def _exported(request: CompileRequest, settings: CompileSettings) -> _Exported:
                 f"precision={precision!r}: an exported program has its dtypes. Give compile the "
                 "torch.nn.Module, which it can cast, or export a module in that precision"
             )
-        return _Exported(model, model.module(check_guards=False), name, None, None)
+        return ModelSource(model, name, profiles=request.profiles), model.module(check_guards=False)
     if not isinstance(model, torch.nn.Module):
         raise CompileError(
             f"cannot compile a {name}: give a torch.nn.Module or a torch.export.ExportedProgram"
@@ -212,34 +275,9 @@ def _exported(request: CompileRequest, settings: CompileSettings) -> _Exported:
         settings.device,
     )
     program = export_model(module, examples)
-    return _Exported(program, module, name, forward_signature(module), examples.opt_shapes)
-
-
-def _built(
-    graph: ModelGraph,
-    settings: CompileSettings,
-    cache_dir: str | os.PathLike[str] | None,
-    name: str,
-    steps: Steps,
-) -> tuple[CachedProgram, Callable[[str], Path] | None]:
-    """The engines, from the cache or built now, and where their kernels are kept."""
-    if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
-        raise CompileError(f"cache_dir={cache_dir!r}: give the path of a folder, 'auto', or None")
-    folder = cache_folder() if cache_dir == "auto" else cache_dir
-    if folder is None:
-        return build_program(divide_program(graph, settings, steps), settings, steps)[0], None
-    cache = ProgramCache(Path(folder))
-    decisive = [graph.ranges.described(), settings.min_block_size, settings.exclusions.described()]
-    key = program_key(graph.program, settings.backend, settings.device, settings.options, decisive)
-    with cache.lock(key):
-        found = cache.load(key)
-        if found is not None:
-            return found, cache.kernels_of(key)
-        built, is_complete = build_program(divide_program(graph, settings, steps), settings, steps)
-        # What the builder refused for want of memory, say, it may build another time.
-        if is_complete:
-            cache.store(key, built, model=name, backend=settings.backend.name)
-        return built, cache.kernels_of(key) if is_complete else None
+    return ModelSource(
+        program, name, forward_signature(module), examples.opt_shapes, request.profiles
+    ), module
 
 
 def _check_form(model: Any, ir: str) -> None:
@@ -252,19 +290,25 @@ def _check_form(model: Any, ir: str) -> None:
         raise CompileError(f"ir={ir!r}, and the model is {form}: leave out ir, which finds the form out")
 
 
-def _check(compiled: CompiledModel, model: _Exported, check: str, *, truncate_double: bool) -> None:
-    graph = compiled.graph
+def _check(
+    compiled: CompiledModel,
+    source: ModelSource,
+    module: torch.nn.Module,
+    settings: CompileSettings,
+    check: str,
+) -> None:
+    graph = source.graph(settings)
     differences = differences_from_eager(
         compiled.program,
         graph.program,
-        compiled.built.parts,
+        {name: part_of_nodes(graph, nodes) for name, nodes in compiled.nodes.items()},
         graph.ranges,
-        model.module,
-        truncate_double=truncate_double,
+        module,
+        truncate_double=settings.truncate_double,
     )
     if not differences:
         return
-    message = f"the program of {model.name} is not right: {'; '.join(differences)}"
+    message = f"the program of {source.name} is not right: {'; '.join(differences)}"
     if check == "eager":
         raise CompileError(message)
     warnings.warn(message, stacklevel=4)

@@ -22,7 +22,6 @@ from trt_rt.compiler.progress import NO_DISPLAY
 from trt_rt.errors import CompileError
 from trt_rt.module import TRTModule
 from trt_rt.program.assembling import describe_partition, in_order_of_execution, program_with_engines
-from trt_rt.program.cache import CachedPart, CachedProgram
 from trt_rt.program.exporting import ProgramGraph, program_graph
 from trt_rt.program.part import Part, extract_part
 from trt_rt.program.part_builder import PartBuilder, part_builder
@@ -35,6 +34,8 @@ from trt_rt.program.support import Support
 from trt_rt.program.truncation import truncate_doubles
 
 __all__ = [
+    "BuiltPart",
+    "BuiltParts",
     "BuiltProgram",
     "DividedProgram",
     "ModelGraph",
@@ -42,6 +43,8 @@ __all__ = [
     "build_program",
     "divide_program",
     "model_graph",
+    "part_of_nodes",
+    "require_full",
 ]
 
 
@@ -87,6 +90,41 @@ class DividedProgram:
         return describe_partition(module, parts, self.divided.reasons, self.builder.backend.name)
 
 
+@dataclass(frozen=True)
+class BuiltPart:
+    """A part and its engine.
+
+    Attributes
+    ----------
+    nodes : tuple of str
+        Names of its nodes in the model's graph, in order.
+    plan : bytes
+        The engine.
+    """
+
+    nodes: tuple[str, ...]
+    plan: bytes
+
+
+@dataclass(frozen=True)
+class BuiltParts:
+    """The engines of a model, and what stays in PyTorch.
+
+    Attributes
+    ----------
+    parts : tuple of BuiltPart
+        The engines.
+    reasons : dict
+        Why other nodes stay in PyTorch, by name.
+    is_complete : bool
+        Whether the builder refused nothing.
+    """
+
+    parts: tuple[BuiltPart, ...]
+    reasons: dict[str, str]
+    is_complete: bool
+
+
 @dataclass
 class BuiltProgram:
     """All that a program consists of, before its engines are loaded.
@@ -101,15 +139,15 @@ class BuiltProgram:
         Has the weights that the code names.
     partition : Partition
         What runs where.
-    parts : dict
-        Of the name of each engine to its operators.
+    nodes : dict
+        Of the name of each engine to the names of its operators in the model's graph, in order.
     """
 
     call: GeneratedCall
     plans: dict[str, bytes]
     state: torch.nn.Module
     partition: Partition
-    parts: dict[str, Part]
+    nodes: dict[str, tuple[str, ...]]
 
     def load(
         self, backend: Backend, device: torch.device, kernels: Callable[[str], Path] | None = None
@@ -198,7 +236,7 @@ def divide_program(
 
 def build_program(
     program: DividedProgram, settings: CompileSettings, steps: Steps | None = None
-) -> tuple[CachedProgram, bool]:
+) -> BuiltParts:
     """Build every part; what the builder refuses goes back to PyTorch, with the reason.
 
     Parameters
@@ -210,23 +248,16 @@ def build_program(
     steps : Steps, optional
         Told about each part.
 
-    Returns
-    -------
-    program : CachedProgram
-        The plans.
-    is_complete : bool
-        Whether the builder refused nothing.
-
     Raises
     ------
     CompileError
         PyTorch would run an operator, and the whole model must be in engines.
     """
     if settings.require_full_compilation:
-        _require_full(program.partition)
+        require_full(program.partition)
     steps = steps or Steps(NO_DISPLAY)
     divided = program.divided
-    built: list[CachedPart] = []
+    built: list[BuiltPart] = []
     refused: dict[str, str] = {}
     count = len(divided.parts)
     while divided.parts:
@@ -238,11 +269,11 @@ def build_program(
             reason = f"the builder refuses its part: {error}"
             refused.update(dict.fromkeys((node.name for node in prepared.part.nodes), reason))
         else:
-            built.append(CachedPart(tuple(node.name for node in prepared.part.nodes), plan))
-    return CachedProgram(tuple(built), {**divided.reasons, **refused}), not refused
+            built.append(BuiltPart(tuple(node.name for node in prepared.part.nodes), plan))
+    return BuiltParts(tuple(built), {**divided.reasons, **refused}, not refused)
 
 
-def assemble_program(graph: ModelGraph, built: CachedProgram, settings: CompileSettings) -> BuiltProgram:
+def assemble_program(graph: ModelGraph, built: BuiltParts, settings: CompileSettings) -> BuiltProgram:
     """Put the engines into a model's graph and write its call.
 
     Raises
@@ -251,19 +282,24 @@ def assemble_program(graph: ModelGraph, built: CachedProgram, settings: CompileS
         PyTorch would run an operator, and the whole model must be in engines.
     """
     program = graph.program
-    nodes = {node.name: node for node in program.module.graph.nodes}
     plans = {part.nodes: part.plan for part in built.parts}
-    parts = [
-        extract_part(program.module, [nodes[name] for name in names], program.mutated_buffers, graph.ranges)
-        for names in plans
-    ]
-    named = _named(program.module, parts)
+    named = _named(program.module, [part_of_nodes(graph, names) for names in plans])
     partition = describe_partition(program.module, named, built.reasons, settings.backend.name)
     if settings.require_full_compilation:
-        _require_full(partition)
+        require_full(partition)
     call = write_call(program.convention, program_with_engines(program.module, named), program.ranges)
-    by_name = {name: plans[tuple(node.name for node in part.nodes)] for name, part in named.items()}
-    return BuiltProgram(call, by_name, program.module, partition, named)
+    nodes = {name: tuple(node.name for node in part.nodes) for name, part in named.items()}
+    by_name = {name: plans[names] for name, names in nodes.items()}
+    return BuiltProgram(call, by_name, program.module, partition, nodes)
+
+
+def part_of_nodes(graph: ModelGraph, names: Sequence[str]) -> Part:
+    """Return the part that has the nodes of these names."""
+    program = graph.program
+    nodes = {node.name: node for node in program.module.graph.nodes}
+    return extract_part(
+        program.module, [nodes[name] for name in names], program.mutated_buffers, graph.ranges
+    )
 
 
 def _named(module: GraphModule, parts: Sequence[Part]) -> dict[str, Part]:
@@ -272,7 +308,8 @@ def _named(module: GraphModule, parts: Sequence[Part]) -> dict[str, Part]:
     return {f"engine_{number}": parts[position] for number, position in enumerate(order)}
 
 
-def _require_full(partition: Partition) -> None:
+def require_full(partition: Partition) -> None:
+    """Raise a CompileError if PyTorch would run an operator."""
     left = [step for step in partition.torch_operators if not step.is_glue]
     if not left:
         return
