@@ -1,4 +1,7 @@
-"""Times and memory of compilations for docs/compile.md: python -m tests.program.measure"""
+"""Times and memory of compilations for docs/compile.md: python -m tests.program.measure
+
+Times are CPU time, so that other users of the machine count less.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 from unittest import mock
 
@@ -43,16 +46,16 @@ def settings(*operators: str) -> CompileSettings:
 
 @contextmanager
 def timed(*places: tuple[Any, str]) -> Iterator[dict[str, float]]:
-    """Add up the seconds spent in functions, by their names."""
+    """Add up the CPU seconds spent in functions, by their names."""
     seconds: dict[str, float] = defaultdict(float)
 
     def timing(name: str, function: Any) -> Any:
         def call(*args: Any, **keywords: Any) -> Any:
-            started = perf_counter()
+            started = process_time()
             try:
                 return function(*args, **keywords)
             finally:
-                seconds[name] += perf_counter() - started
+                seconds[name] += process_time() - started
 
         return call
 
@@ -79,13 +82,13 @@ def preparation() -> None:
         wanted = settings(*([operator] if operator else []))
         graph = model_graph(exported(name))
         with timed((part_builder, "refused_by_parser")) as asked:
-            started = perf_counter()
+            started = process_time()
             divided = divide_program(graph, wanted)
-            prepared = perf_counter() - started
+            prepared = process_time() - started
         count = len(divided.divided.parts)
-        started = perf_counter()
+        started = process_time()
         build_program(divided, wanted)
-        built = perf_counter() - started
+        built = process_time() - started
         what = f"{name}, {operator} in PyTorch" if operator else name
         ask = asked["refused_by_parser"] * 1000
         print(f"| {what} | {count} | {prepared / count:.2f} | {ask:.0f} | {built / count:.2f} |", flush=True)
@@ -103,13 +106,13 @@ def hits() -> None:
                 "backend": "reference",
                 "cache_dir": folder,
             }
-            started = perf_counter()
+            started = process_time()
             trt_rt.compile(model, **keywords)
-            first = perf_counter() - started
+            first = process_time() - started
             with timed((pipeline, "export_model")) as seconds:
-                started = perf_counter()
+                started = process_time()
                 trt_rt.compile(model, **keywords)
-                total = perf_counter() - started
+                total = process_time() - started
         export = seconds["export_model"]
         print(f"| {name} | {export:.2f} | {total - export:.2f} | {first:.2f} |", flush=True)
 

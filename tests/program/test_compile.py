@@ -70,6 +70,40 @@ def test_input_says_which_dimensions_vary(model: nn.Module) -> None:
         program(example(9))
 
 
+class _TorchTensorRTInput:
+    """What Torch-TensorRT 2.11's class has: a shape or a dict of shapes, and a dtype of its own."""
+
+    def __init__(self, shape: Any, *, is_shape_tensor: bool = False) -> None:
+        self.shape = shape
+        self.name = "x"
+        self.is_shape_tensor = is_shape_tensor
+        self.dtype = self
+
+    def to(self, kind: type, *, use_default: bool) -> torch.dtype:
+        assert kind is torch.dtype
+        assert use_default
+        return torch.float32
+
+
+_TorchTensorRTInput.__name__, _TorchTensorRTInput.__module__ = "Input", "torch_tensorrt._Input"
+
+
+def test_inputs_of_torch_tensorrt_are_inputs(model: nn.Module) -> None:
+    shapes = {"min_shape": (1, 4), "opt_shape": (3, 4), "max_shape": (8, 4)}
+    program = trt_rt.compile(model, inputs=[_TorchTensorRTInput(shapes)], backend="reference")
+    for size in (1, 8):
+        x = torch.randn(size, 4)
+        torch.testing.assert_close(program(x), model(x).detach())
+    (x,) = (
+        trt_rt.compile(model, inputs=[_TorchTensorRTInput((3, 4))], backend="reference", dryrun=True)
+        .engines[0]
+        .inputs
+    )
+    assert x.shape == (3, 4)
+    with pytest.raises(CompileError, match=r"give a torch\.Tensor with an example"):
+        trt_rt.compile(model, inputs=[_TorchTensorRTInput((3,), is_shape_tensor=True)], backend="reference")
+
+
 def test_marks_of_dynamo_say_which_dimensions_vary(model: nn.Module) -> None:
     x = example()
     torch._dynamo.mark_dynamic(x, 0, min=2, max=8)

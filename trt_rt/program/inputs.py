@@ -151,8 +151,8 @@ def example_inputs(
     model : torch.nn.Module
         Whose call it is.
     inputs, arg_inputs : sequence, optional
-        Positional arguments, under one name or the other: tensors, `Input`, or nested lists, tuples and dicts
-        of those.
+        Positional arguments, under one name or the other: tensors, `Input` or ``torch_tensorrt.Input``, or
+        nested lists, tuples and dicts of those.
     kwarg_inputs : mapping, optional
         Arguments by keyword.
     dynamic_shapes : dict, tuple or list, optional
@@ -205,6 +205,7 @@ def _given(
     positional = inputs if inputs is not None else arg_inputs
     if positional is None and kwarg_inputs is None:
         raise CompileError("example inputs are needed: give inputs, kwarg_inputs or both")
+    positional = _own_input(positional)
     if isinstance(positional, (torch.Tensor, Input)):
         positional = (positional,)
     if positional is not None and (
@@ -214,7 +215,23 @@ def _given(
         raise CompileError(f"inputs is a {type(positional).__name__}, and must be a tuple or list{hint}")
     if kwarg_inputs is not None and not isinstance(kwarg_inputs, Mapping):
         raise CompileError(f"kwarg_inputs is a {type(kwarg_inputs).__name__}, and must be a dict")
-    return tuple(positional or ()), dict(kwarg_inputs or {})
+    args, kwargs = tree_map(_own_input, (tuple(positional or ()), dict(kwarg_inputs or {})))
+    return args, kwargs
+
+
+def _own_input(leaf: Any) -> Any:
+    """Turn a ``torch_tensorrt.Input`` into an `Input`; leave everything else as it is."""
+    if type(leaf).__name__ != "Input" or not type(leaf).__module__.startswith("torch_tensorrt"):
+        return leaf
+    if leaf.is_shape_tensor:
+        raise CompileError(
+            f"{leaf!r} is a shape tensor, whose values decide: give a torch.Tensor with an example of them"
+        )
+    shapes = dict(leaf.shape) if isinstance(leaf.shape, Mapping) else {"shape": leaf.shape}
+    dtype = leaf.dtype
+    if not isinstance(dtype, torch.dtype):
+        dtype = dtype.to(torch.dtype, use_default=True)
+    return Input(**shapes, dtype=dtype, name=leaf.name)
 
 
 def _with_examples(
