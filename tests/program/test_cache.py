@@ -299,15 +299,15 @@ def test_any_single_byte_that_changes_is_noticed(tmp_path: Path) -> None:
 
 
 def test_the_least_recently_used_goes(tmp_path: Path) -> None:
-    cache = ProgramCache(tmp_path, limit_bytes=1000)
-    program = of_size(300)
+    cache = ProgramCache(tmp_path, limit_bytes=3000)
+    program = of_size(1000)
     for number, key in enumerate(("00", "01")):
         cache.store(key, program, model="M", backend="reference")
         os.utime(tmp_path / f"{key}.program", (number, number))
     assert cache.load("00") is not None  # now 01 is the one used least recently
     cache.store("02", program, model="M", backend="reference")
     assert {entry.key for entry in cache.entries()} == {"00", "02"}
-    too_large = of_size(1001)
+    too_large = of_size(3001)
     cache.store("03", too_large, model="M", backend="reference")
     assert {entry.key for entry in cache.entries()} == {"00", "02"}
 
