@@ -24,6 +24,7 @@ from trt_rt.cli import (
     export_triton,
     inspect,
     package,
+    serve,
     verify,
 )
 from trt_rt.cli.command import Result, print_json
@@ -32,7 +33,20 @@ from trt_rt.errors import TRTError
 
 __all__ = ["main"]
 
-_COMMANDS = (doctor, build, compile, bench, cache, inspect, verify, convert, package, export_triton, demo)
+_COMMANDS = (
+    doctor,
+    build,
+    compile,
+    bench,
+    cache,
+    inspect,
+    verify,
+    convert,
+    package,
+    export_triton,
+    serve,
+    demo,
+)
 
 _INTERRUPTED = 128 + 2
 _READER_GONE = 128 + 13

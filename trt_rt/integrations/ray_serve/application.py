@@ -1,0 +1,171 @@
+"""``trt_rt.integrations.ray_serve.deployment``: saved programs as an application of Ray Serve."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trt_rt.errors import SettingError, TRTError
+from trt_rt.integrations.ray_serve.settings import ServingSettings
+
+__all__ = ["deployment", "run_server"]
+
+_SERVICER = "trt_rt.integrations.ray_serve.grpc_messages.add_servicer"
+_LOGGING = {"enable_access_log": False}  # a line for each request costs more than a small engine
+
+
+def deployment(
+    path: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
+    *,
+    num_gpus: float | None = None,
+    num_replicas: int | None = None,
+    num_fronts: int = 1,
+    max_batch_size: int | None = None,
+    batch_wait_timeout_s: float = 0.002,
+    max_ongoing_requests: int = 256,
+    max_queued_requests: int = -1,
+    max_body_bytes: int = 64 * 2**20,
+    max_retries: int = 3,
+    health_check_period_s: float = 10.0,
+    health_check_timeout_s: float = 30.0,
+    graceful_shutdown_timeout_s: float = 20.0,
+    public_key: bytes | None = None,
+) -> Any:
+    """Return an application of Ray Serve that answers requests with saved programs.
+
+    Clients speak the Open Inference Protocol (KServe's version 2) to it, over HTTP and gRPC. Requests are
+    joined into batches of the sizes that a program takes. A replica is ready after a warm-up at these sizes.
+    Its health check runs the engines. A request whose replica dies is run by another one.
+
+    Parameters
+    ----------
+    path : path-like, or mapping of str to path-like
+        What `trt_rt.save` wrote. A mapping gives each file a model id; a single file has its name without the
+        suffix. Every replica holds all of the programs, and every machine of the cluster needs the files.
+    num_gpus : float, optional
+        For each replica; 0 runs on the CPU. Default: 1 if PyTorch sees a GPU here, else 0.
+    num_replicas : int, optional
+        Default: one for each GPU that PyTorch sees here, else one.
+    num_fronts : int
+        Processes that take requests apart and put responses together.
+    max_batch_size : int, optional
+        The most rows that are joined. Default: the largest batch that a program takes.
+    batch_wait_timeout_s : float
+        How long a request may wait for others, in seconds.
+    max_ongoing_requests : int
+        Requests that a replica holds at a time; more of them wait in the front.
+    max_queued_requests : int
+        Requests that wait in a front at most; more of them are answered with 503. -1 for no limit.
+    max_body_bytes : int
+        Of an HTTP request; larger ones are answered with 413.
+    max_retries : int
+        How often a request is given to another replica when one dies.
+    health_check_period_s, health_check_timeout_s : float
+        How often the engines are run to see whether they work, and how long that may take, in seconds.
+    graceful_shutdown_timeout_s : float
+        How long a replica that is to stop may work on the requests that it has, in seconds.
+    public_key : bytes, optional
+        Refuse files that are not signed with this key, as `trt_rt.load`.
+
+    Returns
+    -------
+    ray.serve.Application
+        For ``serve.run``.
+
+    Raises
+    ------
+    TRTError
+        Ray Serve is not installed, or no file is named.
+    SettingError
+        A setting is out of range.
+    OSError
+        A file is not there.
+    """
+    settings = ServingSettings(max_batch_size, batch_wait_timeout_s, max_body_bytes, max_retries, public_key)
+    models = _models(path)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if num_gpus is None:
+        num_gpus = 1.0 if gpus else 0.0
+    if num_replicas is None:
+        num_replicas = max(gpus, 1) if num_gpus else 1
+    if num_gpus < 0 or num_replicas < 1 or num_fronts < 1:
+        raise SettingError("num_gpus must be at least 0, and num_replicas and num_fronts at least 1.")
+    serve = _serve()
+    from trt_rt.integrations.ray_serve.front import Front
+    from trt_rt.integrations.ray_serve.replica import Replica
+
+    replicas = serve.deployment(
+        Replica,
+        name="Replica",
+        logging_config=_LOGGING,
+        num_replicas=num_replicas,
+        ray_actor_options={"num_gpus": num_gpus, "num_cpus": 0.5},
+        max_ongoing_requests=max_ongoing_requests,
+        max_queued_requests=max_queued_requests,
+        health_check_period_s=health_check_period_s,
+        health_check_timeout_s=health_check_timeout_s,
+        graceful_shutdown_timeout_s=graceful_shutdown_timeout_s,
+    ).bind(models, settings, on_gpu=num_gpus > 0)
+    return serve.deployment(
+        Front,
+        name="Front",
+        logging_config=_LOGGING,
+        num_replicas=num_fronts,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=4 * max_ongoing_requests,
+        graceful_shutdown_timeout_s=graceful_shutdown_timeout_s,
+    ).bind(replicas, tuple(models), settings)
+
+
+def run_server(
+    application: Any, *, host: str = "127.0.0.1", port: int = 8000, grpc_port: int | None = None
+) -> None:
+    """Start Ray Serve here, or in the cluster of ``RAY_ADDRESS``, and wait until the application is ready.
+
+    Parameters
+    ----------
+    application : ray.serve.Application
+        What `deployment` returned.
+    host : str
+        The address to listen on; ``"0.0.0.0"`` for all.
+    port, grpc_port : int
+        For HTTP, and for gRPC; without `grpc_port` there is no gRPC.
+
+    Raises
+    ------
+    TRTError
+        The application did not become ready; the message has the reason that Ray Serve gives.
+    """
+    serve = _serve()
+    grpc_options = (
+        {"port": grpc_port, "grpc_servicer_functions": [_SERVICER]} if grpc_port is not None else None
+    )
+    try:
+        serve.start(http_options={"host": host, "port": port}, grpc_options=grpc_options)
+        serve.run(application, name="trt_rt", route_prefix="/")
+    except RuntimeError as error:
+        raise TRTError(f"the server did not become ready: {error}") from error
+
+
+def _models(path: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]) -> dict[str, str]:
+    files = dict(path) if isinstance(path, Mapping) else {Path(path).stem: path}
+    if not files:
+        raise SettingError("a server needs at least one file.")
+    for name, file in files.items():
+        if not name or "/" in name:
+            raise SettingError(f"{name!r} cannot be a model's name: it is a part of a URL.")
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"{file} is not there, or is no file.")
+    return {name: str(Path(file).resolve()) for name, file in files.items()}
+
+
+def _serve() -> Any:
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise TRTError("serving needs Ray Serve: pip install 'trt_rt[serve]'") from error
+    return serve

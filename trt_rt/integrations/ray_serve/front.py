@@ -1,0 +1,214 @@
+"""The front: takes requests over HTTP and gRPC, checks them, and gives them to replicas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from trt_rt.integrations.inference_protocol import (
+    JSON_LENGTH_HEADER,
+    RequestError,
+    WireTensor,
+    checked_tensor,
+    read_request,
+    write_response,
+)
+from trt_rt.integrations.ray_serve.grpc_messages import service_pb2
+from trt_rt.integrations.ray_serve.replica import Answer
+from trt_rt.integrations.ray_serve.settings import ServingSettings
+
+__all__ = ["Front"]
+
+_CONTENT_TYPES = ("application/json", "application/octet-stream")
+_GRPC_CONTENTS = {
+    "BOOL": "bool_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "INT8": "int_contents",
+    "UINT8": "uint_contents",
+}
+
+
+class Front:
+    """The deployment that clients talk to; it speaks the Open Inference Protocol.
+
+    A request whose replica dies is given to another one: running a program changes nothing but its result, so
+    it may run again.
+    """
+
+    def __init__(
+        self, replicas: DeploymentHandle, models: tuple[str, ...], settings: ServingSettings
+    ) -> None:
+        """Remember where replicas are."""
+        self._replicas = replicas
+        self._models = models
+        self._settings = settings
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a request over HTTP."""
+        try:
+            return await self._route(request)
+        except RequestError as error:
+            return JSONResponse({"error": str(error)}, error.status)
+        except ClientDisconnect:
+            return Response(status_code=499)
+
+    async def _route(self, request: Request) -> Response:
+        path = [part for part in request.url.path.split("/") if part]
+        match request.method, path:
+            case "GET", ["v2", "health", "live"]:
+                return Response()
+            case "GET", ["v2", "health", "ready"]:
+                await self._describe()
+                return Response()
+            case "GET", ["v2"]:
+                return JSONResponse({"name": "trt_rt", "extensions": ["binary_tensor_data"]})
+            case "GET", ["v2", "models", model]:
+                return JSONResponse(
+                    {"name": self._known(model), "platform": "trt_rt", **(await self._describe())[model]}
+                )
+            case "GET", ["v2", "models", model, "ready"]:
+                self._known(model)
+                await self._describe()
+                return Response()
+            case "POST", ["v2", "models", model, "infer"]:
+                return await self._infer_http(self._known(model), request)
+        raise RequestError(404, f"{request.method} {request.url.path} is nothing that this server does.")
+
+    async def _infer_http(self, model: str, request: Request) -> Response:
+        content_type = (
+            request.headers.get("content-type", _CONTENT_TYPES[0]).partition(";")[0].strip().lower()
+        )
+        if content_type not in _CONTENT_TYPES:
+            raise RequestError(
+                415, f"the content type {content_type!r} is not one of {', '.join(_CONTENT_TYPES)}."
+            )
+        asked = read_request(await self._body(request), request.headers.get(JSON_LENGTH_HEADER))
+        answer = await self._infer(model, asked.inputs)
+        body, headers = write_response(asked, model, answer.outputs)
+        return Response(body, headers=headers)
+
+    async def _body(self, request: Request) -> bytes:
+        """Read the body, and stop as soon as it is too large."""
+        limit = self._settings.max_body_bytes
+        parts, size = [], 0
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise RequestError(413, f"the body has more than {limit} bytes.")
+            parts.append(part)
+        return b"".join(parts)
+
+    async def _infer(self, model: str, inputs: Mapping[str, WireTensor]) -> Answer:
+        for attempt in range(self._settings.max_retries + 1):
+            try:
+                answer: Answer = await self._replicas.infer.remote(model, inputs)
+                break
+            except RayActorError:
+                if attempt == self._settings.max_retries:
+                    raise RequestError(
+                        503, "replicas died while they ran this request; try again later."
+                    ) from None
+            except BackPressureError as error:
+                raise RequestError(503, f"the server has too many requests: {error}") from None
+        if answer.status != 200:
+            raise RequestError(answer.status, answer.message)
+        return answer
+
+    async def _describe(self) -> dict[str, dict[str, Any]]:
+        try:
+            found: dict[str, dict[str, Any]] = await self._replicas.describe.remote()
+            return found
+        except RayActorError:
+            raise RequestError(503, "no replica is ready.") from None
+
+    def _known(self, model: str) -> str:
+        if model not in self._models:
+            raise RequestError(404, f"there is no model {model!r}. The models are {', '.join(self._models)}.")
+        return model
+
+    # gRPC: the methods of the protocol's service GRPCInferenceService, by their names there.
+
+    async def ServerLive(self, request: Any) -> Any:
+        """Say that the server runs."""
+        return service_pb2.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any) -> Any:
+        """Say that a replica is ready."""
+        await self._describe()
+        return service_pb2.ServerReadyResponse(ready=True)
+
+    async def ModelReady(self, request: Any) -> Any:
+        """Say that a model is ready."""
+        await self._describe()
+        return service_pb2.ModelReadyResponse(ready=request.name in self._models)
+
+    async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:
+        """Describe a model."""
+        try:
+            found = (await self._describe())[self._known(request.name)]
+        except RequestError as error:
+            return _grpc_error(grpc_context, error, service_pb2.ModelMetadataResponse())
+        return service_pb2.ModelMetadataResponse(name=request.name, platform="trt_rt", **found)
+
+    async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:
+        """Run a model."""
+        try:
+            model = self._known(request.model_name)
+            answer = await self._infer(model, _grpc_inputs(request))
+            wanted = [each.name for each in request.outputs] or list(answer.outputs)
+            for name in wanted:
+                if name not in answer.outputs:
+                    raise RequestError(
+                        400, f"{name!r} is not an output. The outputs are {', '.join(answer.outputs)}."
+                    )
+        except RequestError as error:
+            return _grpc_error(grpc_context, error, service_pb2.ModelInferResponse())
+        response = service_pb2.ModelInferResponse(model_name=model, id=request.id)
+        for name in wanted:
+            tensor = answer.outputs[name]
+            response.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
+            response.raw_output_contents.append(tensor.data)
+        return response
+
+
+def _grpc_inputs(request: Any) -> dict[str, WireTensor]:
+    raw = list(request.raw_input_contents)
+    if raw and len(raw) != len(request.inputs):
+        raise RequestError(400, f"the request has {len(request.inputs)} inputs and {len(raw)} raw contents.")
+    inputs = {}
+    for index, each in enumerate(request.inputs):
+        shape = list(each.shape)
+        if raw:
+            inputs[each.name] = checked_tensor(each.name, each.datatype, shape, raw[index])
+            continue
+        field = _GRPC_CONTENTS.get(each.datatype)
+        if field is None:
+            raise RequestError(400, f"the input {each.name!r} of {each.datatype} must come as raw contents.")
+        numbers = list(getattr(each.contents, field))
+        entry = {"name": each.name, "datatype": each.datatype, "shape": shape, "data": numbers}
+        inputs |= read_request(json.dumps({"inputs": [entry]}).encode(), None).inputs
+    return inputs
+
+
+def _grpc_error(context: Any, error: RequestError, empty: Any) -> Any:
+    """Set the status of a call, in Ray Serve's way, and return an empty response."""
+    codes = {
+        400: grpc.StatusCode.INVALID_ARGUMENT,
+        404: grpc.StatusCode.NOT_FOUND,
+        503: grpc.StatusCode.UNAVAILABLE,
+    }
+    context.set_code(codes.get(error.status, grpc.StatusCode.INTERNAL))
+    context.set_details(str(error))
+    return empty
