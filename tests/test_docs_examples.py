@@ -14,12 +14,12 @@ from tests.dynamo_backend import register
 from trt_rt.runtime import set_multi_device_safe_mode
 
 _ROOT = Path(__file__).parents[1]
-_MODES, _COMPILE, _PORTING, _FILES = (
-    _ROOT / "docs" / f"{page}.md" for page in ("modes", "compile", "porting", "files")
+_MODES, _COMPILE, _PORTING, _FILES, _MEASURE = (
+    _ROOT / "docs" / f"{page}.md" for page in ("modes", "compile", "porting", "files", "measure")
 )
 _README = _ROOT / "README.md"
 _TUTORIALS = sorted((_ROOT / "docs" / "tutorials").glob("*.md"))
-_PAGES = (_ROOT / "docs" / "index.md", *_TUTORIALS, _MODES, _COMPILE, _PORTING, _FILES, _README)
+_PAGES = (_ROOT / "docs" / "index.md", *_TUTORIALS, _MODES, _COMPILE, _PORTING, _FILES, _MEASURE, _README)
 
 
 def _examples(page: Path) -> list[object]:

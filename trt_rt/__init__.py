@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trt_rt.backend.plugins import load_plugins
     from trt_rt.compiled import Program
     from trt_rt.compiler import build
+    from trt_rt.observe import Explanation, enable_nvtx, explain, profile
     from trt_rt.program import Input, compile
     from trt_rt.runtime import (
         LayerProfile,
@@ -65,6 +66,7 @@ __all__ = [
     "CompileError",
     "Engine",
     "ExecutionError",
+    "Explanation",
     "IOTensor",
     "Input",
     "InputError",
@@ -87,10 +89,12 @@ __all__ = [
     "build",
     "compile",
     "enable_cudagraphs",
+    "enable_nvtx",
     "enable_output_allocator",
     "enable_pre_allocated_outputs",
     "enable_profiling",
     "errors",
+    "explain",
     "export_torch_tensorrt",
     "get_cudagraphs_mode",
     "get_multi_device_safe_mode",
@@ -98,6 +102,7 @@ __all__ = [
     "load",
     "load_plugins",
     "optimization_profile",
+    "profile",
     "refit",
     "runtime_config",
     "save",
@@ -111,18 +116,22 @@ __all__ = [
 # A process that only runs engines does not need the other names. They are imported when they are first used:
 # these from the modules given here, all others from `trt_rt.runtime`.
 _MODULE_OF = {
+    "Explanation": "trt_rt.observe",
     "Input": "trt_rt.program",
     "Program": "trt_rt.compiled",
     "build": "trt_rt.compiler",
     "compile": "trt_rt.program",
+    "enable_nvtx": "trt_rt.observe",
+    "explain": "trt_rt.observe",
     "export_torch_tensorrt": "trt_rt.archive",
     "load": "trt_rt.archive",
     "load_plugins": "trt_rt.backend.plugins",
+    "profile": "trt_rt.observe",
     "save": "trt_rt.archive",
 }
 
 # Subpackages that are imported when they are first used as an attribute.
-_SUBPACKAGES = ("archive", "capture", "compiled", "compiler", "program", "reference", "runtime")
+_SUBPACKAGES = ("archive", "capture", "compiled", "compiler", "observe", "program", "reference", "runtime")
 
 # A fork waits for such an import on another thread. The child would find a half imported module, and wait
 # forever for the thread that imports it.

@@ -76,7 +76,18 @@ cdef class BoundCall:
         """
         if self.executor is None:
             _refuse_unbound()
+        return self.vectorcall(self, NULL, 0, NULL)
+
+    def run_unobserved(self):
+        """Make the call; for observers."""
         return self.executor.run_bound(self)
+
+    cdef int observe(self, observer) except -1:
+        """Let an observer see the calls; None: nobody any more. Idempotent."""
+        self.vectorcall = _run_bound_call if observer is None else _run_observed_bound_call
+        if self.graph is not None:
+            self.graph.observe(observer)
+        return 0
 
 
 cdef BoundCall new_bound_call(Executor executor, tuple inputs):
@@ -87,7 +98,7 @@ cdef BoundCall new_bound_call(Executor executor, tuple inputs):
         raise MemoryError()
     call.executor = executor
     call.inputs = inputs
-    call.vectorcall = _run_bound_call
+    call.observe(executor.observer)
     return call
 
 
@@ -96,6 +107,14 @@ cdef object _run_bound_call(object this, PyObject** args, size_t flags, PyObject
     if PyVectorcall_NARGS(flags) != 0 or has_keywords(names):
         raise TypeError("a bound call takes no arguments: its inputs are bound; write into them.")
     return call.executor.run_bound(call)
+
+
+cdef object _run_observed_bound_call(object this, PyObject** args, size_t flags, PyObject* names):
+    cdef BoundCall call = <BoundCall> this
+    cdef object observer = call.executor.observer
+    if observer is None or PyVectorcall_NARGS(flags) != 0 or has_keywords(names):
+        return _run_bound_call(this, args, flags, names)
+    return observer.bound_call(call.executor, call)
 
 
 cdef object _refuse_unbound_call(object this, PyObject** args, size_t flags, PyObject* names):
@@ -229,6 +248,12 @@ cdef class BoundCalls:
             if isinstance(owner, torch.Tensor) and owner.is_cuda:
                 owner.record_stream(torch.cuda.current_stream(self.slots.device))
         call.stream = stream
+        return 0
+
+    cdef int observe(self, observer) except -1:
+        cdef BoundCall call
+        for call in self.live:
+            call.observe(observer)
         return 0
 
     cdef bint have_graphs(self) except -1:

@@ -38,6 +38,7 @@ include "graph_policy.pxi"
 # The objects that callers call.
 include "bound_call.pxi"
 include "executor.pxi"
+include "last_call.pxi"
 include "executor_pool.pxi"
 include "tracing.pxi"
 include "module_call.pxi"

@@ -17,6 +17,7 @@ import torch
 
 from trt_rt._core.capture_attempts import CaptureAttempts, CaptureInvalidatedError, is_refused_operation
 from trt_rt._core.garbage_collection import without_garbage_collection
+from trt_rt._core.observed import unobserved
 from trt_rt._core.plain_pytorch import plain_pytorch
 
 
@@ -68,6 +69,17 @@ cdef class EngineGraph:
 
     def __dealloc__(self):
         PyMem_Free(self.addresses)
+
+    cdef int observe(self, observer) except -1:
+        """Let an observer see the runs on a CPU, where a launch enqueues; None: nobody any more. Idempotent.
+        """
+        context = unobserved(self.context)
+        if observer is not None:
+            context = observer.context(context)
+        self.execute = context.execute_async_v3
+        self.context = context
+        self.captured.replay = self.execute
+        return 0
 
     cdef inline bint is_for(self, ShapeRecord record, const uintptr_t* addresses) noexcept:
         """Whether the graph serves these shapes and addresses."""

@@ -13,6 +13,8 @@ from trt_rt._core.python_objects cimport returns_true
 
 import torch
 
+from trt_rt._core.observed import unobserved
+
 from trt_rt.errors import ExecutionError
 
 
@@ -91,10 +93,27 @@ cdef class ExecutionContext:
         if self.context is None:
             context, self.settings = self.contexts.create()
             self.shares_workspace = self.settings.shared_workspace
-            self.execute = context.execute_async_v3
-            self.set_address = context.set_tensor_address
-            self.set_shape = context.set_input_shape
-            self.context = context
+            self._use(context)
+        return 0
+
+    cdef int observe(self, observer) except -1:
+        """Let an observer stand between this and TensorRT; None: nobody any more. Idempotent."""
+        contexts = unobserved(self.contexts)
+        context = unobserved(self.context)
+        if observer is not None and contexts is not None:
+            contexts = observer.contexts(contexts)
+        if observer is not None and context is not None:
+            context = observer.context(context)
+        self.contexts = contexts
+        if context is not None:
+            self._use(context)
+        return 0
+
+    cdef int _use(self, context) except -1:
+        self.execute = context.execute_async_v3
+        self.set_address = context.set_tensor_address
+        self.set_shape = context.set_input_shape
+        self.context = context
         return 0
 
     cdef int drop(self) except -1:

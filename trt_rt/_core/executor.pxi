@@ -81,6 +81,7 @@ cdef class Executor:
     cdef readonly Gate gate      # keeps calls out: an execution context is not thread-safe
     cdef tuple configuration     # what `configure` was last given, None if it has not ended
     cdef PyThreadState* last_caller  # identity only
+    cdef readonly object observer  # sees every call; None: calls go directly to `run`
 
     def __cinit__(
         self,
@@ -115,7 +116,7 @@ cdef class Executor:
 
     def __call__(self, *args):
         """Run the engine on `args`, in the order of `inputs`; see `TRTModule.forward`."""
-        return self.run(self.stream.current(), items(args), PyTuple_GET_SIZE(args), None)
+        return self.run_into(args, None)
 
     def run_into(self, tuple args not None, out):
         """Run the engine on `args`, writing into the caller's `out`.
@@ -125,6 +126,13 @@ cdef class Executor:
         InputError, ExecutionError, ClosedError
             As `TRTModule.forward`.
         """
+        observer = self.observer
+        if observer is not None:
+            return observer.call(self, args, out)
+        return self.run_unobserved(args, out)
+
+    def run_unobserved(self, tuple args not None, out):
+        """As `run_into`; for observers."""
         return self.run(self.stream.current(), items(args), PyTuple_GET_SIZE(args), out)
 
     cdef object run(self, uintptr_t stream, PyObject** args, Py_ssize_t count, object out):
@@ -187,6 +195,13 @@ cdef class Executor:
         InputError, ExecutionError, ClosedError
             As `TRTModule.bind`.
         """
+        observer = self.observer
+        if observer is not None:
+            return observer.bind(self, args, out)
+        return self.bind_unobserved(args, out)
+
+    def bind_unobserved(self, tuple args not None, out):
+        """As `bind`; for observers."""
         cdef BoundCall call = new_bound_call(self, args)
         cdef bint succeeded = False
         self.acquire()
@@ -398,6 +413,29 @@ cdef class Executor:
         self.inputs.forced_profile = profile
         self.configuration = configuration
 
+    def observe(self, observer):
+        """Let an observer see the calls from the next one on; only within `gate`. Idempotent.
+
+        Nothing is checked while there is no observer: one replaces what an executor calls. Contexts and
+        graphs stay.
+
+        Parameters
+        ----------
+        observer : object or None
+            Its methods make calls: ``call``, ``bind`` and ``bound_call``. Others return what takes the place
+            of an object that the executor uses: ``contexts``, ``context``, ``copies`` and ``moves``. None:
+            nobody observes.
+        """
+        if observer is self.observer:
+            return
+        self.execution.observe(observer)
+        self.inputs.observe(observer)
+        if self.graphs is not None:
+            self.graphs.observe(observer)
+        self.bound_calls.observe(observer)
+        self.vectorcall = _call_executor if observer is None else _call_observed
+        self.observer = observer
+
     cdef bint _context_fits(self, settings) except -1:
         return self.execution.context is None or self.execution.settings == settings
 
@@ -509,6 +547,20 @@ cdef class Executor:
             "careful_reads": self.inputs.careful_reads,
         }
 
+    def last_call(self):
+        """Describe how the last call was served; see `describe_last_call`.
+
+        Returns
+        -------
+        dict or None
+            None before there was one, and after a failed one.
+        """
+        self.acquire()
+        try:
+            return describe_last_call(self)
+        finally:
+            self.release()
+
     cdef int _refuse_count(self, Py_ssize_t count) except -1:
         name = self.execution.engine_name
         if self.accepted == _FORKED:
@@ -531,6 +583,13 @@ cdef object _call_executor(object this, PyObject** args, size_t flags, PyObject*
     if has_keywords(names):
         return Executor.__call__(executor, *positional(args, count), **keywords(args, count, names))
     return executor.run(executor.stream.current(), args, count, None)
+
+
+cdef object _call_observed(object this, PyObject** args, size_t flags, PyObject* names):
+    cdef Py_ssize_t count = PyVectorcall_NARGS(flags)
+    if has_keywords(names):
+        return _call_executor(this, args, flags, names)
+    return Executor.run_into(this, positional(args, count), None)
 
 
 use_vectorcall(<PyTypeObject*> Executor, <Py_ssize_t> &(<Executor> <PyObject*> NULL).vectorcall)

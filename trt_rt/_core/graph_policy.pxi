@@ -275,6 +275,12 @@ cdef class GraphPolicy:
         record.gave_statics = True
         return tuple(tensors)
 
+    cdef int observe(self, observer) except -1:
+        cdef EngineGraph graph
+        for graph in self.cache.graphs:
+            graph.observe(observer)
+        return 0
+
     cdef bint is_empty(self) noexcept:
         """Whether there is no graph."""
         return len(self.cache.graphs) == 0

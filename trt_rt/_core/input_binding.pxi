@@ -23,6 +23,7 @@ from trt_rt._core.tensor_layout cimport (
 import torch
 
 from trt_rt._core.arguments import as_kind_of, as_plain_tensor, contiguous_copy
+from trt_rt._core.observed import unobserved
 from trt_rt._core.plain_pytorch import plain_pytorch
 from trt_rt._core.profile_choice import choose_profile
 from trt_rt._core.refused_tensors import describe, refuse_kind
@@ -57,6 +58,7 @@ cdef class InputBinding:
     cdef int forced_profile      # the one optimization profile that may be used, or -1
     cdef bint allocate_all
     cdef object move_input
+    cdef object copy_contiguously
     cdef list temporaries        # copies of arguments; PyTorch reuses their memory in stream order
     cdef int64_t* key
     cdef Py_ssize_t key_capacity
@@ -77,6 +79,7 @@ cdef class InputBinding:
         self.forced_profile = -1
         self.allocate_all = allocate_all
         self.move_input = move_input
+        self.copy_contiguously = contiguous_copy
         self.temporaries = []
 
     def __dealloc__(self):
@@ -161,7 +164,7 @@ cdef class InputBinding:
             <uintptr_t> tensor.data & (alignment - 1) and not slot.is_shape_tensor
         ):
             # On the caller's stream; the copy's memory is reused in that stream's order.
-            plain = contiguous_copy(plain, target)
+            plain = self.copy_contiguously(plain, target)
             if not read_tensor(self.slots.api, <PyObject*> plain, &tensor):
                 refuse_kind(plain, target, self.slots.device)
         if slot.is_written and not _is_same_memory(plain, <object> value):
@@ -173,6 +176,17 @@ cdef class InputBinding:
         self.temporaries.append(plain)
         self._take_decoded(index, <PyObject*> plain, &tensor)
         slot.is_copied = plain is not <object> value
+        return 0
+
+    cdef int observe(self, observer) except -1:
+        """Let an observer see the copies of arguments; None: nobody any more. Idempotent."""
+        copy_contiguously = contiguous_copy
+        move_input = unobserved(self.move_input)
+        if observer is not None:
+            copy_contiguously = observer.copies(copy_contiguously)
+            move_input = None if move_input is None else observer.moves(move_input)
+        self.copy_contiguously = copy_contiguously
+        self.move_input = move_input
         return 0
 
     cdef int _check_state(self, PyObject** args) except -1:

@@ -241,6 +241,18 @@ class WholeGraph(WholeGraphCallBase, torch.nn.Module):
             "graphs": len(self._graphs),
         }
 
+    def reason_without_graph(self) -> str:
+        """Return why calls run the program without a graph now; "" if they get one."""
+        if self._closed:
+            return "the enable_cudagraphs that made it was left"
+        if any(engine.weight_budget.streams for engine in self._streamable):
+            return "an engine streams weights, for which TensorRT waits for the device"
+        if self._capture.attempts.are_over:
+            return "CUDA invalidated too many captures in succession"
+        if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            return "the caller captures the current stream"
+        return ""
+
     def close(self) -> None:
         """Drop all graphs after their work is done: now, or at the end of a running call.
 

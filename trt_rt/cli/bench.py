@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from trt_rt.cli.bench_target import add_target_arguments, integers, opened_target
 from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer, print_table
 from trt_rt.errors import SettingError
 
@@ -34,23 +35,7 @@ def add(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "bench", _run, "Measure what a call costs in each mode.")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = f"{parser.description}\n\n{_DESCRIPTION}"
-    parser.add_argument("target", metavar="TARGET", help="a plan, an ONNX file, or module:callable")
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: the engine's)")
-    parser.add_argument("--backend", default="auto", help="whose engine runs or is built")
-    parser.add_argument(
-        "--shapes",
-        action="append",
-        default=[],
-        metavar="NAME:SIZExSIZE[,NAME:...]",
-        help="sizes of inputs, and values of shape tensors; again for another measurement",
-    )
-    parser.add_argument(
-        "--batch",
-        type=_integers,
-        default=[],
-        metavar="N[,N...]",
-        help="batch sizes; the other sizes are those that the engine was optimized for",
-    )
+    add_target_arguments(parser)
     parser.add_argument("--modes", metavar="NAME[,NAME...]", help="the modes to measure (default: all)")
     parser.add_argument(
         "--useCudaGraph", dest="graphs_only", action="store_true", help="only modes that replay CUDA graphs"
@@ -95,8 +80,6 @@ def add(subparsers: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> Result:
     from trt_rt import report
     from trt_rt.backend.atomic_file import check_writable, write_atomically
-    from trt_rt.cli.bench_target import opened_target
-    from trt_rt.report.shapes import parse_shapes
 
     if arguments.fail_above is not None and not arguments.compare:
         raise SettingError("--fail-above needs --compare FILE: what to compare with.")
@@ -111,13 +94,7 @@ def _run(arguments: argparse.Namespace) -> Result:
         timing=report.Timing(arguments.duration, arguments.iterations, arguments.warm_up / 1000),
         threads=[count for count in arguments.threads if count],
     )
-    with opened_target(
-        arguments.target,
-        device=arguments.device,
-        backend=arguments.backend,
-        shapes=[parse_shapes(text) for text in arguments.shapes],
-        batches=arguments.batch,
-    ) as (target, workloads):
+    with opened_target(arguments) as (target, workloads):
         result = report.bench(target, workloads, settings, progress=_progress())
     if arguments.output:
         report.write_result(result, arguments.output)
@@ -235,18 +212,8 @@ def _problem(changes: tuple[report.Change, ...], limit: float | None) -> str:
     return f"slower than before by more than {limit:.1%}, and by more than the noise: {names}."
 
 
-def _integers(text: str) -> list[int]:
-    try:
-        values = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not N or N,N,...") from None
-    if any(value < 0 for value in values):
-        raise argparse.ArgumentTypeError(f"{text!r} has a negative number")
-    return values
-
-
 def _threads(text: str) -> list[int]:
-    counts = _integers(text)
+    counts = integers(text)
     if max(counts) > _MOST_THREADS:
         raise argparse.ArgumentTypeError(f"{text!r} has more than {_MOST_THREADS} threads")
     return counts

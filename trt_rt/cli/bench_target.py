@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,23 +15,50 @@ if TYPE_CHECKING:
     from trt_rt.report import Target, Workload
     from trt_rt.report.shapes import Shapes
 
-__all__ = ["opened_target"]
+__all__ = ["add_target_arguments", "integers", "opened_target"]
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `opened_target` takes."""
+    parser.add_argument("target", metavar="TARGET", help="a plan, an ONNX file, or module:callable")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: the engine's)")
+    parser.add_argument("--backend", default="auto", help="whose engine runs or is built")
+    parser.add_argument(
+        "--shapes",
+        action="append",
+        default=[],
+        metavar="NAME:SIZExSIZE[,NAME:...]",
+        help="sizes of inputs, and values of shape tensors; again for another measurement",
+    )
+    parser.add_argument(
+        "--batch",
+        type=integers,
+        default=[],
+        metavar="N[,N...]",
+        help="batch sizes; the other sizes are those that the engine was optimized for",
+    )
+
+
+def integers(text: str) -> list[int]:
+    """Parse ``N,N,...``; for ``type=`` of an argument."""
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not N or N,N,...") from None
+    if any(value < 0 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} has a negative number")
+    return values
 
 
 @contextmanager
-def opened_target(
-    text: str, *, device: str | None, backend: str, shapes: list[Shapes], batches: list[int]
-) -> Iterator[tuple[Target, list[Workload]]]:
-    """Open what is measured, and make the arguments of its calls.
+def opened_target(arguments: argparse.Namespace) -> Iterator[tuple[Target, list[Workload]]]:
+    """Open the target of a command, and make the arguments of its calls.
 
     Parameters
     ----------
-    text : str
-        A path, or ``module:callable``.
-    device, backend : str
-        Where it runs, and what builds its engines.
-    shapes, batches : list
-        What to measure; both empty: what the engine was optimized for.
+    arguments : argparse.Namespace
+        With those of `add_target_arguments`. Without ``--shapes`` and ``--batch``: what the engine was
+        optimized for.
 
     Yields
     ------
@@ -44,6 +72,11 @@ def opened_target(
     OSError
         The file cannot be read.
     """
+    from trt_rt.report.shapes import parse_shapes
+
+    text, device, backend = arguments.target, arguments.device, arguments.backend
+    batches: list[int] = arguments.batch
+    shapes: list[Shapes] = [parse_shapes(each) for each in arguments.shapes]
     path = Path(text)
     if text.endswith(".onnx"):
         with _onnx_target(path, device, backend) as target:

@@ -35,7 +35,8 @@ EXCLUSIONS: Mapping[frozenset[str], str] = MappingProxyType(
             "TensorRT chooses the addresses of outputs in every call, but a CUDA graph has addresses baked in"
         ),
         frozenset({"enable_cudagraphs", "enable_profiling"}): (
-            "TensorRT waits for the device to time its layers, which a CUDA graph cannot contain"
+            "TensorRT waits for the device to time its layers, which a CUDA graph cannot contain "
+            "(profile(module, path) times layers too, unless it gets layers=False)"
         ),
     }
 )

@@ -19,6 +19,7 @@ from trt_rt.engine import Engine
 from trt_rt.engine.contexts import ContextFactory, ContextSettings
 from trt_rt.engine.new_executor import new_executor
 from trt_rt.errors import ClosedError
+from trt_rt.module.call_observer import CallListener, CallObserver
 from trt_rt.module.modes import Modes
 from trt_rt.module.setting_stack import SettingStack
 
@@ -64,6 +65,18 @@ class _State:
         return cls(stack, Modes(**stack.values))
 
 
+@dataclass(frozen=True)
+class _Observation:
+    """Who listens to the calls of a module, and the observer that tells them. Replaced as a whole."""
+
+    listeners: tuple[CallListener, ...] = ()
+    observer: CallObserver | None = None
+
+    @classmethod
+    def of(cls, engine: str, listeners: tuple[CallListener, ...]) -> _Observation:
+        return cls(listeners, CallObserver(engine, listeners) if listeners else None)
+
+
 class ModuleExecutors:
     """The executors of one module, whose modes change together.
 
@@ -98,6 +111,7 @@ class ModuleExecutors:
         self._state = Cell(
             _State.of(SettingStack({field.name: getattr(modes, field.name) for field in fields(modes)}))
         )
+        self._observer: Cell[_Observation] = Cell(_Observation())
         self._contexts: ContextFactory = ContextFactory(engine.handle, _context_settings(modes))
         # The pool goes with this, and must not keep it: a cycle would leave contexts to the collector.
         this = ref(self)
@@ -142,6 +156,7 @@ class ModuleExecutors:
             profile=-1 if profile is None else profile,
             context_settings=self._contexts.settings,
         )
+        executor.observe(self._observer.value.observer)
 
     def refresh(self) -> None:
         """Apply the current modes to all executors. Never waits, and leaves correct executors alone.
@@ -203,6 +218,37 @@ class ModuleExecutors:
             return state if stack is state.stack else _State.of(stack)
 
         self._state.update(changed)
+        self.refresh()
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether there are listeners."""
+        return self._observer.value.observer is not None
+
+    def observe(self, listener: CallListener) -> None:
+        """Tell a listener of all calls, from the next one of each executor on, until `unobserve`.
+
+        Raises
+        ------
+        ExecutionError
+            As `refresh`.
+        """
+        self._change_listeners(lambda listeners: (*listeners, listener))
+
+    def unobserve(self, listener: CallListener) -> None:
+        """Undo `observe`, also one that was cut short. Idempotent.
+
+        Raises
+        ------
+        ExecutionError
+            As `refresh`.
+        """
+        self._change_listeners(lambda listeners: tuple(each for each in listeners if each is not listener))
+
+    def _change_listeners(
+        self, change: Callable[[tuple[CallListener, ...]], tuple[CallListener, ...]]
+    ) -> None:
+        self._observer.update(lambda old: _Observation.of(self.engine.name, change(old.listeners)))
         self.refresh()
 
     def after_fork(self) -> None:

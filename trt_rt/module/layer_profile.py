@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -95,7 +95,9 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(names + numbers)
 
 
-def new_profiler(api: ModuleType, name: str) -> Any:
+def new_profiler(
+    api: ModuleType, name: str, report: Callable[[str, float], object] = lambda layer, ms: None
+) -> Any:
     """Return a profiler that adds up the times of one module's layers.
 
     Parameters
@@ -104,13 +106,15 @@ def new_profiler(api: ModuleType, name: str) -> Any:
         TensorRT's Python API, of the module's backend.
     name : str
         The module's.
+    report : callable, optional
+        ``report(layer, ms)`` is called for every layer of every run, on the thread that runs the engine.
 
     Returns
     -------
     IProfiler
         Also with ``times()`` and ``reset()``.
     """
-    return _profiler_class(api)(name)
+    return _profiler_class(api)(name, report)
 
 
 @cache
@@ -121,9 +125,10 @@ def _profiler_class(api: ModuleType) -> type:
     class Profiler(base):  # type: ignore[misc]
         """Adds up the times of one module's layers; contexts on several streams may tell it at once."""
 
-        def __init__(self, engine: str) -> None:
+        def __init__(self, engine: str, report: Callable[[str, float], object]) -> None:
             base.__init__(self)
             self._engine = engine
+            self._report = report
             self.reset()
 
         def reset(self) -> None:
@@ -137,6 +142,7 @@ def _profiler_class(api: ModuleType) -> type:
             totals, key = self._totals, (threading.get_ident(), layer_name)
             runs, total = totals.get(key, (0, 0.0))
             totals[key] = (runs + 1, total + ms)
+            self._report(layer_name, ms)
 
         def times(self) -> list[LayerTime]:
             """Of all layers so far."""

@@ -16,6 +16,7 @@ from trt_rt._core.dynamo import hide_from_dynamo
 from trt_rt.backend import Backend, RuntimeSettings
 from trt_rt.engine import Engine
 from trt_rt.errors import InputTypeError
+from trt_rt.module.call_observer import CallListener
 from trt_rt.module.calls_in_graphs import CallsInGraphs
 from trt_rt.module.composition import refuse_excluded, settings_change
 from trt_rt.module.copies import copy_of, deep_copy_of, pickled, replica_of
@@ -222,8 +223,35 @@ class TRTModule(ModuleCallBase, CallsInGraphs, TorchTensorRTMethods, torch.nn.Mo
 
     def _connect_call(self) -> None:
         is_plain = type(self).forward is _FORWARD and "forward" not in vars(self)
-        pool = None if self._executors is None else self._executors.pool
-        self._connect(pool, is_plain and self._compiled_call_impl is None, hooks_of(self))
+        executors = self._executors
+        is_direct = is_plain and self._compiled_call_impl is None
+        if executors is not None and executors.is_observed:
+            is_direct = False  # calls in C would pass by the observer
+        self._connect(None if executors is None else executors.pool, is_direct, hooks_of(self))
+
+    def observe(self, listener: CallListener) -> None:
+        """Tell a listener of all calls until `unobserve`; they take the route through `forward` meanwhile.
+
+        Raises
+        ------
+        ExecutionError
+            If CUDA reports that work in flight has failed.
+        """
+        self.executors.observe(listener)
+        self._connect_call()
+
+    def unobserve(self, listener: CallListener) -> None:
+        """Undo `observe`, also one that was cut short. Idempotent.
+
+        Raises
+        ------
+        ExecutionError
+            If CUDA reports that work in flight has failed.
+        """
+        try:
+            self.executors.unobserve(listener)
+        finally:
+            self._connect_call()
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
