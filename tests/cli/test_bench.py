@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+import trt_rt
 from tests.reference import plans
 from trt_rt.cli import main
 
@@ -141,3 +143,29 @@ def test_an_interrupt_is_130_and_keeps_the_result(
     assert main(["bench", plan, *QUICK, "-o", str(path)]) == 130
     assert json.loads(path.read_text())["interrupted"] is True
     assert "was interrupted" in capsys.readouterr().out
+
+
+def test_a_saved_program_is_measured_and_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRT_RT_CACHE_DIR", str(tmp_path / "cache"))
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()).eval()
+    batches = trt_rt.Input(min_shape=(1, 3), opt_shape=(2, 3), max_shape=(8, 3))
+    path = str(tmp_path / "model.pt2")
+    trt_rt.save(trt_rt.compile(model, inputs=[batches], backend="reference", min_block_size=1), path)
+    options = ["--duration", "0.01", "--warmUp", "50", "--threads", "0", "--modes", "fresh,whole-program"]
+    assert main(["bench", path, *options, "--batch", "1,5", "--json"]) == 0
+    cases = json.loads(capsys.readouterr().out)["cases"]
+    assert [(case["mode"], case["shapes"]) for case in cases] == [
+        ("fresh", "1x3"),
+        ("whole-program", "1x3"),
+        ("fresh", "5x3"),
+        ("whole-program", "5x3"),
+    ]
+    assert main(["explain", path, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["shapes"] == "2x3"
+    assert found["engines"][0]["engine"] == "engine_0"
+    for wrong, problem in (("nobody:1", "there is no input 'nobody'"), ("input_1:4x4", "does not fit input")):
+        assert main(["bench", path, *options, "--shapes", wrong]) == 1
+        assert problem in capsys.readouterr().err

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _DESCRIPTION = """\
-TARGET is a plan, an ONNX file, or module:callable. The callable takes no arguments and returns what
-`trt-rt compile` takes: its model is compiled, and compared with eager PyTorch, torch.compile and, where it is
-installed, Torch-TensorRT. An ONNX model is compared with ONNX Runtime where that is installed.
+TARGET is a plan, a program that trt_rt.save wrote (.pt2), an ONNX file, or module:callable. The callable
+takes no arguments and returns what `trt-rt compile` takes: its model is compiled, and compared with eager
+PyTorch, torch.compile and, where it is installed, Torch-TensorRT. An ONNX model is compared with ONNX
+Runtime where that is installed.
 
 All modes take turns in rounds of a few milliseconds, so that a slow moment of the machine hits all of them.
 Times are medians with their confidence interval; what makes a comparison meaningless is said.

@@ -1,4 +1,4 @@
-"""The target of ``trt-rt bench``: a plan, an ONNX file, or a callable that returns a model."""
+"""The target of a command: a plan, a saved program, an ONNX file, or a callable that returns a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ __all__ = ["add_target_arguments", "integers", "opened_target"]
 
 def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that `opened_target` takes."""
-    parser.add_argument("target", metavar="TARGET", help="a plan, an ONNX file, or module:callable")
+    parser.add_argument(
+        "target", metavar="TARGET", help="a plan, a saved program (.pt2), an ONNX file, or module:callable"
+    )
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: the engine's)")
     parser.add_argument("--backend", default="auto", help="whose engine runs or is built")
     parser.add_argument(
@@ -81,13 +83,16 @@ def opened_target(arguments: argparse.Namespace) -> Iterator[tuple[Target, list[
     if text.endswith(".onnx"):
         with _onnx_target(path, device, backend) as target:
             yield target, _workloads(target, shapes, batches)
+    elif text.endswith(".pt2") and path.exists():
+        yield _archive_target(path, device, backend, shapes, batches)
     elif path.exists():
         with _plan_target(path, device, backend) as target:
             yield target, _workloads(target, shapes, batches)
     else:
         if shapes or batches:
             raise SettingError(
-                f"--shapes and --batch are for plans and ONNX files: {text} gives its own example inputs."
+                f"--shapes and --batch are for plans, saved programs and ONNX files: {text} gives its own "
+                "example inputs."
             )
         yield _model_target(text, device, backend)
 
@@ -99,6 +104,27 @@ def _plan_target(path: Path, device: str | None, backend: str) -> Iterator[Any]:
 
     with trt_rt.Engine.load(path, device=device, backend=backend) as engine:
         yield EngineTarget(engine, path.name)
+
+
+def _archive_target(
+    path: Path, device: str | None, backend: str, shapes: list[Shapes], batches: list[int]
+) -> tuple[Target, list[Workload]]:
+    import torch
+
+    import trt_rt
+    from trt_rt.report import ProgramTarget, Workload
+    from trt_rt.report.shapes import label
+
+    program = trt_rt.load(path, device=device, backend=backend)
+    found = [program.example_arguments(sizes) for sizes in shapes]
+    found += [program.example_arguments(batch=batch) for batch in batches]
+    workloads = [
+        Workload(label(sizes) or "no inputs", args, kwargs)
+        for sizes, args, kwargs in found or [program.example_arguments()]
+    ]
+    tensors = torch.utils._pytree.tree_leaves((workloads[0].arguments, dict(workloads[0].keywords)))
+    devices = [leaf.device for leaf in tensors if isinstance(leaf, torch.Tensor)]
+    return ProgramTarget(program, path.name, devices[0] if devices else torch.device("cpu")), workloads
 
 
 @contextmanager

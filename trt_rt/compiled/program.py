@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trt_rt._core.call import FunctionCallBase, show_call
+from trt_rt.compiled.example_arguments import example_arguments
 from trt_rt.compiled.generated_call import GeneratedCall
 from trt_rt.compiled.partition import Partition
 from trt_rt.module import TRTModule
@@ -128,6 +129,31 @@ class Program(FunctionCallBase, torch.nn.Module):
 
         engines = {name: module for name, module in self.named_children() if isinstance(module, TRTModule)}
         return exported_program(self._source, engines, self.weights, keep_plan)
+
+    def example_arguments(
+        self, shapes: Mapping[str, tuple[int, ...]] | None = None, *, batch: int | None = None
+    ) -> tuple[dict[str, tuple[int, ...]], tuple[Any, ...], dict[str, Any]]:
+        """Return random arguments that the program takes, the same at every call.
+
+        Parameters
+        ----------
+        shapes : mapping, optional
+            Sizes of tensor arguments, by their names in the graph. Default: those of the example that the
+            program was compiled with, where they are known; else the least that it takes.
+        batch : int, optional
+            The first size of every tensor whose first size varies.
+
+        Returns
+        -------
+        tuple of dict, tuple and dict
+            The shapes of all tensor arguments by name, positional arguments, and keyword arguments.
+
+        Raises
+        ------
+        InputError
+            There is no such argument, or a shape does not fit it.
+        """
+        return example_arguments(self._source, shapes or {}, batch)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program; see `forward`. Calls of programs go to C code, and Dynamo reads this."""

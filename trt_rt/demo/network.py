@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["IMAGE_SHAPE", "NUM_CLASSES", "WEIGHTS_PATH", "DigitsNet", "load_trained_network", "save_weights"]
+__all__ = [
+    "IMAGE_SHAPE",
+    "NUM_CLASSES",
+    "WEIGHTS_PATH",
+    "DigitsNet",
+    "digits",
+    "load_trained_network",
+    "save_weights",
+]
 
 IMAGE_SHAPE = (1, 8, 8)
 """Channels, height and width of one image, in pixels."""
@@ -55,6 +63,16 @@ class DigitsNet(nn.Module):
         """
         scores: torch.Tensor = self.classifier(self.features(images).flatten(1))
         return scores
+
+
+def digits() -> tuple[DigitsNet, tuple[torch.Tensor]]:
+    """Return the trained network and a batch of 64 images, on the GPU if there is one.
+
+    For ``trt-rt bench trt_rt.demo.network:digits``.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = torch.rand(64, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(0))
+    return load_trained_network().to(device), (images.to(device),)
 
 
 def save_weights(network: DigitsNet, path: Path) -> None:
