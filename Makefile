@@ -42,8 +42,9 @@ count: $(BUILT) $(BENCH_BUILT) ## count the instructions of a call, and check th
 docs: $(BUILT) $(VENV)/.docs ## build the documentation site into docs/_build; a warning fails it (Python 3.11 or later)
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build
 
-bench: $(BUILT) $(BENCH_BUILT) ## time a call next to its floors
-	$(BIN)/python -m pytest bench -m "not gpu"
+bench: $(BUILT) $(BENCH_BUILT) ## time a call next to its floors, and compare with earlier runs
+	$(BIN)/python -m pytest bench -m "not gpu" --benchmark-autosave
+	$(BIN)/python bench/history.py --html .benchmarks/history.html
 
 gpu: ## with an NVIDIA GPU: build with PYTHON (no venv, no network), run the GPU tests and benches
 	@$(PYTHON) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make gpu: torch sees no NVIDIA GPU here")'
