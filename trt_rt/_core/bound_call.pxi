@@ -80,6 +80,8 @@ cdef class BoundCall:
 
     def run_unobserved(self):
         """Make the call; for observers."""
+        if self.executor is None:
+            _refuse_unbound()
         return self.executor.run_bound(self)
 
     cdef int observe(self, observer) except -1:
