@@ -32,6 +32,7 @@ from trt_rt.backend.atomic_file import check_writable, open_atomically
 from trt_rt.compiled import Program
 from trt_rt.errors import ArchiveError
 from trt_rt.module import TRTModule
+from trt_rt.reference.example_tensors import mixed_up_inputs
 
 __all__ = ["SAMPLE_INPUTS", "engines_of_model", "save", "write_head"]
 
@@ -111,6 +112,8 @@ def _exported(program: Any, plans: PlanRecords) -> ExportedProgram:
         return program.exported(keep_plan=plans.keep)
     if isinstance(program, ExportedProgram):
         refuse_nesting((program.call_spec.in_spec, program.call_spec.out_spec))
+        if mixed_up := mixed_up_inputs(program):
+            raise ArchiveError(mixed_up)
         return program
     raise ArchiveError(
         f"a {type(program).__name__} cannot be saved: give a Program, a TRTModule or an ExportedProgram."

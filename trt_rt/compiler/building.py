@@ -262,6 +262,11 @@ def build_plan(
             kwarg_inputs=kwarg_inputs,
             dynamic_shapes=dynamic_shapes,
         )
+        # Slow to import, so that `import trt_rt` does not.
+        from trt_rt.reference.example_tensors import mixed_up_inputs
+
+        if mixed_up := mixed_up_inputs(model):
+            raise CompileError(mixed_up)
         program = model
         weak_flag = weak_typing_flag(builder, options, program_dtypes(program), name)
     elif isinstance(model, torch.nn.Module):

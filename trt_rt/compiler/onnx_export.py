@@ -50,11 +50,13 @@ def export_program(
     CompileError
         PyTorch cannot export the module; its own exception is the cause.
     """
+    # Slow to import, so that `import trt_rt` does not.
+    from trt_rt.reference.example_tensors import separate_examples
+
     try:
         with _without_warnings_of_pytorch():
-            return torch.export.export(
-                module, tuple(arg_inputs), dict(kwarg_inputs or {}), dynamic_shapes=dynamic_shapes
-            )
+            args, kwargs, shapes = separate_examples(module, arg_inputs, kwarg_inputs, dynamic_shapes)
+            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:  # the forward of the module runs here and may raise anything
         raise CompileError(
             f"torch.export cannot export {type(module).__name__}: {root_cause(error)}"

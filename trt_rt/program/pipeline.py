@@ -40,6 +40,7 @@ from trt_rt.program.stages import (
 )
 from trt_rt.program.steps import Steps, shown_steps
 from trt_rt.program.torchscript import module_of_torchscript
+from trt_rt.reference.example_tensors import mixed_up_inputs
 
 __all__ = ["CompiledModel", "ModelSource", "built_program", "compile_exported", "compile_model"]
 
@@ -255,6 +256,8 @@ def _exported(request: CompileRequest, settings: CompileSettings) -> tuple[Model
                 f"precision={precision!r}: an exported program has its dtypes. Give compile the "
                 "torch.nn.Module, which it can cast, or export a module in that precision"
             )
+        if mixed_up := mixed_up_inputs(model):
+            raise CompileError(mixed_up)
         return ModelSource(model, name, profiles=request.profiles), model.module(check_guards=False)
     if not isinstance(model, torch.nn.Module):
         raise CompileError(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from trt_rt.errors import CompileError
+from trt_rt.reference.example_tensors import separate_examples
 
 __all__ = ["module_of_torchscript"]
 
@@ -41,6 +42,7 @@ def module_of_torchscript(
         # Of TorchScript's age; whoever has such a module knows.
         warnings.simplefilter("ignore")
         try:
+            args, _, _ = separate_examples(script, args, None, None)
             converted = TS2EPConverter(script, args, kwargs).convert()
             return converted.module(check_guards=False)
         except Exception as error:  # the converter raises whatever its passes meet

@@ -18,6 +18,7 @@ from torch.export.graph_signature import (
 from torch.fx import Node as FxNode
 
 from trt_rt.errors import CompileError
+from trt_rt.reference.example_tensors import mixed_up_inputs, separate_examples
 
 __all__ = ["ExportedNetwork", "NamedWeight", "describe", "export_network"]
 
@@ -94,9 +95,12 @@ def export_network(
             warnings.filterwarnings("ignore", category=category, module=r"(torch|copyreg)(\..*)?")
         # PyTorch's own recurrent layers assign this list, whose tensors are parameters.
         warnings.filterwarnings("ignore", message=r"The tensor attributes? self\.(.*\.)?_flat_weights")
-        program = (
-            module if isinstance(module, ExportedProgram) else _export(module, args, kwargs, dynamic_shapes)
-        )
+        if isinstance(module, ExportedProgram):
+            if mixed_up := mixed_up_inputs(module):
+                raise CompileError(mixed_up)
+            program = module
+        else:
+            program = _export(module, args, kwargs, dynamic_shapes)
         try:
             # The empty table decomposes no operator: engines compute with the operators that the module
             # calls. The call only replaces operators that change a tensor by ones that return a new one.
@@ -126,9 +130,8 @@ def _export(
     if args is None:
         raise CompileError("arg_inputs is needed to export a module")
     try:
-        return torch.export.export(
-            module, tuple(args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
-        )
+        args, kwargs, dynamic_shapes = separate_examples(module, args, kwargs, dynamic_shapes)
+        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         raise CompileError(f"torch.export cannot export {type(module).__name__}: {error}") from error
 
