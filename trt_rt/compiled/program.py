@@ -203,6 +203,13 @@ class Program(FunctionCallBase, torch.nn.Module):
         """Return the text that ``print(program)`` shows in brackets."""
         return self.partition.summary()
 
+    def __copy__(self) -> Program:
+        """A program with execution contexts of its own, over the same engines, weights and buffers."""
+        engines = {
+            name: copy.copy(module) for name, module in self.named_children() if isinstance(module, TRTModule)
+        }
+        return Program(self._source, engines, self.weights, self.partition)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         """A program with buffers and execution contexts of its own, over the same engines."""
         engines = {
@@ -216,7 +223,7 @@ class Program(FunctionCallBase, torch.nn.Module):
 
     def __reduce__(self) -> Any:
         """Programs are not pickled: a pickle runs code when it is read."""
-        raise TypeError("a Program cannot be pickled")
+        raise TypeError("a Program cannot be pickled: trt_rt.save writes it to a file, trt_rt.load reads it")
 
 
 show_call(Program)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from trt_rt.compiled import Program
-from trt_rt.errors import TRTError
+from trt_rt.errors import ExecutionError, TRTError
 from trt_rt.integrations.interface import ProgramInterface, SizeRange
 
 __all__ = ["Tensors", "batch_sizes", "run_batches"]
@@ -23,7 +23,8 @@ def run_batches(
     Parameters
     ----------
     program : Program
-        Runs on the current stream.
+        Runs on the current stream, outside of `enable_pre_allocated_outputs`: a request may take several
+        calls, and each would overwrite the results of the one before.
     interface : ProgramInterface
         The program's.
     requests : sequence of mapping
@@ -45,11 +46,21 @@ def run_batches(
             made = _run_group(program, interface, [requests[index] for index in group], join=join)
             for index, result in zip(group, made, strict=True):
                 results[index] = result
-        except TRTError as error:
+        except Exception as error:  # an operator that runs in PyTorch may raise anything
             for index in group:
                 alone = len(group) == 1
-                results[index] = error if alone else run_batches(program, interface, [requests[index]])[0]
+                results[index] = (
+                    _as_ours(error) if alone else run_batches(program, interface, [requests[index]])[0]
+                )
     return results
+
+
+def _as_ours(error: Exception) -> TRTError:
+    if isinstance(error, TRTError):
+        return error
+    found = ExecutionError(f"an operator that runs in PyTorch failed: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
 
 
 def batch_sizes(rows: int, allowed: SizeRange) -> list[int]:
