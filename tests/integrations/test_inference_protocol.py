@@ -134,3 +134,29 @@ def test_any_body_is_read_or_refused(body: bytes, length: str | None) -> None:
 def test_any_json_is_read_or_refused(content: Any) -> None:
     with contextlib.suppress(RequestError):
         read_request(json.dumps(content).encode(), None)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "number"),
+    [("INT64", 1.5), ("UINT8", -1), ("BOOL", 2), ("BOOL", 0.5), ("INT32", float("nan"))],
+)
+def test_a_number_that_a_datatype_does_not_have_is_refused(datatype: str, number: float) -> None:
+    with pytest.raises(RequestError, match=f"is not {datatype}"):
+        read_request(_input(datatype=datatype, shape=[1], data=[number]), None)
+
+
+def test_json_has_every_digit_of_float64() -> None:
+    tensor = torch.tensor([1 / 3, 1e300], dtype=torch.float64)
+    body, _ = write_response(InferenceRequest("", {}, {}, False), "m", {"y": WireTensor.of(tensor)})
+    assert json.loads(body)["outputs"][0]["data"] == [1 / 3, 1e300]
+
+
+def test_a_shape_without_elements_has_a_limit_too() -> None:
+    with pytest.raises(RequestError, match="too large"):
+        read_request(_input(datatype="FP32", shape=[0] + [2**31 - 1] * 5, data=[]), None)
+
+
+def test_a_length_of_many_digits_is_refused() -> None:
+    with pytest.raises(RequestError) as refused:
+        read_request(b"{}", "9" * 5000)
+    assert len(str(refused.value)) < 200

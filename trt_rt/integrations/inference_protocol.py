@@ -41,6 +41,9 @@ _DATATYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DATATYPES.items()}
 _MOST_DIMENSIONS = 16
+_MOST_ELEMENTS = 2**56
+"""Of a shape whose sizes of 0 are left out: PyTorch computes strides of tensors without elements, too."""
+_MOST_DIGITS = 20
 
 
 class RequestError(Exception):
@@ -130,9 +133,12 @@ def read_request(body: bytes, json_length: str | None) -> InferenceRequest:
     """
     end = len(body)
     if json_length is not None:
-        if not json_length.isdecimal() or int(json_length) > len(body):
+        # Python converts no longer strings of digits than this process allows.
+        is_length = json_length.isdecimal() and len(json_length) <= _MOST_DIGITS
+        if not is_length or int(json_length) > len(body):
             raise RequestError(
-                400, f"{JSON_LENGTH_HEADER} is {json_length!r}, and the body has {len(body)} bytes."
+                400,
+                f"{JSON_LENGTH_HEADER} is {json_length[:_MOST_DIGITS]!r}, and the body has {len(body)} bytes.",
             )
         end = int(json_length)
     try:
@@ -239,6 +245,8 @@ def _from_numbers(name: str, tensor: dict[str, Any]) -> WireTensor:
         values = torch.tensor(numbers, dtype=dtype)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise RequestError(400, f"the data of the input {name!r} is not {datatype}: {error}.") from None
+    if not dtype.is_floating_point and values.tolist() != numbers:  # 1.5 or, for UINT8, -1
+        raise RequestError(400, f"the data of the input {name!r} is not {datatype}.")
     return WireTensor(datatype, shape, values.view(torch.uint8).numpy().tobytes())
 
 
@@ -276,13 +284,13 @@ def _shape(name: str, tensor: dict[str, Any]) -> tuple[int, ...]:
     is_shape = isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS
     if not is_shape or not all(type(size) is int and 0 <= size < 2**31 for size in shape or ()):
         raise RequestError(400, f"the input {name!r} has shape {shape!r}, which is no list of sizes.")
+    if math.prod(size or 1 for size in shape or ()) > _MOST_ELEMENTS:
+        raise RequestError(400, f"the input {name!r} has shape {shape!r}, which is too large.")
     return tuple(shape or ())
 
 
 def _numbers(tensor: WireTensor) -> list[Any]:
-    values = tensor.tensor()
-    # JSON has no bfloat16 and float16 of its own, and these numbers are float32's too.
-    return (values.float() if values.is_floating_point() else values).reshape(-1).tolist()
+    return tensor.tensor().reshape(-1).tolist()
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
