@@ -136,10 +136,8 @@ def read_request(body: bytes, json_length: str | None) -> InferenceRequest:
         # Python converts no longer strings of digits than this process allows.
         is_length = json_length.isdecimal() and len(json_length) <= _MOST_DIGITS
         if not is_length or int(json_length) > len(body):
-            raise RequestError(
-                400,
-                f"{JSON_LENGTH_HEADER} is {json_length[:_MOST_DIGITS]!r}, and the body has {len(body)} bytes.",
-            )
+            given = json_length[:_MOST_DIGITS]
+            raise RequestError(400, f"{JSON_LENGTH_HEADER} is {given!r}, and the body has {len(body)} bytes.")
         end = int(json_length)
     try:
         content = json.loads(body[:end])
