@@ -27,8 +27,8 @@ from prepared_call import PreparedCall
 import trt_rt
 from tests.factories.plan_folder import VARIABLE, PlainCalls, inputs_for, plan_files
 from trt_rt._core.garbage_collection import without_garbage_collection
+from trt_rt._core.processor_name import processor_name
 from trt_rt._core.timed_calls import time_calls
-from trt_rt.report.machine import processor_name
 
 ENGINES = ("relu", "cnn", "bert")
 BATCHES = (1, 8)

@@ -14,7 +14,7 @@ from scenarios import Scenario, scenarios_for
 from thread_scaling import thread_table
 
 import trt_rt
-from trt_rt.report.machine import processor_name
+from trt_rt._core.processor_name import processor_name
 
 BARE = "bare_1x1"
 ALLOCATIONS = ("torch_empty", "torch_empty_like", "empty_strided")

@@ -150,6 +150,7 @@ def test_captured_contexts_may_go_while_another_thread_captures(session: Session
         DriverGraph(other).close()
 
     use_and_drop()
+    gc.collect()  # what other tests have left, and whose end a capture may forbid
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         y = x + 1
         worker = threading.Thread(target=use_and_drop)

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["describe_machine", "processor_name", "same_machine"]
+from trt_rt._core.processor_name import processor_name
+
+__all__ = ["describe_machine", "same_machine"]
 
 _IDENTITY = ("processor", "cores", "gpu", "python", "torch")
 """Two results are compared only if these facts are equal."""
@@ -58,14 +60,6 @@ def same_machine(one: dict[str, Any], other: dict[str, Any]) -> str:
         if one.get(name) != other.get(name)
     ]
     return "; ".join(differences)
-
-
-def processor_name() -> str:
-    """Return the name of the processor; that of its instruction set where Linux does not tell."""
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
 
 
 def _clocks(device: torch.device) -> dict[str, Any]:
