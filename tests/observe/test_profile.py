@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.profiler
 
+from tests.isolated import run_python
 from tests.reference import plans
 from tests.reference.plans import eager_affine
 from trt_rt import Engine, TRTModule, enable_cudagraphs, enable_pre_allocated_outputs, explain, profile
@@ -283,3 +284,39 @@ def test_nothing_is_left_behind(module: TRTModule, path: Path, x: torch.Tensor) 
     module(x)
     torch.testing.assert_close(bound(), eager_affine(x))
     assert path.stat().st_size == size
+
+
+def test_threads_that_record_at_once_take_turns(tmp_path: Path) -> None:
+    """In a process of its own: PyTorch's profiler ends the process if two threads start it at once."""
+    script = """
+import sys, threading
+import torch
+from tests.reference import plans
+from trt_rt import Engine, TRTModule, profile
+from trt_rt.errors import SettingError
+
+module = TRTModule(Engine.from_bytes(plans.affine(), name="affine"))
+x, written, refused, wrong = torch.randn(3, 7), [], [], []
+def record(number):
+    for turn in range(20):
+        path = f"{sys.argv[1]}/{number}-{turn}.json"
+        try:
+            with profile(module, path, layers=False):
+                module(x)
+            written.append(path)
+        except SettingError:
+            refused.append(path)
+        except BaseException as error:
+            wrong.append(error)
+threads = [threading.Thread(target=record, args=(number,)) for number in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not wrong, wrong
+assert written and len(written) + len(refused) == 80
+with profile(module, f"{sys.argv[1]}/last.json"):
+    module(x)
+"""
+    ran = run_python(script, tmp_path)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    for path in tmp_path.glob("*.json"):
+        assert json.loads(path.read_bytes())["traceEvents"]

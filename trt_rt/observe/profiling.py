@@ -113,10 +113,7 @@ class _Profile(Scope[Trace]):
     def _new_entry(self) -> _Recording:
         module = as_module(self._given)
         if torch.autograd.profiler._is_profiler_enabled:
-            raise SettingError(
-                "profile cannot be entered: a profiler of PyTorch, or another profile, records this process "
-                "already. Leave it first."
-            )
+            raise _already_recorded()
         recorder = _Recorder()
         observation = Observation(module, recorder)
         check_writable(self._path)
@@ -137,6 +134,9 @@ class _Recording:
         self._is_stopped = False
 
     def begin(self) -> Trace:
+        # PyTorch's profiler ends the process if two threads start it at once.
+        if _recording.setdefault(0, self) is not self:
+            raise _already_recorded()
         self._override.begin()
         activities = [torch.profiler.ProfilerActivity.CPU]
         if any(engine.engine.device.type == "cuda" for engine in self._observation.engines):
@@ -154,17 +154,36 @@ class _Recording:
         self._observation.end()
         self._override.end()
         if self._profiler is None:
+            self._make_way()
             return
         if not self._is_stopped:
             self._profiler.stop()
             self._is_stopped = True
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "trace.json")
-            self._profiler.export_chrome_trace(str(file))
-            recorded = file.read_bytes()
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder, "trace.json")
+                self._profiler.export_chrome_trace(str(file))
+                recorded = file.read_bytes()
+        finally:
+            self._make_way()
         data = completed_trace(recorded, self._recorder.spans, is_compressed=self._trace.path.suffix == ".gz")
         write_atomically(self._trace.path, data)
         self._profiler = None
+
+    def _make_way(self) -> None:
+        if _recording.get(0) is self:
+            del _recording[0]
+
+
+_recording: dict[int, _Recording] = {}
+"""The recording of this process, under 0. `dict.setdefault` is one step for threads and interrupts."""
+
+
+def _already_recorded() -> SettingError:
+    return SettingError(
+        "profile cannot be entered: a profiler of PyTorch, or another profile, records this process already. "
+        "Leave it first."
+    )
 
 
 class _Recorder:
