@@ -6,6 +6,8 @@ import http.client
 import importlib.util
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -226,3 +228,42 @@ def test_settings_are_checked_before_anything_starts(tmp_path: Path) -> None:
         deployment(tmp_path / "there.pt2", max_batch_size=0)
     with pytest.raises(trt_rt.SettingError, match="at least one file"):
         deployment({})
+
+
+def test_the_commands_of_the_readme_answer_a_request(tmp_path: Path) -> None:
+    """The example that saves model.pt2, then `trt-rt serve` and its request, with a port that is free."""
+    readme = (_ROOT / "README.md").read_text()
+    [saving] = [code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if '"model.pt2"' in code]
+    [shell] = [code for code in re.findall(r"```sh\n(.*?)```", readme, re.S) if "trt-rt serve" in code]
+    command, request = shell.split("\n", 1)
+    [content] = re.findall(r"-d '(.*?)'", request)
+    [path] = re.findall(r"http://127.0.0.1:8000(\S+)", request)
+    environment = os.environ | {
+        "PYTHONPATH": str(_ROOT),
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TRT_RT_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    subprocess.run([sys.executable, "-c", saving], cwd=tmp_path, env=environment, check=True, timeout=240)
+    [port] = _free_ports(1)
+    arguments = command.replace("8000", str(port)).split()[1:]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "trt_rt.cli", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+        )
+    assert process.stdout is not None
+    try:
+        lines = iter(process.stdout.readline, "")
+        assert any(line.strip() == "ready:" for line in lines), (tmp_path / "log").read_text()[-3000:]
+        status, answer = _Server(port, 0, process, {}).post(path, content.encode())
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130
+        process.stdout.close()
+    assert status == 200, answer
+    assert answer["outputs"][0]["shape"] == [2, 8]
