@@ -6,6 +6,7 @@ import torch
 
 import trt_rt
 from trt_rt import ExecutionError
+from trt_rt.integrations.batch_runner import BatchRunner
 from trt_rt.integrations.batching import run_batches
 from trt_rt.integrations.interface import ProgramInterface
 
@@ -36,3 +37,22 @@ def test_a_request_that_pytorch_refuses_spoils_no_other() -> None:
     for answer in (first, last):
         assert isinstance(answer, dict)
         torch.testing.assert_close(answer["output"], model(good))
+
+
+class _Centred(torch.nn.Module):
+    """Its result for one row depends on the others."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - x.mean(0)
+
+
+def test_requests_can_be_kept_apart() -> None:
+    x = trt_rt.Input(min_shape=(1, 3), opt_shape=(2, 3), max_shape=(8, 3))
+    program = trt_rt.compile(_Centred().eval(), inputs=[x], backend="reference")
+    runner = BatchRunner(program, ProgramInterface.of(program.exported()), torch.device("cpu"))
+    requests = [{"x": torch.randn(rows, 3)} for rows in (1, 2, 8)]
+    for request, result in zip(requests, runner.run(requests, join=False), strict=True):
+        assert isinstance(result, dict)
+        torch.testing.assert_close(result["output"], _Centred()(request["x"]))
+    [refused] = runner.run([{"x": torch.zeros(9, 3)}], join=False)
+    assert isinstance(refused, trt_rt.InputError)

@@ -69,6 +69,15 @@ def test_a_client_chooses_outputs_and_their_form() -> None:
         write_response(InferenceRequest("", {}, {"c": False}, False), "m", results)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_json_lacks_come_as_bytes_only(value: float) -> None:
+    results = {"y": WireTensor.of(torch.tensor([value]))}
+    with pytest.raises(RequestError, match=r"NaN or an infinity, which JSON lacks"):
+        write_response(InferenceRequest("", {}, {}, False), "m", results)
+    body, _ = write_response(InferenceRequest("", {}, {}, True), "m", results)
+    assert body.endswith(results["y"].data)
+
+
 def _input(**changes: Any) -> bytes:
     entry = {"name": "x", "datatype": "FP32", "shape": [2], "data": [1, 2]} | changes
     return json.dumps({"inputs": [entry]}).encode()

@@ -25,6 +25,11 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--port", type=positive_integer, default=8000, help="for HTTP (default: %(default)s)")
     parser.add_argument("--grpc-port", type=positive_integer, help="for gRPC (default: no gRPC)")
     parser.add_argument(
+        "--no-batching",
+        action="store_true",
+        help="keep requests apart, for models whose rows depend on each other",
+    )
+    parser.add_argument(
         "--replicas", type=positive_integer, help="default: one for each GPU, or one on the CPU"
     )
     parser.add_argument(
@@ -52,6 +57,7 @@ def _run(arguments: argparse.Namespace) -> Result:
     application = deployment(
         models,
         num_replicas=arguments.replicas,
+        batching=not arguments.no_batching,
         max_batch_size=arguments.max_batch_size,
         batch_wait_timeout_s=arguments.batch_wait_ms / 1e3,
     )

@@ -39,13 +39,17 @@ class BatchRunner:
         self._device = device
         self._threads = threading.local()
 
-    def run(self, requests: Sequence[Mapping[str, torch.Tensor]]) -> list[dict[str, torch.Tensor] | TRTError]:
+    def run(
+        self, requests: Sequence[Mapping[str, torch.Tensor]], *, join: bool = True
+    ) -> list[dict[str, torch.Tensor] | TRTError]:
         """Run requests on the caller's thread, and return when their results are in host memory.
 
         Parameters
         ----------
         requests : sequence of mapping
             The inputs of each request by name, on the CPU.
+        join : bool
+            Whether requests may be joined, split and filled up.
 
         Returns
         -------
@@ -54,12 +58,12 @@ class BatchRunner:
         """
         if self._device.type == "cpu":
             with torch.inference_mode():
-                return run_batches(self._program, self._interface, requests)
+                return run_batches(self._program, self._interface, requests, join=join)
         lane: _Lane | None = getattr(self._threads, "lane", None)
         if lane is None:
             lane = self._threads.lane = _Lane(self._device)
         with torch.cuda.device(self._device), torch.cuda.stream(lane.stream), torch.inference_mode():
-            results = run_batches(self._program, self._interface, lane.to_device(requests))
+            results = run_batches(self._program, self._interface, lane.to_device(requests), join=join)
             return lane.to_host(results)
 
 

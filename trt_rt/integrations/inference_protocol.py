@@ -191,7 +191,7 @@ def write_response(
     Raises
     ------
     RequestError
-        The request wants an output that the model does not have.
+        The request wants an output that the model does not have, or numbers as JSON that JSON does not have.
     """
     for name in request.outputs:
         if name not in results:
@@ -211,7 +211,12 @@ def write_response(
     content: dict[str, Any] = {"model_name": model, "outputs": entries}
     if request.identifier:
         content["id"] = request.identifier
-    text = json.dumps(content).encode()
+    try:
+        text = json.dumps(content, allow_nan=False).encode()
+    except ValueError:
+        raise RequestError(
+            400, "an output has NaN or an infinity, which JSON lacks: ask for outputs as binary data."
+        ) from None
     if not parts:
         return text, {"Content-Type": "application/json"}
     headers = {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(len(text))}

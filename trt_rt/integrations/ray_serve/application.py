@@ -24,6 +24,7 @@ def deployment(
     num_gpus: float | None = None,
     num_replicas: int | None = None,
     num_fronts: int = 1,
+    batching: bool = True,
     max_batch_size: int | None = None,
     batch_wait_timeout_s: float = 0.002,
     max_ongoing_requests: int = 256,
@@ -52,6 +53,9 @@ def deployment(
         Default: one for each GPU that PyTorch sees here, else one.
     num_fronts : int
         Processes that take requests apart and put responses together.
+    batching : bool
+        Whether requests may be joined, split and filled up. Turn it off for a model whose results for one row
+        depend on the other rows.
     max_batch_size : int, optional
         The most rows that are joined. Default: the largest batch that a program takes.
     batch_wait_timeout_s : float
@@ -85,7 +89,9 @@ def deployment(
     OSError
         A file is not there.
     """
-    settings = ServingSettings(max_batch_size, batch_wait_timeout_s, max_body_bytes, max_retries, public_key)
+    settings = ServingSettings(
+        batching, max_batch_size, batch_wait_timeout_s, max_body_bytes, max_retries, public_key
+    )
     models = _models(path)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if num_gpus is None:

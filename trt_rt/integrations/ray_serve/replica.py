@@ -87,18 +87,20 @@ class _Model:
         self._interface = ProgramInterface.of(self._program.exported())
         self._runner = BatchRunner(self._program, self._interface, device)
         self._pool = ThreadPoolExecutor(_OVERLAPPING, thread_name_prefix=f"trt_rt-{name}")
-        batch = self._interface.batch
+        batch = self._interface.batch if settings.batching else None
+        self._joins = batch is not None
         largest = settings.max_batch_size or (batch.max if batch is not None else None) or _LARGEST_JOINED
         self._run_batch: Callable[[Mapping[str, torch.Tensor]], Any] = serve.batch(
             max_batch_size=largest,
-            batch_wait_timeout_s=settings.batch_wait_timeout_s if batch is not None else 0,
+            batch_wait_timeout_s=settings.batch_wait_timeout_s if self._joins else 0,
             max_concurrent_batches=_OVERLAPPING,
             # Rows are what fills a batch. A request larger than the largest batch runs alone, in pieces.
             batch_size_fn=lambda requests: self._rows(requests, largest),
         )(self._run_together)
         self._metrics = _Metrics(name)
-        self._smallest = self._example(batch.min if batch is not None else 1)
-        for rows in {batch.min, batch.max or largest} if batch is not None else {1}:
+        sizes = self._interface.batch or SizeRange(1, 1)
+        self._smallest = self._example(sizes.min)
+        for rows in {sizes.min, sizes.max or largest}:
             # Twice on each thread: the first call sets up the context and graphs, the second one is ordinary.
             for running in [self._pool.submit(self._warm_up, rows) for _ in range(2 * _OVERLAPPING)]:
                 running.result()
@@ -115,7 +117,7 @@ class _Model:
         began = time.perf_counter()
         try:
             tensors = {name: wire.tensor() for name, wire in inputs.items()}
-            self._interface.check(tensors, batch=SizeRange(0, None))
+            self._interface.check(tensors, batch=SizeRange(0, None) if self._joins else None)
             result = await self._run_batch(tensors)
         except InputError as error:
             return self._refused(400, error)
@@ -131,10 +133,13 @@ class _Model:
 
     async def _run_together(self, requests: list[dict[str, torch.Tensor]]) -> list[Any]:
         self._metrics.batch(self._rows(requests), self._captures())
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._runner.run, requests)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run_now, requests)
+
+    def _run_now(self, requests: list[dict[str, torch.Tensor]]) -> list[Any]:
+        return self._runner.run(requests, join=self._joins)
 
     def _rows(self, requests: list[dict[str, torch.Tensor]], largest: int | None = None) -> int:
-        if self._interface.batch is None:
+        if not self._joins:
             return len(requests)
         rows = sum(next(iter(request.values())).shape[0] for request in requests)
         return min(rows, largest) if largest is not None and len(requests) == 1 else rows
@@ -145,7 +150,7 @@ class _Model:
 
     def _warm_up(self, rows: int | None) -> None:
         """Run the program once and raise what is wrong with it."""
-        [result] = self._runner.run([self._smallest if rows is None else self._example(rows)])
+        [result] = self._run_now([self._smallest if rows is None else self._example(rows)])
         if isinstance(result, TRTError):
             raise result
 

@@ -19,6 +19,7 @@ class ServingSettings:
         A value is out of range.
     """
 
+    batching: bool = True
     max_batch_size: int | None = None
     batch_wait_timeout_s: float = 0.002
     max_body_bytes: int = 64 * 2**20
