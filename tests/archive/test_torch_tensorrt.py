@@ -95,6 +95,8 @@ def test_it_runs_as_the_program_that_it_was(archive: Path, tmp_path: Path) -> No
     assert program.code == expected.code
     args = torch.randn(3, 4), {"q": torch.ones(2)}
     torch.testing.assert_close(program(*args, flag=True), expected(*args, flag=True))
+    told = "1 engine of reference; the file does not tell which operators run where"
+    assert program.partition.summary() == told
     assert "torch_tensorrt" not in sys.modules
 
 

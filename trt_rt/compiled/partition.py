@@ -144,8 +144,13 @@ class Partition:
         """Return one sentence."""
         in_engines = sum(len(engine.operators) for engine in self.engines)
         engines, operators = len(self.engines), len(self.torch_operators)
+        named = f"{engines} engine{'s' if engines != 1 else ''} of {self.backend}"
+        if (
+            engines and not in_engines and not operators
+        ):  # a program of Torch-TensorRT, or of torch.export.save
+            return f"{named}; the file does not tell which operators run where"
         text = (
-            f"{engines} engine{'s' if engines != 1 else ''} of {self.backend} with {in_engines} operators, "
+            f"{named} with {in_engines} operators, "
             f"{operators} operator{'s' if operators != 1 else ''} in PyTorch"
         )
         if self.splits:

@@ -85,7 +85,7 @@ def _modes(result: Result) -> list[Drawing]:
         _bars(axes, names, cases, lambda case: case.host, 0.2 if on_gpu else 0.0, 0, "until the call returns")
         if on_gpu:
             _bars(axes, names, cases, lambda case: case.done, -0.2, 1, "until the GPU is done")
-            axes.legend(loc="lower right")
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlabel("µs, median and its 95 % interval")
