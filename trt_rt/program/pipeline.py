@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -79,7 +79,7 @@ def compile_model(request: CompileRequest) -> Program | Partition:
     return compiled.program
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelSource:
     """An exported model and what a program of it depends on, besides settings.
 
@@ -105,17 +105,23 @@ class ModelSource:
     opt_shapes: Sequence[tuple[int, ...] | None] | None = None
     profiles: Sequence[Profile] | None = None
     owns_buffers: bool = True
+    _graph: ModelGraph | None = field(default=None, init=False)
 
     def graph(self, settings: CompileSettings) -> ModelGraph:
-        """Make the model functional."""
-        return model_graph(
-            self.exported,
-            signature=self.signature,
-            opt_shapes=self.opt_shapes,
-            profiles=self.profiles,
-            owns_buffers=self.owns_buffers,
-            truncate_double=settings.truncate_double,
-        )
+        """Make the model functional, once.
+
+        PyTorch cannot do it twice with sizes that depend on values: it remembers those of the first time.
+        """
+        if self._graph is None:
+            self._graph = model_graph(
+                self.exported,
+                signature=self.signature,
+                opt_shapes=self.opt_shapes,
+                profiles=self.profiles,
+                owns_buffers=self.owns_buffers,
+                truncate_double=settings.truncate_double,
+            )
+        return self._graph
 
     def key(self, settings: CompileSettings) -> str:
         """The name of the model's program in the cache."""
