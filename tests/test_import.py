@@ -32,8 +32,8 @@ for attempt in range(40):
         os._exit(0 if taken * 1e3 < LIMIT_MS else 1)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in (0, 1)
-    # The first fork compiles the modules. CPU time, too, doubles while other programs use the same core, so a slow
-    # import is tried again; one that always takes too long fails.
+    # The first fork compiles the modules. CPU time, too, doubles while other programs use the same core, so a
+    # slow import is tried again; one that always takes too long fails.
     if attempt and status == 0:
         break
 """.replace("LIMIT_MS", str(_LIMIT_MS))
