@@ -21,7 +21,7 @@ from trt_rt.archive.guarded_functions import GuardedFunctions
 from trt_rt.archive.manifest import MANIFEST, Manifest
 from trt_rt.archive.opening import check_platform, open_archive
 from trt_rt.archive.parameters import read_parameters, signature_of_names
-from trt_rt.archive.partitions import read_partition
+from trt_rt.archive.partitions import partition_of_engines, read_partition
 from trt_rt.archive.payload import CONSTANTS, WEIGHTS, Payload, read_config
 from trt_rt.archive.program_checks import ProgramChecks
 from trt_rt.archive.program_record import MODEL, read_program
@@ -30,12 +30,11 @@ from trt_rt.archive.torch_tensorrt import take_engines
 from trt_rt.archive.torchscript_loading import load_torchscript
 from trt_rt.archive.torchscript_objects import is_torchscript
 from trt_rt.backend import Backend
-from trt_rt.compiled import EnginePart, Partition, PartTensor, Program
+from trt_rt.compiled import Partition, Program
 from trt_rt.compiled.call_writer import write_call
 from trt_rt.compiled.calling_convention import CallingConvention
 from trt_rt.errors import ArchiveError, BackendError, PlanError
 from trt_rt.module import TRTModule
-from trt_rt.operator import TensorMeta
 
 __all__ = ["load"]
 
@@ -261,19 +260,4 @@ class _Loader:
             return read_partition(
                 manifest.backend, manifest.partition, f"{self._container.path}, record {MANIFEST!r}"
             )
-        return Partition(
-            engines[0].meta.backend if engines else "",
-            tuple(
-                EnginePart(
-                    engine.name,
-                    (),
-                    tuple(map(_tensor, engine.meta.inputs)),
-                    tuple(map(_tensor, engine.meta.outputs)),
-                )
-                for engine in engines
-            ),
-        )
-
-
-def _tensor(tensor: TensorMeta) -> PartTensor:
-    return PartTensor(tensor.name, tensor.dtype, tensor.shape)
+        return partition_of_engines(engines)

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 
 from trt_rt.archive.strict_json import Fields
 from trt_rt.compiled import EnginePart, Partition, PartTensor, TorchOperator
 from trt_rt.errors import ArchiveError
+from trt_rt.operator import EngineMeta, TensorMeta
 
-__all__ = ["partition_to_json", "read_partition"]
+__all__ = ["partition_of_engines", "partition_to_json", "read_partition"]
+
+
+class _NamedEngine(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def meta(self) -> EngineMeta: ...
+
+
+def partition_of_engines(engines: Sequence[_NamedEngine]) -> Partition:
+    """Return the partition of a file that tells its engines, and not which operators run where."""
+    return Partition(
+        engines[0].meta.backend if engines else "",
+        tuple(
+            EnginePart(
+                engine.name,
+                (),
+                tuple(map(_part_tensor, engine.meta.inputs)),
+                tuple(map(_part_tensor, engine.meta.outputs)),
+            )
+            for engine in engines
+        ),
+    )
+
+
+def _part_tensor(tensor: TensorMeta) -> PartTensor:
+    return PartTensor(tensor.name, tensor.dtype, tensor.shape)
 
 
 def partition_to_json(partition: Partition) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from trt_rt.archive.devices import choose_device
 from trt_rt.archive.engine_pickle import ENGINE, PickledEngine, engine_of_state
 from trt_rt.archive.guarded_functions import GuardedFunctions, check_constants
 from trt_rt.archive.parameters import signature_of_names
+from trt_rt.archive.partitions import partition_of_engines
 from trt_rt.archive.pickle_reader import PickledObject
 from trt_rt.archive.torchscript_graph import GraphWriter
 from trt_rt.archive.torchscript_objects import (
@@ -31,12 +32,12 @@ from trt_rt.archive.torchscript_source import ScriptSource
 from trt_rt.archive.torchscript_values import InputValues
 from trt_rt.archive.torchscript_weights import StoredWeights
 from trt_rt.backend import Backend, identify_plan
-from trt_rt.compiled import EnginePart, Partition, PartTensor, Program
+from trt_rt.compiled import Program
 from trt_rt.compiled.call_writer import write_call
 from trt_rt.compiled.calling_convention import CallingConvention
 from trt_rt.errors import ArchiveError, BackendError, ExecutionError, InputError, PlanError
 from trt_rt.module import TRTModule
-from trt_rt.operator import OPERATOR, EngineMeta, TensorMeta
+from trt_rt.operator import OPERATOR, EngineMeta
 from trt_rt.operator.describing import describe_tensors
 
 __all__ = ["ScriptEngine", "load_torchscript", "read_engines"]
@@ -205,7 +206,7 @@ class _Loader:
         call = write_call(convention, graph, self._values.ranges, GuardedFunctions())
         engines = list(self._engines.values())
         modules = {engine.name: engine.module for engine in engines}
-        return Program(call, modules, self._weights.module, _partition(engines))
+        return Program(call, modules, self._weights.module, partition_of_engines(engines))
 
     def _argument(self, name: str, annotation: ast.expr | None) -> Any:
         """A placeholder for a parameter; for a tuple one for each item."""
@@ -314,22 +315,3 @@ def _saved_for(engines: list[PickledEngine]) -> str:
     """The device of a file's engines: only the reference backend's run on a CPU."""
     is_portable = all(identify_plan(engine.plan).backends == ("reference",) for engine in engines)
     return "cpu" if is_portable else "cuda"
-
-
-def _partition(engines: list[ScriptEngine]) -> Partition:
-    return Partition(
-        engines[0].meta.backend if engines else "",
-        tuple(
-            EnginePart(
-                engine.name,
-                (),
-                tuple(map(_part, engine.meta.inputs)),
-                tuple(map(_part, engine.meta.outputs)),
-            )
-            for engine in engines
-        ),
-    )
-
-
-def _part(tensor: TensorMeta) -> PartTensor:
-    return PartTensor(tensor.name, tensor.dtype, tensor.shape)
