@@ -97,6 +97,11 @@ class Program(FunctionCallBase, torch.nn.Module):
         return inspect.signature(self._run)
 
     @property
+    def engines(self) -> dict[str, TRTModule]:
+        """The modules of the engines, by the names of the submodules."""
+        return {name: module for name, module in self.named_children() if isinstance(module, TRTModule)}
+
+    @property
     def nesting(self) -> tuple[TreeSpec, TreeSpec]:
         """How arguments, as ``(args, kwargs)``, and results are nested."""
         return self._source.convention.in_spec, self._source.convention.out_spec
@@ -127,8 +132,7 @@ class Program(FunctionCallBase, torch.nn.Module):
         # Takes longer to import than all of trt_rt.
         from trt_rt.compiled.exported import exported_program
 
-        engines = {name: module for name, module in self.named_children() if isinstance(module, TRTModule)}
-        return exported_program(self._source, engines, self.weights, keep_plan)
+        return exported_program(self._source, self.engines, self.weights, keep_plan)
 
     def example_arguments(
         self, shapes: Mapping[str, tuple[int, ...]] | None = None, *, batch: int | None = None
@@ -205,18 +209,12 @@ class Program(FunctionCallBase, torch.nn.Module):
 
     def __copy__(self) -> Program:
         """A program with execution contexts of its own, over the same engines, weights and buffers."""
-        engines = {
-            name: copy.copy(module) for name, module in self.named_children() if isinstance(module, TRTModule)
-        }
+        engines = {name: copy.copy(module) for name, module in self.engines.items()}
         return Program(self._source, engines, self.weights, self.partition)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         """A program with buffers and execution contexts of its own, over the same engines."""
-        engines = {
-            name: copy.deepcopy(module, memo)
-            for name, module in self.named_children()
-            if isinstance(module, TRTModule)
-        }
+        engines = {name: copy.deepcopy(module, memo) for name, module in self.engines.items()}
         made = Program(self._source, engines, copy.deepcopy(self.weights, memo), self.partition)
         memo[id(self)] = made
         return made

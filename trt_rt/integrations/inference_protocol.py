@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,10 @@ __all__ = [
     "InferenceRequest",
     "RequestError",
     "WireTensor",
+    "check_outputs",
+    "checked_tensor",
     "read_request",
+    "tensor_of_numbers",
     "write_response",
 ]
 
@@ -193,9 +196,7 @@ def write_response(
     RequestError
         The request wants an output that the model does not have, or numbers as JSON that JSON does not have.
     """
-    for name in request.outputs:
-        if name not in results:
-            raise RequestError(400, f"{name!r} is not an output. The outputs are {', '.join(results)}.")
+    check_outputs(request.outputs, results)
     entries = []
     parts = []
     for name, tensor in results.items():
@@ -221,6 +222,30 @@ def write_response(
         return text, {"Content-Type": "application/json"}
     headers = {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(len(text))}
     return b"".join([text, *parts]), headers
+
+
+def check_outputs(names: Iterable[str], results: Mapping[str, WireTensor]) -> None:
+    """Check that a request asks for outputs of the model only.
+
+    Raises
+    ------
+    RequestError
+        It asks for another one.
+    """
+    for name in names:
+        if name not in results:
+            raise RequestError(400, f"{name!r} is not an output. The outputs are {', '.join(results)}.")
+
+
+def tensor_of_numbers(name: str, datatype: str, shape: list[int], numbers: list[Any]) -> WireTensor:
+    """Return a tensor of a request from its numbers.
+
+    Raises
+    ------
+    RequestError
+        They do not fit the shape and the datatype, or the datatype is not known.
+    """
+    return _from_numbers(name, {"datatype": datatype, "shape": shape, "data": numbers})
 
 
 def checked_tensor(name: str, datatype: str, shape: list[int], data: bytes) -> WireTensor:

@@ -13,7 +13,15 @@ from torch.utils._pytree import TreeSpec, keystr, tree_flatten, tree_flatten_wit
 from trt_rt.compiled import Program
 from trt_rt.errors import InputTypeError, InputValueError, TRTError
 
-__all__ = ["ProgramInterface", "SizeRange", "TensorInterface"]
+__all__ = ["ProgramInterface", "SizeRange", "TensorInterface", "without_plan"]
+
+
+def without_plan(name: str, plan: memoryview) -> torch.Tensor:
+    """Return memory for a plan that nobody reads: for ``Program.exported(keep_plan=without_plan)``.
+
+    It is never written, so the system gives no pages to it.
+    """
+    return torch.empty(len(plan), dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,13 @@ class TensorInterface:
     name: str
     dtype: torch.dtype
     shape: tuple[SizeRange | None, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The size of each dimension; -1 for one that varies, as servers write it."""
+        return tuple(
+            limits.min if limits is not None and limits.min == limits.max else -1 for limits in self.shape
+        )
 
 
 @dataclass(frozen=True)

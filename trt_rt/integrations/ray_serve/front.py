@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +16,10 @@ from trt_rt.integrations.inference_protocol import (
     JSON_LENGTH_HEADER,
     RequestError,
     WireTensor,
+    check_outputs,
     checked_tensor,
     read_request,
+    tensor_of_numbers,
     write_response,
 )
 from trt_rt.integrations.ray_serve.grpc_messages import service_pb2
@@ -168,11 +169,7 @@ class Front:
             model = self._known(request.model_name)
             answer = await self._infer(model, _grpc_inputs(request))
             wanted = [each.name for each in request.outputs] or list(answer.outputs)
-            for name in wanted:
-                if name not in answer.outputs:
-                    raise RequestError(
-                        400, f"{name!r} is not an output. The outputs are {', '.join(answer.outputs)}."
-                    )
+            check_outputs(wanted, answer.outputs)
         except RequestError as error:
             return _grpc_error(grpc_context, error, service_pb2.ModelInferResponse())
         response = service_pb2.ModelInferResponse(model_name=model, id=request.id)
@@ -197,8 +194,7 @@ def _grpc_inputs(request: Any) -> dict[str, WireTensor]:
         if field is None:
             raise RequestError(400, f"the input {each.name!r} of {each.datatype} must come as raw contents.")
         numbers = list(getattr(each.contents, field))
-        entry = {"name": each.name, "datatype": each.datatype, "shape": shape, "data": numbers}
-        inputs |= read_request(json.dumps({"inputs": [entry]}).encode(), None).inputs
+        inputs[each.name] = tensor_of_numbers(each.name, each.datatype, shape, numbers)
     return inputs
 
 

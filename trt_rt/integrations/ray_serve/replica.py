@@ -17,9 +17,8 @@ from trt_rt.archive import load
 from trt_rt.errors import InputError, TRTError
 from trt_rt.integrations.batch_runner import BatchRunner
 from trt_rt.integrations.inference_protocol import WireTensor
-from trt_rt.integrations.interface import ProgramInterface, SizeRange
+from trt_rt.integrations.interface import ProgramInterface, SizeRange, TensorInterface, without_plan
 from trt_rt.integrations.ray_serve.settings import ServingSettings
-from trt_rt.module import TRTModule
 
 __all__ = ["Answer", "Replica"]
 
@@ -84,7 +83,7 @@ class _Model:
 
     def __init__(self, name: str, path: str, settings: ServingSettings, device: torch.device) -> None:
         self._program = load(path, device=device, public_key=settings.public_key)
-        self._interface = ProgramInterface.of(self._program.exported())
+        self._interface = ProgramInterface.of(self._program.exported(keep_plan=without_plan))
         self._runner = BatchRunner(self._program, self._interface, device)
         self._pool = ThreadPoolExecutor(_OVERLAPPING, thread_name_prefix=f"trt_rt-{name}")
         batch = self._interface.batch if settings.batching else None
@@ -109,8 +108,8 @@ class _Model:
     def description(self) -> dict[str, Any]:
         """The inputs and outputs, in the words of the inference protocol; -1 for a size that varies."""
         return {
-            "inputs": [_described(each.name, each.dtype, each.shape) for each in self._interface.inputs],
-            "outputs": [_described(each.name, each.dtype, each.shape) for each in self._interface.outputs],
+            "inputs": list(map(_described, self._interface.inputs)),
+            "outputs": list(map(_described, self._interface.outputs)),
         }
 
     async def infer(self, inputs: Mapping[str, WireTensor]) -> Answer:
@@ -145,8 +144,7 @@ class _Model:
         return min(rows, largest) if largest is not None and len(requests) == 1 else rows
 
     def _captures(self) -> int:
-        modules = [module for module in self._program.children() if isinstance(module, TRTModule)]
-        return sum(module.stats()["captures"] for module in modules)
+        return sum(module.stats()["captures"] for module in self._program.engines.values())
 
     def _warm_up(self, rows: int | None) -> None:
         """Run the program once and raise what is wrong with it."""
@@ -195,6 +193,6 @@ class _Metrics:
         self._captures.set(captures)
 
 
-def _described(name: str, dtype: torch.dtype, shape: tuple[SizeRange | None, ...]) -> dict[str, Any]:
-    sizes = [limits.min if limits is not None and limits.min == limits.max else -1 for limits in shape]
-    return {"name": name, "datatype": WireTensor.of(torch.empty(0, dtype=dtype)).datatype, "shape": sizes}
+def _described(tensor: TensorInterface) -> dict[str, Any]:
+    datatype = WireTensor.of(torch.empty(0, dtype=tensor.dtype)).datatype
+    return {"name": tensor.name, "datatype": datatype, "shape": list(tensor.sizes)}

@@ -16,7 +16,7 @@ import torch
 from trt_rt.archive import load
 from trt_rt.errors import TRTError
 from trt_rt.integrations.batching import run_batches
-from trt_rt.integrations.interface import ProgramInterface
+from trt_rt.integrations.interface import ProgramInterface, without_plan
 
 __all__ = ["TritonPythonModel"]
 
@@ -46,7 +46,7 @@ class TritonPythonModel:
             torch.device("cuda", int(args["model_instance_device_id"])) if on_gpu else torch.device("cpu")
         )
         self._program = load(os.path.join(folder, "model.pt2"), device=self._device)
-        self._interface = ProgramInterface.of(self._program.exported())
+        self._interface = ProgramInterface.of(self._program.exported(keep_plan=without_plan))
         self._has_batches = json.loads(args["model_config"])["max_batch_size"] > 0
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:

@@ -16,7 +16,7 @@ from torch.fx import Node
 from trt_rt.archive import load
 from trt_rt.compiled import Program
 from trt_rt.errors import TRTError
-from trt_rt.integrations.interface import ProgramInterface, SizeRange, TensorInterface
+from trt_rt.integrations.interface import ProgramInterface, TensorInterface, without_plan
 from trt_rt.integrations.triton.model_config import InstanceGroup, ModelConfig, ModelTensor
 from trt_rt.module import TRTModule
 from trt_rt.operator import OPERATOR, EngineMeta
@@ -121,7 +121,7 @@ def export_triton(
     if version < 1 or instances < 1:
         raise TRTError("the version and the number of instances must be at least 1.")
     program = load(source)
-    exported = program.exported()
+    exported = program.exported(keep_plan=without_plan)
     engine = _only_engine(program, exported)
     if layout == "tensorrt" and engine is None:
         raise TRTError(
@@ -154,7 +154,7 @@ def export_triton(
 
 
 def _module(program: Program) -> TRTModule:
-    [module] = [module for module in program.children() if isinstance(module, TRTModule)]
+    [module] = program.engines.values()
     return module
 
 
@@ -219,8 +219,8 @@ def _config_of_program(
     largest = batch.max if batch is not None and batch.max is not None else 0
 
     def described(tensor: TensorInterface) -> ModelTensor:
-        shape = tensor.shape[1:] if largest else tensor.shape
-        return ModelTensor(tensor.name, tensor.dtype, tuple(map(_dim, shape)))
+        sizes = tensor.sizes[1:] if largest else tensor.sizes
+        return ModelTensor(tensor.name, tensor.dtype, sizes)
 
     return ModelConfig(
         name,
@@ -234,11 +234,7 @@ def _config_of_program(
     )
 
 
-def _dim(limits: SizeRange | None) -> int:
-    return limits.min if limits is not None and limits.min == limits.max else -1
-
-
 def _device(program: Program) -> torch.device:
-    devices = [module.engine.device for module in program.children() if isinstance(module, TRTModule)]
+    devices = [module.engine.device for module in program.engines.values()]
     devices += [tensor.device for tensor in (*program.parameters(), *program.buffers())]
     return next(iter(devices), torch.device("cpu"))
