@@ -85,6 +85,32 @@ def _free_ports(number: int) -> list[int]:
     return ports
 
 
+def _environment(folder: Path) -> dict[str, str]:
+    ours = {"PYTHONPATH": str(_ROOT), "TRT_RT_CACHE_DIR": str(folder / "cache")}
+    return os.environ | ours | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def _started(command: list[str], ready: str, folder: Path, *, cwd: Path) -> subprocess.Popen[str]:
+    """Start a server, and return when it has printed the line that says that it answers."""
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=_environment(folder),
+            cwd=cwd,
+        )
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "")
+    if not any(line.strip() == ready for line in lines):
+        process.kill()
+        process.communicate()
+        pytest.fail((folder / "log").read_text()[-3000:])
+    return process
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Server]:
     folder = tmp_path_factory.mktemp("models")
@@ -96,25 +122,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Server]:
     ports = _free_ports(2)
     command = [sys.executable, "-W", "ignore", "-m", "tests.integrations.ray_server", *map(str, ports)]
     command += [f"{name}={folder / name}.pt2" for name in models]
-    environment = os.environ | {
-        "PYTHONPATH": str(_ROOT),
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=environment,
-            cwd=_ROOT,
-        )
-    assert process.stdout is not None
+    process = _started(command, "ready", folder, cwd=_ROOT)
     assert process.stdin is not None
-    lines = iter(process.stdout.readline, "")
-    assert any(line.strip() == "ready" for line in lines), (folder / "log").read_text()[-3000:]
+    assert process.stdout is not None
     try:
         yield _Server(*ports, process, models)
     finally:
@@ -238,32 +248,18 @@ def test_the_commands_of_the_readme_answer_a_request(tmp_path: Path) -> None:
     command, request = shell.split("\n", 1)
     [content] = re.findall(r"-d '(.*?)'", request)
     [path] = re.findall(r"http://127.0.0.1:8000(\S+)", request)
-    environment = os.environ | {
-        "PYTHONPATH": str(_ROOT),
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TRT_RT_CACHE_DIR": str(tmp_path / "cache"),
-    }
-    subprocess.run([sys.executable, "-c", saving], cwd=tmp_path, env=environment, check=True, timeout=240)
+    subprocess.run(
+        [sys.executable, "-c", saving], cwd=tmp_path, env=_environment(tmp_path), check=True, timeout=240
+    )
     [port] = _free_ports(1)
     arguments = command.replace("8000", str(port)).split()[1:]
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "trt_rt.cli", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=environment,
-            cwd=tmp_path,
-        )
-    assert process.stdout is not None
+    command_line = [sys.executable, "-W", "ignore", "-m", "trt_rt.cli", *arguments]
+    process = _started(command_line, "ready:", tmp_path, cwd=tmp_path)
     try:
-        lines = iter(process.stdout.readline, "")
-        assert any(line.strip() == "ready:" for line in lines), (tmp_path / "log").read_text()[-3000:]
         status, answer = _Server(port, 0, process, {}).post(path, content.encode())
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130
-        process.stdout.close()
+        process.communicate()
     assert status == 200, answer
     assert answer["outputs"][0]["shape"] == [2, 8]
