@@ -1,20 +1,23 @@
-"""What a part of k operators costs in PyTorch, and as one engine: python bench/block_size.py [--rounds N]
+"""What a part of k operators costs in PyTorch, and as one engine: python bench/block_size.py [--plan FILE]
 
-The figures behind the default of `min_block_size`. The engine launches one empty kernel, so its time is what
-the call of any engine costs at least; what fusing gains comes on top. On a GPU each is measured called alone
-(host time), and as part of a CUDA graph of a whole program (device time).
+The figures behind the default of `min_block_size`. Without a plan the engine launches one empty kernel (on a
+CPU: does nothing), so its time is what the call of any engine costs at least. The plan of pointwise operators
+shows what TensorRT makes of them: one kernel. On a GPU each is measured called alone (host time), and as part
+of a CUDA graph of a whole program (device time).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 
 import null_engine
 import torch
 
 import trt_rt
+from tests.factories.plan_folder import inputs_for
 
 LONGEST = 8
 CALLS = 200
@@ -23,19 +26,30 @@ SHAPE = (64, 256)
 Call = Callable[[torch.Tensor], torch.Tensor]
 
 
-def one_engine(device: torch.device) -> Call:
-    backend = trt_rt.Backend("null", null_engine, runs_on_cpu=True)
-    plan = null_engine.plan(inputs=1, outputs=1, shape=SHAPE)
-    return trt_rt.TRTModule(trt_rt.Engine.from_bytes(plan, backend=backend, device=device))
+def one_engine(plan: Path | None, device: torch.device) -> tuple[trt_rt.TRTModule, torch.Tensor]:
+    """The engine as a module, and an input for it."""
+    if plan is None:
+        backend = trt_rt.Backend("null", null_engine, runs_on_cpu=True)
+        data = null_engine.plan(shape=SHAPE, launches_kernel=device.type == "cuda")
+        return trt_rt.TRTModule(trt_rt.Engine.from_bytes(data, backend=backend, device=device)), torch.randn(
+            SHAPE, device=device
+        )
+    module = trt_rt.TRTModule(plan, device=device)
+    inputs = inputs_for(module.engine, SHAPE[0])
+    if inputs is None or len(inputs) != 1:
+        raise SystemExit(f"{plan}: the plan must have one input, which may have {SHAPE[0]} rows")
+    return module, inputs[0]
 
 
-def operators(kind: str, count: int, device: torch.device) -> Call:
-    weight = torch.randn(SHAPE[1], SHAPE[1], device=device) / 16
-    bias = torch.randn(SHAPE[1], device=device)
+def operators(kind: str, count: int, like: torch.Tensor) -> Call:
+    """`count` operators of PyTorch, one after the other, that keep the shape."""
+    width = like.shape[-1]
+    weight = torch.randn(width, width, device=like.device) / 16
+    bias = torch.randn(width, device=like.device)
     step: Call = {
         "relu": torch.relu,
         "add": lambda x: torch.add(x, bias),
-        "layer_norm": lambda x: torch.layer_norm(x, SHAPE[1:], bias, bias),
+        "layer_norm": lambda x: torch.layer_norm(x, (width,), bias, bias),
         "linear": lambda x: torch._C._nn.linear(x, weight, bias),
     }[kind]
 
@@ -82,30 +96,33 @@ def graph_time(call: Call, x: torch.Tensor, rounds: int) -> float:
     return best / CALLS * 1e3
 
 
-def table(title: str, time: Callable[[Call, torch.Tensor, int], float], rounds: int, x: torch.Tensor) -> None:
-    print(f"\n{title} (µs)\n")
+def table(
+    title: str, time: Callable[[Call, torch.Tensor, int], float], rounds: int, engine: Call, x: torch.Tensor
+) -> None:
+    print(f"\n{title} (µs), float32 {list(x.shape)}\n")
     counts = range(1, LONGEST + 1)
-    print(f"| call | {' | '.join(map(str, counts))} |")
+    print(f"| operators | {' | '.join(map(str, counts))} |")
     print(f"| --- |{' ---: |' * len(counts)}")
     for kind in ("add", "layer_norm", "linear", "relu"):
-        cells = [time(operators(kind, count, x.device), x, rounds) for count in counts]
+        cells = [time(operators(kind, count, x), x, rounds) for count in counts]
         print(f"| `{kind}` in PyTorch | {' | '.join(f'{cell:.1f}' for cell in cells)} |", flush=True)
-    print(f"| one engine | {' | '.join([f'{time(one_engine(x.device), x, rounds):.1f}'] * len(counts))} |")
+    print(f"| one engine | {' | '.join([f'{time(engine, x, rounds):.1f}'] * len(counts))} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--plan", type=Path, help="an engine of pointwise operators with one input")
     arguments = parser.parse_args()
-    x = torch.randn(SHAPE, device=arguments.device)
+    engine, x = one_engine(arguments.plan, torch.device(arguments.device))
     with torch.no_grad():
         if x.is_cuda:
             with torch.cuda.stream(torch.cuda.Stream()):
-                table("Called alone, host time", host_time, arguments.rounds, x)
-                table("In one CUDA graph, device time", graph_time, arguments.rounds, x)
+                table("Called alone, host time", host_time, arguments.rounds, engine, x)
+                table("In one CUDA graph, device time", graph_time, arguments.rounds, engine, x)
         else:
-            table("Called alone", host_time, arguments.rounds, x)
+            table("Called alone", host_time, arguments.rounds, engine, x)
 
 
 if __name__ == "__main__":
