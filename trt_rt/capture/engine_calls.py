@@ -11,7 +11,7 @@ import torch
 
 from trt_rt._core.call import Executor
 from trt_rt._core.critical import between
-from trt_rt.capture.static_inputs import memory_of
+from trt_rt._core.shared_memory import memory_of
 from trt_rt.capture.stream import CaptureStream, run_on
 from trt_rt.module import TRTModule
 from trt_rt.module.hooks import remove_forward_hooks

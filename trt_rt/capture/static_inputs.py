@@ -13,9 +13,10 @@ from torch.utils import _pytree as pytree
 from trt_rt._core.autograd_modes import in_inference_mode, without_grad
 from trt_rt._core.call import copy_plain
 from trt_rt._core.dlpack import view_of
+from trt_rt._core.shared_memory import memory_of, overlaps_itself, share_elements
 from trt_rt.errors import ExecutionError, InputValueError
 
-__all__ = ["StaticInputs", "copy_together", "memory_of"]
+__all__ = ["StaticInputs", "copy_together"]
 
 
 class StaticInputs:
@@ -150,7 +151,7 @@ class StaticInputs:
         if not self._written:
             return
         for index in self._written:
-            if _overlaps_itself(leaves[self._positions[index]]):
+            if overlaps_itself(leaves[self._positions[index]]):
                 raise InputValueError(
                     "a program that is run as one CUDA graph writes into its argument "
                     f"{self._positions[index]}, whose elements overlap each other in memory: the graph has a "
@@ -162,7 +163,7 @@ class StaticInputs:
         for index in self._written:
             for other, storage in enumerate(memory):
                 tensors = leaves[self._positions[index]], leaves[self._positions[other]]
-                if other != index and storage == memory[index] and _may_overlap(*tensors):
+                if other != index and storage == memory[index] and share_elements(*tensors):
                     raise InputValueError(
                         "a program that is run as one CUDA graph writes into its argument "
                         f"{self._positions[index]}, which shares memory with argument "
@@ -193,36 +194,6 @@ def _fixed(tensor: torch.Tensor) -> torch.Tensor:
 
 def _layout(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
-
-
-def memory_of(tensor: torch.Tensor) -> int:
-    """Return the address of a tensor's storage."""
-    return tensor.untyped_storage().data_ptr()
-
-
-def _may_overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Return whether the address ranges of two tensors of one storage overlap."""
-    (begin, end), (other_begin, other_end) = _stretch(a), _stretch(b)
-    return begin < other_end and other_begin < end
-
-
-def _overlaps_itself(tensor: torch.Tensor) -> bool:
-    """Return whether elements may share memory: unless each dimension steps over all smaller ones."""
-    end = 0
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1 and stride <= end:
-            return tensor.numel() > 0
-        end += max(size - 1, 0) * stride
-    return False
-
-
-def _stretch(tensor: torch.Tensor) -> tuple[int, int]:
-    """Return the addresses of a tensor's first byte and of the byte after its last."""
-    begin = tensor.data_ptr()
-    if tensor.numel() == 0:
-        return begin, begin
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return begin, begin + (last + 1) * tensor.element_size()
 
 
 def copy_together(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:

@@ -9,12 +9,13 @@ look-ups. (The code that torch.fx prints names functions by their modules and su
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
 
+from trt_rt._core.shared_memory import memory_of, share_elements
 from trt_rt.compiled.calling_convention import CallingConvention
 from trt_rt.compiled.generated_call import GeneratedCall
 from trt_rt.compiled.nesting import Names, argument_code, refuse_constant, result_code
@@ -78,6 +79,7 @@ class _Writer:
         self._locals.update(zip(placeholders, leaves, strict=True))
         for node, example in zip(placeholders, self._convention.examples, strict=True):
             lines += self._checks(node, example)
+        lines += self._check_of_shared_memory(placeholders)
         last_uses = _last_uses(self._graph)
         body: list[str] = []
         for node in self._graph.nodes:
@@ -215,6 +217,22 @@ class _Writer:
             f"if {' or '.join(wrong)} or {local}.dtype is not {dtype}: {refuse}({local})",
         ]
 
+    def _check_of_shared_memory(self, placeholders: Sequence[Node]) -> list[str]:
+        """A line that refuses an argument that the program writes to and that shares memory with another.
+
+        The program writes at its end. The model would see the new values in the other argument before.
+        """
+        written = {
+            node.args[0] for node in self._graph.nodes if node.target is torch.ops.aten.copy_.default
+        } & set(placeholders)
+        tensors = [node for node in placeholders if node.users and isinstance(node.meta["val"], torch.Tensor)]
+        if not written or len(tensors) == 1:
+            return []
+        names = [self._locals[node] for node in tensors]
+        changed = [position for position, node in enumerate(tensors) if node in written]
+        refuse = self._names.bind("refuse_shared_memory", _refuse_shared_memory(names, changed))
+        return [f"{refuse}(({', '.join(names)}))"]
+
 
 def _is_unpacked(node: Node) -> bool:
     """Whether a node is an engine all of whose results are picked, each once."""
@@ -272,6 +290,27 @@ def _last_uses(graph: Graph) -> Mapping[Node, list[Node]]:
                 found.setdefault(node, []).append(source)
             seen.add(source)
     return found
+
+
+def _refuse_shared_memory(
+    names: Sequence[str], written: Sequence[int]
+) -> Callable[[Sequence[torch.Tensor]], None]:
+    def refuse(tensors: Sequence[torch.Tensor]) -> None:
+        memory = [memory_of(tensor) for tensor in tensors]
+        if len(set(memory)) == len(memory):
+            return
+        for index in written:
+            for other, storage in enumerate(memory):
+                if other == index or storage != memory[index]:
+                    continue
+                if share_elements(tensors[index], tensors[other]):
+                    raise InputValueError(
+                        f"the model writes to {names[index]}, which shares memory with {names[other]}. The "
+                        "program writes at its end, so its results would differ from the model's: pass a "
+                        "clone() of one of them"
+                    )
+
+    return refuse
 
 
 def _refuse_tensor(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import operator
 import weakref
@@ -15,6 +16,7 @@ from torch.export import Dim
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
+from trt_rt._core.shared_memory import share_elements
 from trt_rt.compiled.program import Program
 from trt_rt.compiled.size_bounds import LARGEST_SIZE, expression
 from trt_rt.compiler import export_program
@@ -70,6 +72,7 @@ class _CompiledGraph:
     """One captured graph and its program."""
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Any], options: dict[str, Any]) -> None:
+        self._graph = graph
         self._options = options
         self._captured = _Captured(graph, inputs)
         self._room = _ROOM_TO_GROW
@@ -82,6 +85,10 @@ class _CompiledGraph:
         try:
             return self._run(*picked)
         except InputValueError:
+            if any(itertools.starmap(share_elements, itertools.combinations(picked, 2))):
+                # The program refuses arguments that share memory which it writes to; the graph is right.
+                with torch.no_grad():
+                    return self._graph(*args)
             if not self._captured.has_outgrown(picked, self._room):
                 raise
         self._grow(picked)
