@@ -121,7 +121,7 @@ int measure(const std::string& folder, const char* library, int rounds) {
   for (std::int64_t size; shape_file >> size;) shape.push_back(size);
   std::stringstream meta;
   meta << meta_file.rdbuf();
-  const at::Tensor plan = trt_rt::map_constants(folder + "/constants.safetensors", at::kCPU).at("plan");
+  const at::Tensor plan = trt_rt::map_constants(folder + "/constants.safetensors", at::kCPU).arguments.at(0);
   const at::Tensor input = at::ones(shape, device), output = at::empty_like(input);
 
   const Bare bare(library, plan, input, output);

@@ -118,6 +118,16 @@ def test_constants_of_another_program(calls: Path, copied: Path, run: Run) -> No
     )
 
 
+def test_constants_without_an_argument_of_the_program(calls: Path, copied: Path, run: Run) -> None:
+    constants = copied / CONSTANTS_FILE
+    content = constants.read_bytes()
+    constants.write_bytes(content.replace(b'"arguments":"plan"', b'"arguments":"nalp"'))
+    assert constants.read_bytes() != content
+    result = run(calls, copied, "call")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "are not those of" in result.stderr
+
+
 def test_a_program_that_is_no_package(calls: Path, copied: Path, run: Run) -> None:
     (copied / PROGRAM_FILE).write_bytes(b"PK\x03\x04 and no more")
     result = run(calls, copied, "call")

@@ -17,7 +17,8 @@ from tests.deploy.building import Run
 from tests.deploy.programs import export_affine
 from trt_rt.cli import main
 from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
-from trt_rt.deploy.packaging import package_program
+from trt_rt.deploy.arguments import constants_as_arguments
+from trt_rt.deploy.packaging import CONSTANTS_FILE, package_program
 from trt_rt.errors import TRTError
 
 
@@ -109,7 +110,8 @@ _PACKAGE = """
 import sys
 from pathlib import Path
 from tests.deploy.programs import export_affine
-from trt_rt.deploy.packaging import package_program
+from trt_rt.deploy.arguments import constants_as_arguments
+from trt_rt.deploy.packaging import CONSTANTS_FILE, package_program
 
 package_program(export_affine(), Path(sys.argv[1]))
 """
@@ -134,6 +136,65 @@ def test_a_compiler_that_links_libstdcxx_statically(calls: Path, tmp_path: Path,
     assert made.returncode == 0, made.stderr
     called = run(calls, tmp_path / "app", "wrong-shape")
     assert "the tensor given has shape [4, 9]" in called.stdout, called.stderr
+
+
+_PACKAGE_THAT_IGNORES_ERRORS = """
+from torch._inductor.codecache import AotCodeCompiler
+compile_it = AotCodeCompiler.compile
+
+def without_checks(graph, wrapper_code, *args, **kwargs):
+    call = "aoti_torch_proxy_executor_call_function("
+    assert call in wrapper_code
+    wrapper_code = wrapper_code.replace("AOTI_TORCH_ERROR_CODE_CHECK(" + call, "(void)(" + call)
+    return compile_it(graph, wrapper_code, *args, **kwargs)
+
+AotCodeCompiler.compile = without_checks
+"""
+
+
+def test_a_compiled_program_that_ignores_an_engines_error(calls: Path, tmp_path: Path, run: Run) -> None:
+    """The code that PyTorch 2.11 writes does, and gives undefined tensors as results."""
+    made = run(sys.executable, "-c", _PACKAGE_THAT_IGNORES_ERRORS + _PACKAGE, tmp_path / "app")
+    assert made.returncode == 0, made.stderr
+    called = run(calls, tmp_path / "app", "wrong-shape")
+    assert "has size 8 in dimension 1, and the tensor given has shape [4, 9]" in called.stdout
+    assert called.returncode == 0, "the next good call works"
+
+
+def test_plans_are_arguments_of_the_compiled_program(package: Path, tmp_path: Path) -> None:
+    """AOTInductor before PyTorch 2.13 has no constants on the CPU in a program for CUDA."""
+    program, arguments = constants_as_arguments(exported := export_affine(), {"plan"})
+    assert list(arguments) == ["plan"]
+    assert program.graph_signature.user_inputs == ("b_plan", "x")
+    assert "plan" in exported.state_dict
+    assert "plan" not in program.state_dict
+    x = torch.randn(3, 8)
+    assert torch.equal(program.module()(arguments["plan"], x), exported.module()(x))
+    content = (package / CONSTANTS_FILE).read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert header["__metadata__"] == {"arguments": "plan"}
+
+
+def test_arguments_of_a_program_with_weights_state_and_keywords() -> None:
+    class Nested(Mixed):
+        def forward(  # type: ignore[override]
+            self, x: torch.Tensor, *, more: dict[str, torch.Tensor]
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            return super().forward(x, more["y"])
+
+    x, y = torch.randn(4, 8), torch.randn(4, 8)
+    exported = torch.export.export(Nested(), (x,), {"more": {"y": y}})
+    compiled = trt_rt.compile(
+        exported, backend="reference", torch_executed_ops={"torch.ops.aten.sort.default"}
+    ).exported()
+    names = set(compiled.constants.keys() | compiled.state_dict.keys())
+    plans = {name for name in names if "plan" in name}
+    assert len(plans) == 2
+    program, arguments = constants_as_arguments(compiled, plans)
+    assert arguments.keys() == plans
+    results = program.module()(*arguments.values(), x, more={"y": y})
+    for result, expected in zip(results, Nested()(x, more={"y": y}), strict=True):
+        torch.testing.assert_close(result, expected)
 
 
 def test_a_file_that_is_no_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ _DTYPES = {
 }
 
 
-def write_constants(path: Path, constants: Mapping[str, torch.Tensor], plans: Collection[str]) -> None:
+def write_constants(path: Path, constants: Mapping[str, torch.Tensor], arguments: Iterable[str]) -> None:
     """Write tensors to a new file.
 
     Parameters
@@ -42,8 +42,9 @@ def write_constants(path: Path, constants: Mapping[str, torch.Tensor], plans: Co
         The file.
     constants : mapping of str to torch.Tensor
         On any device. A tensor of a mapped file is written from where it is, without a copy in memory.
-    plans : collection of str
-        The names of those that are plans of engines. They stay on the CPU in a program for a CUDA device.
+    arguments : iterable of str
+        The names of those that the compiled program takes as its first arguments, in their order. They stay
+        on the CPU in a program for a CUDA device.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def write_constants(path: Path, constants: Mapping[str, torch.Tensor], plans: Co
     """
     # By size of elements, so that each constant begins at a multiple of its own. The format has no gaps.
     order = sorted(constants, key=lambda name: -constants[name].element_size())
-    header: dict[str, Any] = {"__metadata__": {"plans": "\n".join(sorted(plans))}}
+    header: dict[str, Any] = {"__metadata__": {"arguments": "\n".join(arguments)}}
     end = 0
     for name in order:
         tensor = constants[name]

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind
-from torch.utils._pytree import tree_unflatten
 
 from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
+from trt_rt.deploy.arguments import constants_as_arguments
 from trt_rt.deploy.constants_file import write_constants
 from trt_rt.errors import CompileError, TRTError
 from trt_rt.operator import OPERATOR
@@ -31,6 +30,9 @@ CONSTANTS_FILE = "constants.safetensors"
 
 TORCHSCRIPT_FILE = "program.ts"
 """The same program as TorchScript, with its plans and weights."""
+
+_ARGUMENTS_KEY = "trt_rt_arguments"
+"""In the metadata of the AOTInductor package: how many constants the program takes as arguments."""
 
 _INDUCTOR_CONFIGS: dict[str, Any] = {
     "aot_inductor.package_constants_in_so": False,
@@ -67,7 +69,8 @@ def package_program(
 
     AOTInductor compiles PyTorch's part of the program for this machine's processor, and for the GPU of this
     machine if the program is for CUDA. The plans and weights are not in what it compiles, but in a file that
-    the C++ runtime maps, so loading copies no plan.
+    the C++ runtime maps, so loading copies no plan. The compiled program takes the plans as its first
+    arguments.
 
     Parameters
     ----------
@@ -97,10 +100,12 @@ def package_program(
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".package-", dir=target) as temporary:
         program = Path(temporary) / PROGRAM_FILE
-        _compile(exported, program)
-        constants = _constants(exported, program)
-        plans = _plans(exported) & constants.keys()
-        write_constants(Path(temporary) / CONSTANTS_FILE, constants, plans)
+        plans = _plans(exported)
+        compilable, arguments = constants_as_arguments(exported, plans)
+        _compile(compilable, program, len(arguments))
+        write_constants(
+            Path(temporary) / CONSTANTS_FILE, {**arguments, **_constants(compilable, program)}, arguments
+        )
         files = [CONSTANTS_FILE, PROGRAM_FILE]
         if torchscript:
             files.append(TORCHSCRIPT_FILE)
@@ -111,15 +116,15 @@ def package_program(
     return Package(target, sizes, len(plans))
 
 
-def _compile(exported: ExportedProgram, path: Path) -> None:
-    if exported.example_inputs is None:  # as in programs that trt_rt.load has read
-        exported.example_inputs = _example_inputs(exported)
+def _compile(exported: ExportedProgram, path: Path, arguments: int) -> None:
+    # So that the C++ runtime can tell whether a file of constants belongs to the program.
+    metadata = {"aot_inductor.metadata": {_ARGUMENTS_KEY: str(arguments)}}
     try:
         with torch.no_grad(), warnings.catch_warnings(), _linker_finds_libstdcxx():
             # Inductor warns of its own code, which differs from one PyTorch to the next.
             warnings.simplefilter("ignore")
             torch._inductor.aoti_compile_and_package(
-                exported, package_path=str(path), inductor_configs=_INDUCTOR_CONFIGS
+                exported, package_path=str(path), inductor_configs={**_INDUCTOR_CONFIGS, **metadata}
             )
     except Exception as error:
         raise CompileError(
@@ -152,34 +157,6 @@ def _write_torchscript(exported: ExportedProgram, path: Path) -> None:
         script.save(str(path))
 
 
-def _example_inputs(exported: ExportedProgram) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return arguments of sizes that the program allows."""
-    sizes = {
-        symbol: min(max(int(limits.lower), 2), int(limits.upper)) if limits.upper.is_finite else 2
-        for symbol, limits in exported.range_constraints.items()
-    }
-    placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
-    flat: list[Any] = []
-    for spec in exported.graph_signature.input_specs:
-        if spec.kind != InputKind.USER_INPUT:
-            continue
-        if isinstance(spec.arg, ConstantArgument):
-            flat.append(spec.arg.value)
-            continue
-        value = placeholders[spec.arg.name].meta["val"]
-        if isinstance(value, torch.Tensor):
-            shape = [_number(size, sizes) for size in value.shape]
-            flat.append(torch.zeros(shape, dtype=value.dtype, device=value.device))
-        else:
-            flat.append(_number(value, sizes))
-    args, kwargs = tree_unflatten(flat, exported.call_spec.in_spec)
-    return args, kwargs
-
-
-def _number(size: Any, sizes: Mapping[Any, int]) -> int:
-    return size if isinstance(size, int) else int(size.node.expr.subs(sizes))
-
-
 def _first_line(error: Exception) -> str:
     line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     return line if line.endswith((".", "!", "?")) else f"{line}."
@@ -209,7 +186,7 @@ def _constants(exported: ExportedProgram, program: Path) -> dict[str, torch.Tens
 
 
 def _plans(exported: ExportedProgram) -> set[str]:
-    """Return the names of the tensors that the program gives to engines as plans."""
+    """Return the names of the constants that the program gives to engines as plans."""
     signature = exported.graph_signature
     names = {
         **signature.inputs_to_parameters,

@@ -5,9 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -22,7 +24,7 @@ struct trt_rt_constants {
     std::string dtype;
     std::vector<std::int64_t> sizes;
     const void* data;
-    bool is_plan;
+    std::int32_t argument;
   };
 
   ~trt_rt_constants() {
@@ -70,8 +72,8 @@ void map_file(trt_rt_constants& constants, const std::string& path) {
 }
 
 trt_rt_constants::Item read_item(const std::string& name, const Json& json, const std::uint8_t* data,
-                                 std::uint64_t length, bool is_plan, const std::string& path) {
-  trt_rt_constants::Item item{name, "", {}, nullptr, is_plan};
+                                 std::uint64_t length, std::int32_t argument, const std::string& path) {
+  trt_rt_constants::Item item{name, "", {}, nullptr, argument};
   std::int64_t count = 1, bytes = 0;
   for (const Dtype& dtype : kDtypes)
     if (json["dtype"].text() == dtype.safetensors) {
@@ -93,6 +95,17 @@ trt_rt_constants::Item read_item(const std::string& name, const Json& json, cons
   return item;
 }
 
+// The names of the constants that are arguments, one a line, in their order.
+std::vector<std::string> read_arguments(const Json& header) {
+  std::vector<std::string> arguments;
+  const Json* metadata = header.find("__metadata__");
+  const Json* names = metadata != nullptr ? metadata->find("arguments") : nullptr;
+  if (names == nullptr) return arguments;
+  std::istringstream lines(names->text());
+  for (std::string line; std::getline(lines, line);) arguments.push_back(line);
+  return arguments;
+}
+
 void read_items(trt_rt_constants& constants, const std::string& path) {
   const auto* bytes = static_cast<const std::uint8_t*>(constants.memory);
   std::uint64_t header = 0;
@@ -100,14 +113,13 @@ void read_items(trt_rt_constants& constants, const std::string& path) {
   if (header > constants.length - 8) fail(path, "has a header that is longer than the file");
   const std::string_view text(reinterpret_cast<const char*>(bytes) + 8, header);
   const Json json = Json::parse(text, "The header of '" + path + "'");
-  std::string plans;  // their names, each between two newlines
-  if (const Json* metadata = json.find("__metadata__"))
-    if (const Json* names = metadata->find("plans")) plans = "\n" + names->text() + "\n";
+  const std::vector<std::string> arguments = read_arguments(json);
   for (const auto& [name, value] : json.members()) {
     if (name == "__metadata__") continue;
-    const bool is_plan = plans.find("\n" + name + "\n") != std::string::npos;
+    const auto found = std::find(arguments.begin(), arguments.end(), name);
+    const auto argument = static_cast<std::int32_t>(found != arguments.end() ? found - arguments.begin() : -1);
     constants.items.push_back(
-        read_item(name, value, bytes + 8 + header, constants.length - 8 - header, is_plan, path));
+        read_item(name, value, bytes + 8 + header, constants.length - 8 - header, argument, path));
   }
 }
 
@@ -121,6 +133,8 @@ extern "C" {
 TRT_RT_EXPORT const char* trt_rt_version(void) { return TRT_RT_VERSION; }
 
 TRT_RT_EXPORT const char* trt_rt_last_error(void) { return trt_rt::last_error(); }
+
+TRT_RT_EXPORT void trt_rt_clear_error(void) { trt_rt::remember_error(""); }
 
 TRT_RT_EXPORT void trt_rt_pre_allocated_outputs(int enabled) { trt_rt::outputs_are_pre_allocated = enabled != 0; }
 
@@ -141,7 +155,7 @@ TRT_RT_EXPORT std::size_t trt_rt_constants_count(const trt_rt_constants* constan
 TRT_RT_EXPORT trt_rt_constant trt_rt_constants_get(const trt_rt_constants* constants, std::size_t index) {
   const auto& item = constants->items[index];
   return {item.name.c_str(), item.dtype.c_str(), static_cast<std::int32_t>(item.sizes.size()), item.sizes.data(),
-          item.data,         item.is_plan};
+          item.data,         item.argument};
 }
 
 TRT_RT_EXPORT void trt_rt_constants_close(trt_rt_constants* constants) { delete constants; }

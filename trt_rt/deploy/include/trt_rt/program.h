@@ -6,11 +6,14 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <trt_rt/runtime.h>
 
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -18,11 +21,17 @@
 
 namespace trt_rt {
 
-// Tensors over a mapped file of constants. A tensor keeps the mapping as long as it lives.
+// What a mapped file of constants has. A tensor keeps the mapping as long as it lives.
+struct Constants {
+  std::vector<at::Tensor> arguments;                    // the compiled program takes these first: the plans
+  std::unordered_map<std::string, at::Tensor> weights;  // AOTInductor's constants, by name
+};
+
+// Makes tensors over a mapped file.
 //
-// `device` is that of the program. On CUDA, plans stay in mapped memory on the CPU, and the other constants are copied
-// to the device. Raises std::runtime_error if the file is not there, or not one of `trt-rt package`.
-inline std::unordered_map<std::string, at::Tensor> map_constants(const std::string& path, at::Device device) {
+// `device` is that of the program. On CUDA, arguments stay in mapped memory on the CPU, and weights are copied to the
+// device. Raises std::runtime_error if the file is not there, or not one of `trt-rt package`.
+inline Constants map_constants(const std::string& path, at::Device device) {
   static const std::unordered_map<std::string, at::ScalarType> dtypes = {
       {"bfloat16", at::kBFloat16}, {"bool", at::kBool},       {"complex128", at::kComplexDouble},
       {"complex64", at::kComplexFloat}, {"float16", at::kHalf}, {"float32", at::kFloat},
@@ -33,7 +42,7 @@ inline std::unordered_map<std::string, at::Tensor> map_constants(const std::stri
     if (opened != nullptr) trt_rt_constants_close(opened);
   });
   if (!file) throw std::runtime_error(trt_rt_last_error());
-  std::unordered_map<std::string, at::Tensor> tensors;
+  Constants constants;
   for (std::size_t i = 0; i < trt_rt_constants_count(file.get()); ++i) {
     const trt_rt_constant constant = trt_rt_constants_get(file.get(), i);
     const auto dtype = dtypes.find(constant.dtype);
@@ -43,9 +52,15 @@ inline std::unordered_map<std::string, at::Tensor> map_constants(const std::stri
     at::Tensor tensor =
         at::from_blob(const_cast<void*>(constant.data), at::IntArrayRef(constant.sizes, constant.rank),
                       [file](void*) {}, at::TensorOptions().dtype(dtype->second));
-    tensors.emplace(constant.name, device.is_cpu() || constant.is_plan ? tensor : tensor.to(device));
+    if (constant.argument < 0) {
+      constants.weights.emplace(constant.name, device.is_cpu() ? tensor : tensor.to(device));
+      continue;
+    }
+    const auto place = static_cast<std::size_t>(constant.argument);
+    if (constants.arguments.size() <= place) constants.arguments.resize(place + 1);
+    constants.arguments[place] = tensor;
   }
-  return tensors;
+  return constants;
 }
 
 // A program compiled by AOTInductor. Calls of one program from several threads wait for each other, unless it was made
@@ -68,35 +83,47 @@ class Program {
     }
     auto metadata = loader_->get_metadata();
     const bool is_cuda = metadata["AOTI_DEVICE_KEY"] == "cuda";
-    device_ = at::Device(is_cuda ? at::kCUDA : at::kCPU, static_cast<c10::DeviceIndex>(is_cuda ? device_index : -1));
+    if (is_cuda) device_ = c10::impl::VirtualGuardImpl(at::kCUDA).getDevice();
+    if (is_cuda && device_index >= 0) device_.set_index(static_cast<c10::DeviceIndex>(device_index));
     constants_ = map_constants(folder + "/constants.safetensors", device_);
     const std::vector<std::string> names = loader_->get_constant_fqns();
-    bool is_complete = names.size() == constants_.size();
-    for (const std::string& name : names) is_complete = is_complete && constants_.count(name) != 0;
+    bool is_complete = names.size() == constants_.weights.size() &&
+                       metadata["trt_rt_arguments"] == std::to_string(constants_.arguments.size());
+    for (const std::string& name : names) is_complete = is_complete && constants_.weights.count(name) != 0;
+    for (const at::Tensor& argument : constants_.arguments) is_complete = is_complete && argument.defined();
     if (!is_complete)
       throw std::runtime_error("The constants in '" + folder + "/constants.safetensors' are not those of '" + path +
                                "'. Copy both files from the same folder of `trt-rt package`.");
-    loader_->load_constants(constants_, /*use_inactive=*/false, /*check_full_update=*/true, /*user_managed=*/true);
+    loader_->load_constants(constants_.weights, /*use_inactive=*/false, /*check_full_update=*/true, /*user_managed=*/true);
   }
 
   // Where the program expects its inputs.
   at::Device device() const { return device_; }
 
-  // Takes the program's tensors in the order of its arguments, and returns its results as one list.
+  // Takes the program's tensors in the order of its arguments, and returns its results as one list. On CUDA it runs on
+  // the current stream of the program's device.
   // Raises std::runtime_error with the reason.
   std::vector<at::Tensor> operator()(std::vector<at::Tensor> inputs) {
+    // AOTInductor takes the stream of the current device.
+    const c10::OptionalDeviceGuard guard(device_.is_cuda() ? std::optional<at::Device>(device_) : std::nullopt);
+    inputs.insert(inputs.begin(), constants_.arguments.begin(), constants_.arguments.end());
+    std::vector<at::Tensor> outputs;
+    trt_rt_clear_error();
     try {
-      return loader_->boxed_run(std::move(inputs));
+      outputs = loader_->boxed_run(std::move(inputs));
     } catch (const std::exception& error) {
       const std::string reason = trt_rt_last_error();
       throw std::runtime_error(reason.empty() ? error.what() : reason);
     }
+    // A program that PyTorch 2.11 compiled goes on after the error of an engine, with undefined tensors as its results.
+    if (*trt_rt_last_error() != '\0') throw std::runtime_error(trt_rt_last_error());
+    return outputs;
   }
 
  private:
   at::Device device_ = at::kCPU;
   // The loader refers to the constants, so it is declared after them and destroyed first.
-  std::unordered_map<std::string, at::Tensor> constants_;
+  Constants constants_;
   std::unique_ptr<torch::inductor::AOTIModelPackageLoader> loader_;
 };
 

@@ -24,6 +24,9 @@ const char* trt_rt_version(void);
  */
 const char* trt_rt_last_error(void);
 
+/* Forgets the last error of this thread. */
+void trt_rt_clear_error(void);
+
 /* Whether engines write their outputs into the same memory at every call, which saves an allocation for each. Off at
  * first. While it is on, a call overwrites the results of the last call with the same stream, program and shapes. Applies
  * to the whole process, and not to outputs whose size depends on data.
@@ -40,7 +43,7 @@ typedef struct trt_rt_constant {
   int32_t rank;         /* number of dimensions */
   const int64_t* sizes; /* of the dimensions, in elements */
   const void* data;     /* mapped: pages are read when they are used first. Not to be written to. */
-  int32_t is_plan;      /* nonzero: stays on the CPU, also in a program for a CUDA device */
+  int32_t argument;     /* its place among the first arguments of the compiled program, which stay on the CPU; or -1 */
 } trt_rt_constant;
 
 /* Maps a file. NULL after an error, which trt_rt_last_error() tells. Checks that each constant lies in the file. */
