@@ -26,7 +26,7 @@ SHAPE = (64, 256)
 Call = Callable[[torch.Tensor], torch.Tensor]
 
 
-def one_engine(plan: Path | None, device: torch.device) -> tuple[trt_rt.TRTModule, torch.Tensor]:
+def one_engine(plan: Path | None, rows: int, device: torch.device) -> tuple[trt_rt.TRTModule, torch.Tensor]:
     """The engine as a module, and an input for it."""
     if plan is None:
         backend = trt_rt.Backend("null", null_engine, runs_on_cpu=True)
@@ -35,9 +35,9 @@ def one_engine(plan: Path | None, device: torch.device) -> tuple[trt_rt.TRTModul
             SHAPE, device=device
         )
     module = trt_rt.TRTModule(plan, device=device)
-    inputs = inputs_for(module.engine, SHAPE[0])
+    inputs = inputs_for(module.engine, rows)
     if inputs is None or len(inputs) != 1:
-        raise SystemExit(f"{plan}: the plan must have one input, which may have {SHAPE[0]} rows")
+        raise SystemExit(f"{plan}: the plan must have one input, which may have {rows} rows")
     return module, inputs[0]
 
 
@@ -114,8 +114,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--plan", type=Path, help="an engine of pointwise operators with one input")
+    parser.add_argument("--rows", type=int, default=8, help="first dimension of the plan's input")
     arguments = parser.parse_args()
-    engine, x = one_engine(arguments.plan, torch.device(arguments.device))
+    engine, x = one_engine(arguments.plan, arguments.rows, torch.device(arguments.device))
     with torch.no_grad():
         if x.is_cuda:
             with torch.cuda.stream(torch.cuda.Stream()):

@@ -38,6 +38,7 @@ def _of_a_gpu(archive: Path, target: Path) -> Path:
     name = f"archive/{MANIFEST}"
     manifest = json.loads(records[name])
     manifest["compute_capability"] = "9.0"
+    manifest["gpu"] = "NVIDIA H200"
     records[name] = json.dumps(manifest).encode()
     with zipfile.ZipFile(target, "w") as file:
         for each, content in records.items():
@@ -71,7 +72,7 @@ def test_there_and_back(archive: Path, tmp_path: Path, version: str, number: str
     records = records_of(tmp_path / "theirs.pt2")
     fields = _state(records["data/constants/custom_obj_0"])
     assert (fields[0], len(fields)) == (number, count)
-    assert fields[1:3] == ["engine_0_engine", "0%9%0%0%GPU"]
+    assert fields[1:3] == ["engine_0_engine", "0%9%0%0%NVIDIA H200"]
     assert fields[4:7] == ["input", "output0", "0"]
     assert fields[8:11] == ["linux_x86_64", "0", "0"]
     program = trt_rt.load(archive)
@@ -83,7 +84,7 @@ def test_there_and_back(archive: Path, tmp_path: Path, version: str, number: str
     assert again.code == program.code
     torch.testing.assert_close(again(*_ARGS, flag=True), expected)
     manifest = json.loads(records_of(tmp_path / "again.pt2")[MANIFEST])
-    assert manifest["compute_capability"] == "9.0"
+    assert (manifest["compute_capability"], manifest["gpu"]) == ("9.0", "NVIDIA H200")
 
 
 @pytest.mark.usefixtures("any_backend")

@@ -200,6 +200,7 @@ def _import(container: Container, target: str) -> int:
             backend=engines[0].meta.backend,
             tensorrt_version=identify_plan(first.plan[:_HEAD]).version_text,
             compute_capability=first.compute_capability,
+            gpu=first.gpu,
             platform=platforms.get(first.platform, first.platform),
             device="cuda" if any(tensor.device.type == "cuda" for tensor in tensors) else "cpu",
             engines=tuple(
@@ -223,7 +224,7 @@ class _Export:
         self._engines = engines_of(self._program, self._where)
         self._check()
         self._fields = EngineFields(
-            version, manifest.compute_capability, _PLATFORMS[manifest.platform], target
+            version, manifest.compute_capability, manifest.gpu, _PLATFORMS[manifest.platform], target
         )
 
     def _check(self) -> None:

@@ -26,7 +26,10 @@ VERSIONS: Mapping[str, tuple[str, int]] = {
 """Of each version of Torch-TensorRT the number of its format, and how many strings an engine has."""
 
 _DELIMITER = "%"
-_GPU = "0"
+_KIND = "0"
+"""A GPU, not a deep learning accelerator."""
+
+_UNKNOWN_GPU = "GPU"
 _LARGEST_PLAN = (2**32 - 4) // 4 * 3
 """Bytes. A string of a pickle has fewer than 2**32, and the plan is in base64."""
 
@@ -42,15 +45,18 @@ class EngineFields:
         Of the Torch-TensorRT that will read them, such as "2.13".
     compute_capability : str
         Of the GPU that they were built for, such as "9.0".
+    gpu : str
+        The name of that GPU; "" if it is not known. Torch-TensorRT compares it where there are several GPUs.
     platform : str
         In Torch-TensorRT's words, such as "linux_x86_64".
     where : str
         For messages.
     """
 
-    def __init__(self, version: str, compute_capability: str, platform: str, where: str) -> None:
+    def __init__(self, version: str, compute_capability: str, gpu: str, platform: str, where: str) -> None:
         self._format, self._count = VERSIONS[version]
         self._capability = compute_capability.split(".")
+        self._gpu = gpu or _UNKNOWN_GPU
         self._platform = platform
         self._where = where
 
@@ -91,7 +97,7 @@ class EngineFields:
         fields = [
             self._format,
             f"{name}_engine",
-            _DELIMITER.join(["0", *self._capability, _GPU, "GPU"]),
+            _DELIMITER.join(["0", *self._capability, _KIND, self._gpu]),
             base64.b64encode(plan).decode(),
             _DELIMITER.join(tensor.name for tensor in meta.inputs),
             _DELIMITER.join(tensor.name for tensor in meta.outputs),

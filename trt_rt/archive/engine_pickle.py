@@ -45,6 +45,8 @@ class PickledEngine:
         Names of its tensors, in the order of a call.
     compute_capability : str
         Of the GPU that it was built for, such as "9.0"; "" if it is not told.
+    gpu : str
+        The name of that GPU, such as "NVIDIA H200"; "" if it is not told.
     platform : str
         In Torch-TensorRT's words, such as "linux_x86_64".
     aliased_io : dict
@@ -56,6 +58,7 @@ class PickledEngine:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     compute_capability: str = ""
+    gpu: str = ""
     platform: str = ""
     aliased_io: dict[str, str] = field(default_factory=dict)
 
@@ -112,12 +115,14 @@ def engine_of_state(fields: Any, where: str) -> PickledEngine:
     except (binascii.Error, ValueError) as error:
         raise ArchiveError(f"{where}: its plan is not base64: {error}.") from error
     device = fields[_DEVICE].split(_DELIMITER)
+    is_told = len(device) == _DEVICE_FIELDS
     return PickledEngine(
         fields[_NAME],
         plan,
         _names(fields[_INPUTS]),
         _names(fields[_OUTPUTS]),
-        ".".join(device[1:3]) if len(device) == _DEVICE_FIELDS else "",
+        ".".join(device[1:3]) if is_told else "",
+        device[4] if is_told else "",
         fields[_PLATFORM],
         _aliases(fields[_ALIASES], where) if len(fields) > _ALIASES else {},
     )

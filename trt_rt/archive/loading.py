@@ -219,7 +219,7 @@ class _Loader:
         found = self._manifest
         places = [found.platform]
         if found.compute_capability:
-            places.append(f"a GPU of compute capability {found.compute_capability}")
+            places.append(f"{found.gpu or 'a GPU'} of compute capability {found.compute_capability}")
         if found.tensorrt_version:
             places.append(f"{found.backend} {found.tensorrt_version}")
         return f" The file was made on {', '.join(places)}."

@@ -53,6 +53,9 @@ class Manifest:
         Of the builder of the engines; "" if it is not known.
     compute_capability : str
         Of the GPU on which the file was written, such as "9.0"; "" for a program of the CPU.
+    gpu : str
+        The name of that GPU, such as "NVIDIA H200"; "" if it is not known. Where there are several GPUs,
+        Torch-TensorRT runs an engine only on one of the name that the engine tells.
     platform : str
         Operating system and processor, such as "Linux x86_64".
     device : str
@@ -71,6 +74,7 @@ class Manifest:
     backend: str
     tensorrt_version: str
     compute_capability: str
+    gpu: str
     platform: str
     device: str
     engines: tuple[EngineEntry, ...]
@@ -109,6 +113,7 @@ def read_manifest(container: Container) -> tuple[Manifest, bytes]:
         backend=fields.get("backend", str),
         tensorrt_version=fields.get("tensorrt_version", str),
         compute_capability=fields.get("compute_capability", str),
+        gpu=fields.get("gpu", str) if "gpu" in fields.values else "",
         platform=fields.get("platform", str),
         device=fields.get("device", str),
         engines=tuple(

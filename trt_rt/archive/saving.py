@@ -161,14 +161,16 @@ def _manifest(
             )
     versions = [identify_plan(heads[engine.plan]).version_text for engine in engines]
     device = next((tensor.device for tensor in _values(exported) if tensor.is_cuda), torch.device("cpu"))
-    capability = ""
+    capability = gpu = ""
     if device.type == "cuda" and torch.cuda.is_available():
         capability = "{}.{}".format(*torch.cuda.get_device_capability(device))
+        gpu = torch.cuda.get_device_name(device)
     return Manifest(
         made_with={"torch": torch.__version__},
         backend=engines[0].meta.backend if engines else "",
         tensorrt_version=versions[0] if versions else "",
         compute_capability=capability,
+        gpu=gpu,
         platform=f"{platform.system()} {platform.machine()}",
         device=device.type,
         engines=tuple(EngineEntry(engine.name, records[engine.plan]) for engine in engines),

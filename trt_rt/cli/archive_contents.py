@@ -32,6 +32,7 @@ def describe_archive(path: Path) -> Result:
         "backend": contents.engines[0].meta.backend if contents.engines else "",
         "tensorrt_version": manifest.tensorrt_version if manifest else "",
         "compute_capability": manifest.compute_capability if manifest else "",
+        "gpu": manifest.gpu if manifest else "",
         "platform": manifest.platform if manifest else "",
         "engines": [
             {
@@ -123,7 +124,7 @@ def _print(found: dict[str, Any]) -> None:
     made = [f"{name} {version}" for name, version in found["made_with"].items()]
     made += [found["platform"]] if found["platform"] else []
     if found["compute_capability"]:
-        made.append(f"a GPU of compute capability {found['compute_capability']}")
+        made.append(f"{found['gpu'] or 'a GPU'} of compute capability {found['compute_capability']}")
     if made:
         rows.append(("made with", ", ".join(made)))
     rows.append(("operators", ", ".join(f"{n} {name}" for name, n in found["operators"].items()) or "none"))
