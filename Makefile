@@ -69,7 +69,8 @@ clean: ## remove what was built and installed here
 	find trt_rt bench -name '*.so' -delete
 	find trt_rt bench tests -name __pycache__ -prune -exec rm -r {} +
 
-# The build tools are in the venv too, so that a rebuild takes seconds and uses the same versions.
+# The build tools are in the venv too, so that a rebuild takes seconds and uses the same versions. nvidia-pytriton
+# holds a Triton server for tests. It asks for NumPy 1, which the server does not need, and glibc 2.35.
 $(INSTALLED): constraints.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("trt_rt needs Python 3.10 or later, and \
 	this is %s. Name a newer one: make PYTHON=python3.12" % sys.version.split()[0])'
@@ -77,6 +78,8 @@ $(INSTALLED): constraints.txt pyproject.toml setup.py
 	$(PIP) install -c constraints.txt setuptools cython cuda-bindings nvidia-cuda-runtime
 	TRT_RT_SKIP_CORE=1 $(PIP) install -c constraints.txt --no-build-isolation --check-build-dependencies \
 	    --editable '.[all-pypi,demo,dev]'
+	$(PIP) install -c constraints.txt --no-deps nvidia-pytriton || \
+	    echo 'Without nvidia-pytriton, the tests that need a Triton server are skipped.'
 	touch $@
 
 $(VENV)/.docs: $(INSTALLED) docs/requirements.txt

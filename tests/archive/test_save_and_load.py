@@ -108,6 +108,19 @@ def test_a_file_of_torch_export_is_loaded(exported: ExportedProgram, tmp_path: P
         load(path)
 
 
+def test_parameters_keep_names_that_are_also_names_of_python(tmp_path: Path) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, input: torch.Tensor, *, filter: torch.Tensor) -> torch.Tensor:
+            return input - filter
+
+    arguments = {"input": torch.ones(2, 3), "filter": torch.zeros(2, 3)}
+    program = trt_rt.compile(Model().eval(), kwarg_inputs=arguments, backend="reference")
+    trt_rt.save(program, tmp_path / "model.pt2")
+    for again in (trt_rt.load(tmp_path / "model.pt2"), torch.export.load(tmp_path / "model.pt2").module()):
+        assert torch.equal(again(**arguments), torch.ones(2, 3))
+    assert trt_rt.load(tmp_path / "model.pt2").exported().graph_signature.user_inputs == ("input", "filter")
+
+
 def test_what_has_no_engine_is_saved_too(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.ReLU()).eval()
     exported = torch.export.export(model, (torch.zeros(3, 4),))

@@ -22,6 +22,7 @@ import pytest
 import torch
 
 import trt_rt
+from tests.integrations.ports import free_ports
 from trt_rt.integrations.ray_serve import deployment
 
 pytestmark = [
@@ -75,16 +76,6 @@ class _Server:
         assert self.process.stdout.readline().strip() == "killed"
 
 
-def _free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def _environment(folder: Path) -> dict[str, str]:
     ours = {"PYTHONPATH": str(_ROOT), "TRT_RT_CACHE_DIR": str(folder / "cache")}
     return os.environ | ours | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -119,7 +110,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Server]:
     for name, model in models.items():
         features = trt_rt.Input(min_shape=(2, 16), opt_shape=(4, 16), max_shape=(8, 16))
         trt_rt.save(trt_rt.compile(model, inputs=[features], backend="reference"), folder / f"{name}.pt2")
-    ports = _free_ports(2)
+    ports = free_ports(2)
     command = [sys.executable, "-W", "ignore", "-m", "tests.integrations.ray_server", *map(str, ports)]
     command += [f"{name}={folder / name}.pt2" for name in models]
     process = _started(command, "ready", folder, cwd=_ROOT)
@@ -251,7 +242,7 @@ def test_the_commands_of_the_readme_answer_a_request(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", saving], cwd=tmp_path, env=_environment(tmp_path), check=True, timeout=240
     )
-    [port] = _free_ports(1)
+    [port] = free_ports(1)
     arguments = command.replace("8000", str(port)).split()[1:]
     command_line = [sys.executable, "-W", "ignore", "-m", "trt_rt.cli", *arguments]
     process = _started(command_line, "ready:", tmp_path, cwd=tmp_path)

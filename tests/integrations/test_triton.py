@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 import types
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch
 
 import trt_rt
 from trt_rt.cli import main
-from trt_rt.integrations.triton import export_triton
+from trt_rt.integrations.triton import export_triton, repository
 from trt_rt.integrations.triton.model_config import InstanceGroup, ModelConfig, ModelTensor
 
 
@@ -119,22 +120,36 @@ class _Tensor:
 
     @classmethod
     def from_dlpack(cls, name: str, tensor: torch.Tensor) -> _Tensor:
+        assert tensor.dim() > 0, "Triton has no tensors without dimensions"
+        for axis, size in enumerate(tensor.shape):
+            if size != 1:
+                assert tensor.stride(axis) == math.prod(tensor.shape[axis + 1 :]), "Triton wants C order"
         return cls(name, torch.from_dlpack(tensor))
 
 
 class _Response:
     """Stands in for pb_utils.InferenceResponse."""
 
-    def __init__(self, output_tensors: list[_Tensor] | None = None, error: Exception | None = None) -> None:
+    def __init__(self, output_tensors: list[_Tensor] | None = None, error: _Error | None = None) -> None:
         self.outputs = {each.name: each.tensor for each in output_tensors or []}
         self.error = error
+
+
+class _Error(Exception):
+    """Stands in for pb_utils.TritonError."""
+
+    INVALID_ARG, INTERNAL = "INVALID_ARG", "INTERNAL"
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @pytest.fixture
 def instance(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Starts a model as Triton's Python backend does; the server's own module is a stand-in."""
     utils: Any = types.ModuleType("triton_python_backend_utils")
-    utils.Tensor, utils.InferenceResponse, utils.TritonError = _Tensor, _Response, RuntimeError
+    utils.Tensor, utils.InferenceResponse, utils.TritonError = _Tensor, _Response, _Error
     utils.get_input_tensor_by_name = lambda request, name: _Tensor(name, request[name])
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
 
@@ -188,6 +203,7 @@ def test_a_request_that_the_program_refuses_gets_its_own_error(
     torch.testing.assert_close(answers[0].outputs, eager(**good))
     torch.testing.assert_close(answers[2].outputs, eager(**good))
     assert str(answers[1].error) == "the input 'pixels' has shape [2, 5]; allowed is [0 or more, 4]."
+    assert answers[1].error.code == _Error.INVALID_ARG
 
 
 def test_without_batching_the_batch_is_a_size_like_the_others(
@@ -201,6 +217,160 @@ def test_without_batching_the_batch_is_a_size_like_the_others(
     request = _request(5)
     [answer] = instance(folder).execute([request])
     torch.testing.assert_close(answer.outputs, eager(**request))
+
+
+def test_tensors_without_dimensions_have_one_for_triton(tmp_path: Path, instance: Callable[..., Any]) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+            return x.sum() * scale
+
+    path = tmp_path / "sum.pt2"
+    trt_rt.save(torch.export.export(Model(), (torch.ones(3), torch.tensor(2.0))), path)
+    folder = export_triton(path, tmp_path / "repository").folder
+    config = _parse((folder / "config.pbtxt").read_text())
+    for each in [config.input[1], config.output[0]]:
+        assert list(each.dims) == [1]
+        assert not each.HasField("reshape")  # which Triton refuses without a batch
+    [answer] = instance(folder).execute([{"x": torch.ones(3), "scale": torch.tensor([4.0])}])
+    assert answer.outputs["output"].tolist() == [12.0]
+
+
+def test_results_with_sizes_of_0_and_1_have_strides_in_c_order(
+    tmp_path: Path, instance: Callable[..., Any]
+) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return torch.nonzero(x), x[:1].t(), x.t()
+
+    path = tmp_path / "model.pt2"
+    trt_rt.save(torch.export.export(Model(), (torch.zeros(2, 3),)), path)
+    x = torch.zeros(2, 3)
+    [answer] = instance(export_triton(path, tmp_path / "repository").folder).execute([{"x": x}])
+    assert answer.error is None
+    assert list(answer.outputs["output_0"].shape) == [0, 2]
+    assert list(answer.outputs["output_1"].shape) == [3, 1]
+    assert list(answer.outputs["output_2"].shape) == [3, 2]
+
+
+@pytest.fixture
+def unlimited(tmp_path: Path) -> Path:
+    """A program without a largest batch."""
+    rows = {0: torch.export.Dim.AUTO}
+    exported = torch.export.export(torch.nn.ReLU(), (torch.randn(2, 3),), dynamic_shapes=(rows,))
+    path = tmp_path / "relu.pt2"
+    trt_rt.save(exported, path)
+    return path
+
+
+def test_a_program_without_a_largest_batch_has_the_batches_that_are_asked_for(
+    unlimited: Path, tmp_path: Path
+) -> None:
+    model = export_triton(unlimited, tmp_path / "repository")
+    assert model.config.max_batch_size == 0
+    [each] = model.config.inputs
+    assert (each.name, each.dims) == ("input", (-1, 3))  # the parameter's name, which is also one of Python's
+    model = export_triton(unlimited, tmp_path / "repository", max_batch_size=16)
+    assert model.config.max_batch_size == 16
+    assert model.config.inputs[0].dims == (3,)
+
+
+def test_a_largest_batch_above_the_programs_is_run_in_several_calls(
+    archive: tuple[Path, torch.nn.Module], tmp_path: Path, instance: Callable[..., Any]
+) -> None:
+    path, eager = archive
+    folder = export_triton(path, tmp_path / "repository", max_batch_size=20).folder
+    assert _parse((folder / "config.pbtxt").read_text()).max_batch_size == 20
+    request = _request(20)
+    [answer] = instance(folder).execute([request])
+    torch.testing.assert_close(answer.outputs, eager(**request))
+
+
+class _Pair(torch.nn.Module):
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return left + right.sum(1, keepdim=True), left.sum(1)
+
+
+@pytest.fixture
+def one_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
+    """Saves a program that is one engine. Only its backend is not TensorRT."""
+    monkeypatch.setattr(repository, "_TENSORRT", ("reference",))
+
+    def save(low: int, best: int, high: int) -> Path:
+        inputs = [
+            trt_rt.Input(min_shape=(low, size), opt_shape=(best, size), max_shape=(high, size), name=name)
+            for name, size in (("left", 4), ("right", 2))
+        ]
+        path = tmp_path / "pair.pt2"
+        trt_rt.save(trt_rt.compile(_Pair().eval(), inputs=inputs, backend="reference"), path)
+        return path
+
+    return save
+
+
+def test_one_engine_is_a_plan_for_tritons_tensorrt_backend(
+    one_engine: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = one_engine(1, 4, 6)
+    model = export_triton(path, tmp_path / "repository", instances=2)
+    assert model.files == ("1/model.plan", "config.pbtxt")
+    [module] = trt_rt.load(path).engines.values()
+    assert (model.folder / "1" / "model.plan").read_bytes() == module.engine.serialize()
+    config = _parse((model.folder / "config.pbtxt").read_text())
+    assert (config.backend, config.max_batch_size) == ("tensorrt", 6)
+    assert {each.name: list(each.dims) for each in config.input} == {"left": [4], "right": [2]}
+    assert [(list(each.dims), each.HasField("reshape")) for each in config.output] == [
+        ([4], False),
+        ([1], True),
+    ]
+    assert list(config.dynamic_batching.preferred_batch_size) == [4]
+    [group] = config.instance_group
+    assert (group.count, group.kind) == (2, _proto().ModelInstanceGroup.KIND_GPU)
+    model = export_triton(path, tmp_path / "repository", max_batch_size=3)
+    config = _parse((model.folder / "config.pbtxt").read_text())
+    assert config.max_batch_size == 3
+    assert not config.dynamic_batching.preferred_batch_size  # Triton refuses one above the largest
+
+
+def test_an_engine_that_wants_several_rows_has_no_batches_in_tritons_tensorrt_backend(
+    one_engine: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = one_engine(2, 4, 8)
+    config = export_triton(path, tmp_path / "repository").config
+    assert (config.backend, config.max_batch_size) == ("tensorrt", 0)
+    assert sorted(each.dims for each in config.inputs) == [(-1, 2), (-1, 4)]
+    assert export_triton(path, tmp_path / "repository", layout="python").config.max_batch_size == 8
+    with pytest.raises(trt_rt.TRTError, match="For Triton's TensorRT backend it must start at 1"):
+        export_triton(path, tmp_path / "repository", max_batch_size=8)
+
+
+def test_sizes_that_only_look_like_a_batch_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Table(torch.nn.Module):
+        def forward(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+            return rows @ columns.t()
+
+    monkeypatch.setattr(repository, "_TENSORRT", ("reference",))
+    inputs = [
+        trt_rt.Input(min_shape=(1, 4), opt_shape=(4, 4), max_shape=(8, 4), name=name)
+        for name in ("rows", "columns")
+    ]
+    path = tmp_path / "table.pt2"
+    trt_rt.save(trt_rt.compile(Table().eval(), inputs=inputs, backend="reference"), path)
+    config = export_triton(path, tmp_path / "repository").config
+    assert (config.backend, config.max_batch_size) == ("tensorrt", 0)
+    assert [each.dims for each in config.outputs] == [(-1, -1)]
+
+
+def test_an_engine_with_a_tensor_without_dimensions_is_for_the_python_backend(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sum()
+
+    monkeypatch.setattr(repository, "_TENSORRT", ("reference",))
+    path = tmp_path / "sum.pt2"
+    trt_rt.save(trt_rt.compile(Model().eval(), inputs=[torch.ones(2, 3)], backend="reference"), path)
+    assert export_triton(path, tmp_path / "repository").config.backend == "python"
 
 
 def test_an_earlier_version_is_replaced_and_another_one_stays(
@@ -221,6 +391,7 @@ def test_an_earlier_version_is_replaced_and_another_one_stays(
     [
         (["--layout", "tensorrt"], "is not one TensorRT engine"),
         (["--name", "../up"], "cannot be a model's name"),
+        (["--max-batch-size", "4", "--no-batching"], "cannot be given without batching"),
     ],
 )
 def test_what_cannot_be_written_is_told_and_writes_nothing(
@@ -243,6 +414,13 @@ def test_the_command_tells_what_it_wrote(
     assert "for Triton's python backend, batches of up to 6" in written
     assert main(["export-triton", "--json", str(archive[0]), "-o", str(tmp_path / "repository")]) == 0
     assert json.loads(capsys.readouterr().out)["files"] == ["1/model.pt2", "1/model.py", "config.pbtxt"]
+
+
+def test_a_largest_batch_needs_a_batch(tmp_path: Path) -> None:
+    path = tmp_path / "fixed.pt2"
+    trt_rt.save(torch.export.export(torch.nn.ReLU(), (torch.randn(2, 3),)), path)
+    with pytest.raises(trt_rt.TRTError, match="has no batch for max_batch_size=8: the first dimension"):
+        export_triton(path, tmp_path / "repository", max_batch_size=8)
 
 
 def test_a_program_with_results_that_are_no_tensors_is_refused(tmp_path: Path) -> None:

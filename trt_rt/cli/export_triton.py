@@ -38,6 +38,19 @@ def add(subparsers: Subparsers) -> None:
         help="keep the server from joining requests, for models whose rows depend on each other",
     )
     parser.add_argument(
+        "--max-batch-size",
+        type=positive_integer,
+        metavar="N",
+        help="the most rows that the server joins (default: the most that the program takes)",
+    )
+    parser.add_argument(
+        "--max-queue-delay-us",
+        type=positive_integer,
+        default=100,
+        metavar="N",
+        help="how long a request may wait for others, in microseconds (default: 100)",
+    )
+    parser.add_argument(
         "--layout",
         choices=("auto", "tensorrt", "python"),
         default="auto",
@@ -55,6 +68,8 @@ def _run(arguments: argparse.Namespace) -> Result:
         version=arguments.model_version,
         instances=arguments.instances,
         batching=not arguments.no_batching,
+        max_batch_size=arguments.max_batch_size,
+        max_queue_delay_us=arguments.max_queue_delay_us,
         layout=arguments.layout,
     )
     found: dict[str, Any] = {

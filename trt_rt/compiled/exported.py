@@ -219,6 +219,9 @@ class _Exporter:
 
     def _add_input(self, node: Node, example: Any) -> None:
         copied = self._graph.node_copy(node)
+        # A graph adds a number to names that are Python's own, such as "input". Callers use the parameter's.
+        if str(copied.target) not in {each.name for each in self._graph.nodes}:
+            copied.name = str(copied.target)
         self._copies[node] = copied
         value = node.meta.get("val", example)
         argument: Any = TensorArgument(copied.name)

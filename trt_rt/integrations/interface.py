@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import TreeSpec, keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from trt_rt.compiled import Program
+from trt_rt.compiled.size_bounds import LARGEST_SIZE
 from trt_rt.errors import InputTypeError, InputValueError, TRTError
 
 __all__ = ["ProgramInterface", "SizeRange", "TensorInterface", "without_plan"]
@@ -103,6 +104,8 @@ class ProgramInterface:
             An argument or a result is no tensor.
         """
         values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
+        # A node has another name than its parameter where that is a name of Python's own, such as "input".
+        parameters = {node.name: node.target for node in exported.graph.find_nodes(op="placeholder")}
         ranges = _Ranges(exported)
         names_in = exported.graph_signature.user_inputs
         names_out = exported.graph_signature.user_outputs
@@ -110,7 +113,7 @@ class ProgramInterface:
         tensors_out = [_tensor(values, name, "a result") for name in names_out]
         out_spec = exported.call_spec.out_spec
         inputs = tuple(
-            TensorInterface(str(name), tensor.dtype, tuple(map(ranges.of, tensor.shape)))
+            TensorInterface(str(parameters[name]), tensor.dtype, tuple(map(ranges.of, tensor.shape)))
             for name, tensor in zip(names_in, tensors_in, strict=True)
         )
         outputs = tuple(
@@ -228,7 +231,7 @@ class _Ranges:
         if isinstance(size, int):
             return SizeRange(size, size)
         limits = self._ranges[size.node.expr]
-        return SizeRange(int(limits.lower), int(limits.upper) if limits.upper.is_finite else None)
+        return SizeRange(int(limits.lower), int(limits.upper) if limits.upper <= LARGEST_SIZE else None)
 
     def of_result(self, size: int | torch.SymInt) -> SizeRange | None:
         """Return the range of a size that is an input's; None for sizes that are computed."""

@@ -109,9 +109,9 @@ class ModelConfig:
             f"max_batch_size: {self.max_batch_size}",
         ]
         for tensor in self.inputs:
-            lines += _message("input", _tensor(tensor))
+            lines += _message("input", self._tensor(tensor))
         for tensor in self.outputs:
-            lines += _message("output", _tensor(tensor))
+            lines += _message("output", self._tensor(tensor))
         group = self.instances
         kind = "KIND_GPU" if group.device == "cuda" else "KIND_CPU"
         profiles = [f'profile: "{profile}"' for profile in group.profiles]
@@ -122,14 +122,16 @@ class ModelConfig:
             lines += _message("dynamic_batching", [*preferred, *delay])
         return "\n".join([*lines, ""])
 
-
-def _tensor(tensor: ModelTensor) -> Sequence[str]:
-    if tensor.dtype not in _TYPES:
-        raise TRTError(f"Triton has no type for {tensor.dtype}, which {tensor.name!r} has.")
-    # Triton wants at least one size. The server adds and removes a size of 1 for tensors without any.
-    dims = [f"dims: {size}" for size in tensor.dims] or ["dims: 1", *_message("reshape", [])]
-    shape_tensor = ["is_shape_tensor: true"] if tensor.is_shape_tensor else []
-    return [f"name: {_quoted(tensor.name)}", f"data_type: {_TYPES[tensor.dtype]}", *dims, *shape_tensor]
+    def _tensor(self, tensor: ModelTensor) -> Sequence[str]:
+        if tensor.dtype not in _TYPES:
+            raise TRTError(f"Triton has no type for {tensor.dtype}, which {tensor.name!r} has.")
+        dims = [f"dims: {size}" for size in tensor.dims]
+        if not dims:
+            # Triton wants at least one size. Behind a batch, the server adds and removes a size of 1. Without
+            # a batch it cannot, and the Python model does.
+            dims = ["dims: 1", *(_message("reshape", []) if self.max_batch_size else [])]
+        shape_tensor = ["is_shape_tensor: true"] if tensor.is_shape_tensor else []
+        return [f"name: {_quoted(tensor.name)}", f"data_type: {_TYPES[tensor.dtype]}", *dims, *shape_tensor]
 
 
 def _message(field: str, lines: Iterable[str]) -> list[str]:

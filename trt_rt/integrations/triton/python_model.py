@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from trt_rt.archive import load
-from trt_rt.errors import TRTError
+from trt_rt.errors import InputError, TRTError
 from trt_rt.integrations.batching import run_batches
-from trt_rt.integrations.interface import ProgramInterface, without_plan
+from trt_rt.integrations.interface import ProgramInterface, TensorInterface, without_plan
 
 __all__ = ["TritonPythonModel"]
 
@@ -74,19 +74,34 @@ class TritonPythonModel:
         del self._program
 
     def _inputs(self, request: Any) -> dict[str, torch.Tensor]:
-        return {
-            each.name: torch.utils.dlpack.from_dlpack(
-                self._utils.get_input_tensor_by_name(request, each.name).to_dlpack()
-            ).to(self._device)
-            for each in self._interface.inputs
-        }
+        return {each.name: self._input(request, each) for each in self._interface.inputs}
+
+    def _input(self, request: Any, description: TensorInterface) -> torch.Tensor:
+        found = self._utils.get_input_tensor_by_name(request, description.name)
+        tensor = torch.utils.dlpack.from_dlpack(found.to_dlpack()).to(self._device)
+        # Triton has no tensors without dimensions.
+        return tensor if description.shape else tensor.reshape(())
 
     def _response(self, result: dict[str, torch.Tensor] | TRTError) -> Any:
+        utils = self._utils
         if isinstance(result, TRTError):
-            return self._utils.InferenceResponse(error=self._utils.TritonError(str(result)))
-        return self._utils.InferenceResponse(
+            code = (
+                utils.TritonError.INVALID_ARG
+                if isinstance(result, InputError)
+                else utils.TritonError.INTERNAL
+            )
+            return utils.InferenceResponse(error=utils.TritonError(str(result), code))
+        return utils.InferenceResponse(
             output_tensors=[
-                self._utils.Tensor.from_dlpack(each.name, result[each.name].contiguous())
+                utils.Tensor.from_dlpack(each.name, _in_c_order(result[each.name]))
                 for each in self._interface.outputs
             ]
         )
+
+
+def _in_c_order(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor as Triton takes it: with a dimension at least, and with strides in C order.
+
+    For PyTorch, any strides are contiguous where a size is 0 or 1. Triton compares all of them.
+    """
+    return tensor.reshape(-1).view(tensor.shape or (1,))

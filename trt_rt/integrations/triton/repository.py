@@ -26,11 +26,16 @@ __all__ = ["ModelFolder", "export_triton"]
 _TENSORRT = ("tensorrt", "tensorrt_lean", "tensorrt_dispatch")
 """Backends whose plans Triton's TensorRT backend runs."""
 
+# Before it starts instances, the server imports the file in a process of its own, to ask the class about the
+# configuration. That process need not import PyTorch.
 _PYTHON_MODEL = '''"""A program of trt_rt. The server's Python needs trt_rt and the backend of its engines."""
 
-from trt_rt.integrations.triton.python_model import TritonPythonModel
 
-__all__ = ["TritonPythonModel"]
+def TritonPythonModel():
+    """Return an instance of the model."""
+    from trt_rt.integrations.triton.python_model import TritonPythonModel
+
+    return TritonPythonModel()
 '''
 
 
@@ -61,6 +66,7 @@ def export_triton(
     version: int = 1,
     instances: int = 1,
     batching: bool = True,
+    max_batch_size: int | None = None,
     max_queue_delay_us: int = 100,
     layout: str = "auto",
 ) -> ModelFolder:
@@ -85,6 +91,10 @@ def export_triton(
     batching : bool
         Whether the server may join requests along the first dimension. Turn it off for a model whose results
         for one row depend on the other rows.
+    max_batch_size : int, optional
+        The most rows of a request, and of the requests that the server joins. Default: the most that the
+        program takes. A program without such a limit has batches only with `max_batch_size`. In the Python
+        layout it may be more than the program takes: the rows are then run in several calls.
     max_queue_delay_us : int
         How long a request may wait for others, in microseconds.
     layout : {"auto", "tensorrt", "python"}
@@ -98,7 +108,8 @@ def export_triton(
     Raises
     ------
     TRTError
-        The program has arguments or results that are no tensors, or has no engine for ``layout="tensorrt"``.
+        The program has arguments or results that are no tensors, is not one engine that ``layout="tensorrt"``
+        can have, or has no batches of `max_batch_size`.
     ArchiveError, PlanError, BackendError
         As `trt_rt.load`.
     OSError
@@ -120,20 +131,30 @@ def export_triton(
         raise TRTError(f"{name!r} cannot be a model's name: use letters, digits, '-', '_' and '.'.")
     if version < 1 or instances < 1:
         raise TRTError("the version and the number of instances must be at least 1.")
+    if max_batch_size is not None and (max_batch_size < 1 or not batching):
+        raise TRTError("max_batch_size must be at least 1, and cannot be given without batching.")
     program = load(source)
     exported = program.exported(keep_plan=without_plan)
     engine = _only_engine(program, exported)
     if layout == "tensorrt" and engine is None:
         raise TRTError(
-            f"{source} is not one TensorRT engine from its first argument to its last result, so Triton's "
-            "TensorRT backend cannot run it: use layout='python'."
+            f"{source} is not one TensorRT engine from its first argument to its last result, of tensors "
+            "with dimensions, so Triton's TensorRT backend cannot run it: use layout='python'."
         )
-    delay = max_queue_delay_us
-    if engine is not None and layout != "python":
-        config = _config_of_engine(name, program, engine, instances, batching=batching, delay=delay)
-    else:
+    if layout == "python":
         engine = None
-        config = _config_of_program(name, program, exported, instances, batching=batching, delay=delay)
+    interface = ProgramInterface.of(exported)
+    options = _Options(name, instances, batching, max_batch_size, max_queue_delay_us)
+    if engine is not None:
+        config = _config_of_engine(_module(program), interface, options)
+    else:
+        config = _config_of_program(interface, _device(program), options)
+    if max_batch_size is not None and not config.max_batch_size:
+        raise TRTError(
+            f"{source} has no batch for max_batch_size={max_batch_size}: the first dimension of every input "
+            "and output must vary, and be the same in all of them"
+            + (". For Triton's TensorRT backend it must start at 1." if engine is not None else ".")
+        )
     target = Path(repository) / name
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".version-", dir=target) as temporary:
@@ -174,63 +195,82 @@ def _only_engine(program: Program, exported: ExportedProgram) -> EngineMeta | No
         and sorted(names) == sorted(exported.graph_signature.user_inputs)
         and all(isinstance(value, Node) and value.args[:1] == (calls[0],) for value in results)
         and len(set(results)) == len(meta.outputs) == len(results)
+        and all(tensor.shape for tensor in (*meta.inputs, *meta.outputs))
     )
     return meta if whole else None
 
 
-def _config_of_engine(
-    name: str, program: Program, meta: EngineMeta, instances: int, *, batching: bool, delay: int
-) -> ModelConfig:
+@dataclass(frozen=True)
+class _Options:
+    """The arguments of `export_triton` that a configuration depends on."""
+
+    name: str
+    instances: int
+    batching: bool
+    max_batch_size: int | None
+    max_queue_delay_us: int
+
+
+def _config_of_engine(module: TRTModule, interface: ProgramInterface, options: _Options) -> ModelConfig:
     """Return the configuration for Triton's TensorRT backend, with the engine's own names."""
-    engine = _module(program).engine
+    engine = module.engine
     tensors = [*engine.inputs, *engine.outputs]
-    device = [tensor for tensor in tensors if not tensor.is_shape_tensor]
-    # Triton asks that the first dimension of every tensor of a model with batches is -1.
-    has_batch = batching and len(device) == len(tensors) and all(each.shape[:1] == (-1,) for each in tensors)
     profiles = tuple(range(engine.num_optimization_profiles))
-    ranges = [limits for tensor in engine.inputs for limits in tensor.profiles]
-    if has_batch and (not ranges or any(limits.min[0] != 1 for limits in ranges)):
-        has_batch = False  # Triton may send a batch of any size from 1 on
-    largest = max(limits.max[0] for limits in ranges) if has_batch else 0
-    preferred = tuple(sorted({limits.opt[0] for limits in ranges if limits.opt[0] > 1})) if has_batch else ()
-
-    def described(tensor: object) -> ModelTensor:
-        shape = tensor.shape[1:] if has_batch else tensor.shape  # type: ignore[attr-defined]
-        return ModelTensor(tensor.name, tensor.dtype, shape, tensor.is_shape_tensor)  # type: ignore[attr-defined]
-
+    ranges = [[tensor.profiles[number] for tensor in engine.inputs] for number in profiles]
+    # Triton asks that the first dimension of every tensor of a model with batches is -1, and may send a batch
+    # of any size from 1 on.
+    has_batch = (
+        options.batching
+        and interface.batch is not None
+        and not any(tensor.is_shape_tensor for tensor in tensors)
+        and all(tensor.shape[:1] == (-1,) for tensor in tensors)
+        and all(limits.min[0] == 1 for profile in ranges for limits in profile)
+    )
+    largest = 0
+    preferred: tuple[int, ...] = ()
+    if has_batch:
+        largest = max(min(limits.max[0] for limits in profile) for profile in ranges)
+        largest = min(largest, options.max_batch_size or largest)
+        best = {limits.opt[0] for profile in ranges for limits in profile}
+        preferred = tuple(sorted(size for size in best if 1 < size <= largest))
+    inputs, outputs = (
+        tuple(
+            ModelTensor(each.name, each.dtype, each.shape[has_batch:], each.is_shape_tensor)
+            for each in described
+        )
+        for described in (engine.inputs, engine.outputs)
+    )
     return ModelConfig(
-        name,
+        options.name,
         "tensorrt",
         largest,
-        tuple(map(described, engine.inputs)),
-        tuple(map(described, engine.outputs)),
-        InstanceGroup("cuda", instances, profiles if len(profiles) > 1 else ()),
+        inputs,
+        outputs,
+        InstanceGroup("cuda", options.instances, profiles if len(profiles) > 1 else ()),
         preferred,
-        delay,
+        options.max_queue_delay_us,
     )
 
 
-def _config_of_program(
-    name: str, program: Program, exported: ExportedProgram, instances: int, *, batching: bool, delay: int
-) -> ModelConfig:
+def _config_of_program(interface: ProgramInterface, device: torch.device, options: _Options) -> ModelConfig:
     """Return the configuration for Triton's Python backend, with the names of arguments and results."""
-    interface = ProgramInterface.of(exported)
-    batch = interface.batch if batching else None
-    largest = batch.max if batch is not None and batch.max is not None else 0
+    largest = 0
+    if options.batching and interface.batch is not None:
+        largest = options.max_batch_size or interface.batch.max or 0
 
     def described(tensor: TensorInterface) -> ModelTensor:
         sizes = tensor.sizes[1:] if largest else tensor.sizes
         return ModelTensor(tensor.name, tensor.dtype, sizes)
 
     return ModelConfig(
-        name,
+        options.name,
         "python",
         largest,
         tuple(map(described, interface.inputs)),
         tuple(map(described, interface.outputs)),
-        InstanceGroup(_device(program).type, instances),
+        InstanceGroup(device.type, options.instances),
         (),
-        delay,
+        options.max_queue_delay_us,
     )
 
 
