@@ -37,8 +37,9 @@ def test_the_torchscript_example_runs(examples: Path, tmp_path: Path, run: Run) 
     assert (result.returncode, result.stdout, result.stderr) == (0, "[4, 8] sum 96\n", "")
 
 
-def test_more_threads_than_contexts(calls: Path, package: Path, run: Run) -> None:
-    result = run(calls, package, "threads", 12)
+@pytest.mark.parametrize("command", ["threads", "threads-of-one-runner"])
+def test_more_threads_than_contexts(calls: Path, package: Path, run: Run, command: str) -> None:
+    result = run(calls, package, command, 12)
     assert json.loads(result.stdout) == {"wrong": 0}, result.stderr
 
 

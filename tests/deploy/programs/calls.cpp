@@ -56,8 +56,8 @@ int time_calls(trt_rt::Program& program, int calls) {
 }
 
 // Threads with inputs of their own sizes: each must get its own results. More threads than an engine has contexts.
-int call_from_threads(const std::string& folder, int threads) {
-  trt_rt::Program program(folder, threads);
+int call_from_threads(const std::string& folder, int threads, std::size_t runners) {
+  trt_rt::Program program(folder, runners);
   std::atomic<int> wrong{0};
   std::vector<std::thread> running;
   for (int i = 0; i < threads; ++i)
@@ -173,7 +173,8 @@ int call_wrongly(trt_rt::Program& program, const std::string& command) {
 
 int run(const std::string& folder, const std::string& command, const char* argument) {
   const int number = std::atoi(argument);
-  if (command == "threads") return call_from_threads(folder, number);
+  if (command == "threads") return call_from_threads(folder, number, number);
+  if (command == "threads-of-one-runner") return call_from_threads(folder, number, 1);
   if (command == "free") return free_while_it_runs(folder, argument);
   if (command == "pre-allocated") return pre_allocate(folder);
   if (command == "unload") return unload_while_it_runs(folder);

@@ -118,7 +118,7 @@ const LoadedPlan& load_plan(const EngineMeta& meta, const Tensor& plan, Device d
 
 }  // namespace
 
-Device device_for(const Description& description, const std::vector<Tensor>& inputs) {
+Device device_for(const Description& description, const TensorList& inputs) {
   const auto& tensors = description.meta.inputs;
   for (std::size_t i = 0; i < inputs.size() && i < tensors.size(); ++i) {
     if (tensors[i].is_host) continue;

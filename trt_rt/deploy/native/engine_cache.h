@@ -14,7 +14,7 @@ struct Description;
 Description& description_of(std::string_view meta);
 
 // The device of a call: that of the first input on a CUDA device, else where the engine runs without one.
-Device device_for(const Description& description, const std::vector<Tensor>& inputs);
+Device device_for(const Description& description, const TensorList& inputs);
 
 // The engine of a plan on a device. Loads it if it is not there yet: checks the plan's SHA-256, and raises Error if it
 // is not the one of the description. `plan` is read only then.

@@ -36,7 +36,7 @@ Executor::Executor(const Engine& engine) : engine_(engine), context_(engine.new_
   for (const IOTensor& input : engine.inputs()) has_shape_tensors_ |= input.is_on_host;
 }
 
-std::vector<Tensor> Executor::run(const std::vector<Tensor>& inputs) {
+void Executor::run(const TensorList& inputs, TensorList& outputs) {
   const auto& tensors = engine_.inputs();
   if (inputs.size() != tensors.size())
     throw Error("The engine " + engine_.meta().sha256.substr(0, 8) + " takes " + std::to_string(tensors.size()) +
@@ -52,13 +52,12 @@ std::vector<Tensor> Executor::run(const std::vector<Tensor>& inputs) {
     if (shapes_changed_ || has_shape_tensors_) find_output_shapes();
     shapes_are_set_ = true;
 
-    std::vector<Tensor> outputs(outputs_.size());
+    outputs.set_size(outputs_.size());
     for (std::size_t i = 0; i < outputs_.size(); ++i) bind_output(i, outputs);
     enqueue();
     for (std::size_t i = 0; i < outputs_.size(); ++i)
       if (outputs_[i].allocator) outputs[i] = outputs_[i].allocator->take();
     copies_.clear();
-    return outputs;
   } catch (...) {
     forget();
     throw;
@@ -73,8 +72,6 @@ void Executor::check_input(const IOTensor& tensor, const Tensor& given) const {
   if (given.rank() != tensor.rank)
     throw Error("The " + what() + " has " + std::to_string(tensor.rank) + " dimensions, and the tensor given has " +
                 std::to_string(given.rank()) + ", in shape " + shape_text(given.sizes(), given.rank()) + ".");
-  if (!given.is_strided())
-    throw Error("The " + what() + " must be a dense tensor. Convert it with .to_dense() before the call.");
   const Device device = tensor.is_on_host ? Device{} : engine_.device();
   if (given.device() != device)
     throw Error("The " + what() + " must be on " + device.text() +
@@ -160,7 +157,10 @@ int Executor::choose_profile() const {
 
 void Executor::take_input(std::size_t index, const Tensor& given) {
   const IOTensor& tensor = engine_.inputs()[index];
-  void* address = given.address();
+  void* address = nullptr;
+  if (!given.find_address(address))
+    throw Error("The " + describe("input", tensor.name, engine_.meta()) +
+                " must be a dense tensor. Convert it with .to_dense() before the call.");
   const bool is_unaligned = engine_.device().is_cuda && !tensor.is_on_host &&
                             reinterpret_cast<std::uintptr_t>(address) % kAlignment != 0;
   // The operator must not change its inputs: an engine that writes into one gets a copy, which becomes the output.
@@ -190,7 +190,7 @@ void Executor::find_output_shapes() {
   }
 }
 
-void Executor::bind_output(std::size_t index, std::vector<Tensor>& outputs) {
+void Executor::bind_output(std::size_t index, TensorList& outputs) {
   Slot& slot = outputs_[index];
   const IOTensor& tensor = engine_.outputs()[index];
   if (slot.allocator) {

@@ -23,9 +23,9 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // Runs the engine on the executor's stream and returns its outputs. One thread at a time.
+  // Runs the engine on the executor's stream; `outputs` gets its results. One thread at a time.
   // Work is enqueued when it returns, not done. After an Error the next call starts afresh.
-  std::vector<Tensor> run(const std::vector<Tensor>& inputs);
+  void run(const TensorList& inputs, TensorList& outputs);
 
   // Moves to another stream, whose work then waits for this executor's.
   void move_to(Stream stream, bool is_external);
@@ -46,7 +46,7 @@ class Executor {
   void set_shapes();
   int choose_profile() const;
   void find_output_shapes();
-  void bind_output(std::size_t index, std::vector<Tensor>& outputs);
+  void bind_output(std::size_t index, TensorList& outputs);
   void set_address(const IOTensor& tensor, Slot& slot, void* address);
   void enqueue();
   void forget();

@@ -16,7 +16,7 @@ thread_local char thread_mark;
 
 }  // namespace
 
-std::vector<Tensor> ExecutorPool::run(const std::vector<Tensor>& inputs) {
+void ExecutorPool::run(const TensorList& inputs, TensorList& outputs) {
   const Device device = engine_.device();
   const Stream stream = device.is_cuda ? current_stream(device.index) : 0;
   // Never 0. A thread's mark may get the address of an ended thread's; it then takes over that executor.
@@ -24,7 +24,7 @@ std::vector<Tensor> ExecutorPool::run(const std::vector<Tensor>& inputs) {
   Place& place = lock_place(key, stream);
   const std::lock_guard<std::mutex> lock(place.mutex, std::adopt_lock);
   place.last_use.store(coarse_time(), std::memory_order_relaxed);
-  return place.executor->run(inputs);
+  place.executor->run(inputs, outputs);
 }
 
 ExecutorPool::Place& ExecutorPool::lock_place(std::uintptr_t key, Stream stream) {

@@ -16,7 +16,7 @@ class ExecutorPool {
   explicit ExecutorPool(const Engine& engine) : engine_(engine) {}
 
   // Runs the engine on the caller's current stream, with that stream's executor.
-  std::vector<Tensor> run(const std::vector<Tensor>& inputs);
+  void run(const TensorList& inputs, TensorList& outputs);
 
  private:
   static constexpr std::size_t kMostExecutors = 8;  // as TRTModule's max_contexts

@@ -49,49 +49,66 @@ class Text {
   StringHandle handle_;
 };
 
-std::vector<Tensor> take_tensors(const List& list) {
+void take_tensors(const List& list, TensorList& tensors) {
   std::size_t size = 0;
   check_torch(torch_list_size(list.handle(), &size), "torch_list_size");
-  std::vector<Tensor> tensors;
-  tensors.reserve(size);
+  tensors.set_size(size);
   for (std::size_t i = 0; i < size; ++i) {
     StableIValue item = 0;
     check_torch(torch_list_get_item(list.handle(), i, &item), "torch_list_get_item");
-    tensors.emplace_back(reinterpret_cast<AtenTensorHandle>(item));
-    if (!tensors.back().is_defined())
-      throw Error("Input " + std::to_string(i) + " of an engine is an undefined tensor. PyTorch empties the list of "
-                  "inputs that it gives to an operator of its stable ABI: give each call a list of its own.");
+    tensors[i] = Tensor(reinterpret_cast<AtenTensorHandle>(item));
   }
-  return tensors;
 }
 
-StableListHandle give_tensors(std::vector<Tensor> tensors) {
-  StableListHandle handle = nullptr;
-  check_torch(torch_new_list_reserve_size(tensors.size(), &handle), "torch_new_list_reserve_size");
-  List list(handle);
-  for (Tensor& tensor : tensors)
-    check_torch(torch_list_push_back(handle, reinterpret_cast<StableIValue>(tensor.release())),
-                "torch_list_push_back");
+// Returns the tensors in the list that had `taken` inputs, whose tensors are not its own any more, or in a new list if
+// they are fewer.
+StableListHandle give_tensors(TensorList& tensors, List& list, std::size_t taken) {
+  if (tensors.size() < taken) {
+    StableListHandle handle = nullptr;
+    check_torch(torch_new_list_reserve_size(tensors.size(), &handle), "torch_new_list_reserve_size");
+    List shorter(handle);
+    return give_tensors(tensors, shorter, 0);
+  }
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const auto item = reinterpret_cast<StableIValue>(tensors[i].release());
+    if (i < taken)
+      check_torch(torch_list_set_item(list.handle(), i, item), "torch_list_set_item");
+    else
+      check_torch(torch_list_push_back(list.handle(), item), "torch_list_push_back");
+  }
   return list.release();
 }
 
-std::vector<Tensor> execute_engine(const std::vector<Tensor>& inputs, const Tensor& plan, std::string_view meta) {
+void execute_engine(const TensorList& inputs, const Tensor& plan, std::string_view meta, TensorList& outputs) {
   Description& description = description_of(meta);
   const Device device = device_for(description, inputs);
-  if (!device.is_cuda) return engine_for(description, plan, device).run(inputs);
+  if (!device.is_cuda) return engine_for(description, plan, device).run(inputs, outputs);
   const DeviceGuard guard(device.index);
-  return engine_for(description, plan, device).run(inputs);
+  engine_for(description, plan, device).run(inputs, outputs);
+}
+
+// An undefined tensor fails one check or another. These cost each call something; this question does not.
+std::string explain(const std::exception& error, const TensorList& inputs) {
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i] && !inputs[i].is_defined())
+      return "Input " + std::to_string(i) + " of an engine is an undefined tensor. PyTorch empties the list of inputs "
+             "that it gives to an operator of its stable ABI: give each call a list of its own.";
+  return error.what();
 }
 
 void kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  const List list(reinterpret_cast<StableListHandle>(stack[0]));
+  List list(reinterpret_cast<StableListHandle>(stack[0]));
   const Tensor plan(reinterpret_cast<AtenTensorHandle>(stack[1]));
   const Text meta(reinterpret_cast<StringHandle>(stack[2]));
+  TensorList inputs, outputs;
   try {
-    stack[0] = reinterpret_cast<StableIValue>(give_tensors(execute_engine(take_tensors(list), plan, meta.view())));
+    take_tensors(list, inputs);
+    execute_engine(inputs, plan, meta.view(), outputs);
+    stack[0] = reinterpret_cast<StableIValue>(give_tensors(outputs, list, inputs.size()));
   } catch (const std::exception& error) {
-    remember_error(error.what());
-    throw;
+    const std::string message = explain(error, inputs);
+    remember_error(message);
+    throw Error(message);
   }
 }
 

@@ -10,7 +10,6 @@ constexpr std::int64_t kMostDimensions = 64;
 // PyTorch's numbers, asked for once.
 const std::int32_t kCpu = aoti_torch_device_type_cpu();
 const std::int32_t kCuda = aoti_torch_device_type_cuda();
-const std::int32_t kStrided = aoti_torch_layout_strided();
 
 // Strides of a contiguous tensor, as PyTorch computes them.
 void contiguous_strides(const std::int64_t* sizes, std::int64_t rank, std::int64_t* strides) {
@@ -78,12 +77,6 @@ std::int32_t Tensor::dtype() const {
   std::int32_t dtype = 0;
   check_torch(aoti_torch_get_dtype(handle_, &dtype), "aoti_torch_get_dtype");
   return dtype;
-}
-
-bool Tensor::is_strided() const {
-  std::int32_t layout = 0;
-  check_torch(aoti_torch_get_layout(handle_, &layout), "aoti_torch_get_layout");
-  return layout == kStrided;
 }
 
 Device Tensor::device() const {

@@ -1,6 +1,7 @@
 // Tensors of PyTorch: ownership, checks of its C functions, and what the library needs of a tensor.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -54,11 +55,12 @@ class Tensor {
   AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
 
   void* address() const;
+  // Whether the tensor has an address, as every dense tensor does.
+  bool find_address(void*& address) const { return aoti_torch_get_data_ptr(handle_, &address) == 0; }
   std::int64_t rank() const;
   std::int64_t count() const;
   const std::int64_t* sizes() const;  // borrowed
   std::int32_t dtype() const;
-  bool is_strided() const;
   Device device() const;
   bool is_contiguous() const;
   bool is_defined() const;
@@ -72,6 +74,31 @@ class Tensor {
 
  private:
   AtenTensorHandle handle_ = nullptr;
+};
+
+// The tensors of a call. Up to eight need no memory of the heap.
+class TensorList {
+ public:
+  TensorList() = default;
+  TensorList(const TensorList&) = delete;
+  TensorList& operator=(const TensorList&) = delete;
+
+  // To be called once: the list has no tensors before.
+  void set_size(std::size_t size) {
+    if (size > few_.size()) many_ = std::vector<Tensor>(size);
+    size_ = size;
+  }
+  std::size_t size() const { return size_; }
+  Tensor* begin() { return size_ <= few_.size() ? few_.data() : many_.data(); }
+  const Tensor* begin() const { return size_ <= few_.size() ? few_.data() : many_.data(); }
+  const Tensor* end() const { return begin() + size_; }
+  Tensor& operator[](std::size_t index) { return begin()[index]; }
+  const Tensor& operator[](std::size_t index) const { return begin()[index]; }
+
+ private:
+  std::array<Tensor, 8> few_;
+  std::vector<Tensor> many_;
+  std::size_t size_ = 0;
 };
 
 }  // namespace trt_rt

@@ -27,7 +27,6 @@ using AOTITorchError = std::int32_t;  // 0 is success
 
 std::int32_t aoti_torch_device_type_cpu();
 std::int32_t aoti_torch_device_type_cuda();
-std::int32_t aoti_torch_layout_strided();
 std::int32_t aoti_torch_dtype_bfloat16();
 std::int32_t aoti_torch_dtype_bool();
 std::int32_t aoti_torch_dtype_float8_e4m3fn();
@@ -47,7 +46,6 @@ AOTITorchError aoti_torch_get_sizes(AtenTensorHandle tensor, std::int64_t** size
 AOTITorchError aoti_torch_get_dtype(AtenTensorHandle tensor, std::int32_t* dtype);
 AOTITorchError aoti_torch_get_device_type(AtenTensorHandle tensor, std::int32_t* type);
 AOTITorchError aoti_torch_get_device_index(AtenTensorHandle tensor, std::int32_t* index);
-AOTITorchError aoti_torch_get_layout(AtenTensorHandle tensor, std::int32_t* layout);
 AOTITorchError aoti_torch_is_defined(AtenTensorHandle tensor, bool* is_defined);
 AOTITorchError aoti_torch_is_contiguous(AtenTensorHandle tensor, bool* is_contiguous);
 AOTITorchError aoti_torch_empty_strided(std::int64_t rank, const std::int64_t* sizes, const std::int64_t* strides,
@@ -77,6 +75,7 @@ AOTITorchError torch_library_impl(TorchLibraryHandle library, const char* name,
 AOTITorchError torch_new_list_reserve_size(std::size_t size, StableListHandle* list);
 AOTITorchError torch_list_size(StableListHandle list, std::size_t* size);
 AOTITorchError torch_list_get_item(StableListHandle list, std::size_t index, StableIValue* item);
+AOTITorchError torch_list_set_item(StableListHandle list, std::size_t index, StableIValue item);
 AOTITorchError torch_list_push_back(StableListHandle list, StableIValue item);
 AOTITorchError torch_delete_list(StableListHandle list);
 AOTITorchError torch_string_length(StringHandle text, std::size_t* length);

@@ -13,6 +13,7 @@
 
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -63,19 +64,21 @@ inline Constants map_constants(const std::string& path, at::Device device) {
   return constants;
 }
 
-// A program compiled by AOTInductor. Calls of one program from several threads wait for each other, unless it was made
-// with more `runners`.
+// A program compiled by AOTInductor. Calls of one program from several threads wait for each other until their work is
+// enqueued. With more `runners`, so many threads enqueue at once; on CUDA PyTorch then makes a call wait until the GPU
+// has finished the work of a runner, so one stream is served best by one runner.
 class Program {
  public:
   // `folder` is what `trt-rt package` wrote. `device_index` is the CUDA device; -1 is the current one.
-  explicit Program(const std::string& folder, std::size_t runners = 1, int device_index = -1) {
+  explicit Program(const std::string& folder, std::size_t runners = 1, int device_index = -1)
+      : turns_(runners == 1 ? std::make_unique<std::mutex>() : nullptr) {
     const std::string path = folder + "/program.pt2";
     if (!std::ifstream(path))
       throw std::runtime_error("There is no program for C++ in '" + folder +
                                "' (no file program.pt2). Make one: trt-rt package model.pt2 -o '" + folder + "'");
     try {
       loader_ = std::make_unique<torch::inductor::AOTIModelPackageLoader>(
-          path, "model", false, runners, static_cast<c10::DeviceIndex>(device_index));
+          path, "model", /*run_single_threaded=*/runners == 1, runners, static_cast<c10::DeviceIndex>(device_index));
     } catch (const std::exception& error) {
       const std::string reason = error.what();
       throw std::runtime_error("PyTorch cannot load '" + path + "': " + reason.substr(0, reason.find('\n')) +
@@ -107,6 +110,8 @@ class Program {
     // AOTInductor takes the stream of the current device.
     const c10::OptionalDeviceGuard guard(device_.is_cuda() ? std::optional<at::Device>(device_) : std::nullopt);
     inputs.insert(inputs.begin(), constants_.arguments.begin(), constants_.arguments.end());
+    std::unique_lock<std::mutex> turn;
+    if (turns_) turn = std::unique_lock<std::mutex>(*turns_);
     std::vector<at::Tensor> outputs;
     trt_rt_clear_error();
     try {
@@ -121,6 +126,7 @@ class Program {
   }
 
  private:
+  std::unique_ptr<std::mutex> turns_;  // of threads, with one runner
   at::Device device_ = at::kCPU;
   // The loader refers to the constants, so it is declared after them and destroyed first.
   Constants constants_;
