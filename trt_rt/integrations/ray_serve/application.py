@@ -15,6 +15,8 @@ from trt_rt.integrations.ray_serve.settings import ServingSettings
 __all__ = ["deployment", "run_server"]
 
 _SERVICER = "trt_rt.integrations.ray_serve.grpc_messages.add_servicer"
+_MOST_CALLS = 1024
+"""Of a replica at once: more than fronts make, because a router that finds a replica full waits a while."""
 _LOGGING = {"enable_access_log": False}  # a line for each request costs more than a small engine
 
 
@@ -27,7 +29,7 @@ def deployment(
     batching: bool = True,
     max_batch_size: int | None = None,
     batch_wait_timeout_s: float = 0.002,
-    max_ongoing_requests: int = 256,
+    max_ongoing_requests: int = 1024,
     max_queued_requests: int = -1,
     max_body_bytes: int = 64 * 2**20,
     max_retries: int = 3,
@@ -61,9 +63,10 @@ def deployment(
     batch_wait_timeout_s : float
         How long a request may wait for others, in seconds.
     max_ongoing_requests : int
-        Requests that a replica holds at a time; more of them wait in the front.
+        Requests that a front holds at a time; more of them wait in Ray Serve's proxy.
     max_queued_requests : int
-        Requests that wait in a front at most; more of them are answered with 503. -1 for no limit.
+        Requests of a model that wait in a front for a batch; more of them are answered with 503. -1 for no
+        limit.
     max_body_bytes : int
         Of an HTTP request; larger ones are answered with 413.
     max_retries : int
@@ -90,7 +93,13 @@ def deployment(
         A file is not there.
     """
     settings = ServingSettings(
-        batching, max_batch_size, batch_wait_timeout_s, max_body_bytes, max_retries, public_key
+        batching,
+        max_batch_size,
+        batch_wait_timeout_s,
+        max_queued_requests,
+        max_body_bytes,
+        max_retries,
+        public_key,
     )
     models = _models(path)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -102,16 +111,16 @@ def deployment(
         raise SettingError("num_gpus must be at least 0, and num_replicas and num_fronts at least 1.")
     serve = _serve()
     from trt_rt.integrations.ray_serve.front import Front
-    from trt_rt.integrations.ray_serve.replica import Replica
+    from trt_rt.integrations.ray_serve.replica import OVERLAPPING_BATCHES, Replica
 
+    slots = -(-OVERLAPPING_BATCHES * num_replicas // num_fronts)
     replicas = serve.deployment(
         Replica,
         name="Replica",
         logging_config=_LOGGING,
         num_replicas=num_replicas,
         ray_actor_options={"num_gpus": num_gpus, "num_cpus": 0.5},
-        max_ongoing_requests=max_ongoing_requests,
-        max_queued_requests=max_queued_requests,
+        max_ongoing_requests=_MOST_CALLS,
         health_check_period_s=health_check_period_s,
         health_check_timeout_s=health_check_timeout_s,
         graceful_shutdown_timeout_s=graceful_shutdown_timeout_s,
@@ -122,9 +131,9 @@ def deployment(
         logging_config=_LOGGING,
         num_replicas=num_fronts,
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=4 * max_ongoing_requests,
+        max_ongoing_requests=max_ongoing_requests,
         graceful_shutdown_timeout_s=graceful_shutdown_timeout_s,
-    ).bind(replicas, tuple(models), settings)
+    ).bind(replicas, tuple(models), settings, slots)
 
 
 def run_server(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -22,8 +20,10 @@ from trt_rt.integrations.inference_protocol import (
     tensor_of_numbers,
     write_response,
 )
+from trt_rt.integrations.ray_serve.dispatcher import Dispatcher
 from trt_rt.integrations.ray_serve.grpc_messages import service_pb2
 from trt_rt.integrations.ray_serve.replica import Answer
+from trt_rt.integrations.ray_serve.server_metrics import RequestMetrics
 from trt_rt.integrations.ray_serve.settings import ServingSettings
 
 __all__ = ["Front"]
@@ -49,12 +49,24 @@ class Front:
     """
 
     def __init__(
-        self, replicas: DeploymentHandle, models: tuple[str, ...], settings: ServingSettings
+        self, replicas: DeploymentHandle, models: Sequence[str], settings: ServingSettings, slots: int
     ) -> None:
-        """Remember where replicas are."""
-        self._replicas = replicas
-        self._models = models
-        self._settings = settings
+        """Start without knowing more of the models than their names: replicas may not be ready yet.
+
+        Parameters
+        ----------
+        replicas : DeploymentHandle
+            Of `Replica`.
+        models : sequence of str
+            The names of the models.
+        settings : ServingSettings
+            For every model.
+        slots : int
+            Batches of each model that this front has at the replicas at once.
+        """
+        self._dispatcher = Dispatcher(replicas, settings, slots)
+        self._metrics = {model: RequestMetrics(model) for model in models}
+        self._most_bytes = settings.max_body_bytes
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request over HTTP."""
@@ -71,20 +83,18 @@ class Front:
             case "GET", ["v2", "health", "live"]:
                 return Response()
             case "GET", ["v2", "health", "ready"]:
-                await self._describe()
+                await self._dispatcher.describe()
                 return Response()
             case "GET", ["v2"]:
                 return JSONResponse({"name": "trt_rt", "extensions": ["binary_tensor_data"]})
             case "GET", ["v2", "models", model]:
-                return JSONResponse(
-                    {"name": self._known(model), "platform": "trt_rt", **(await self._describe())[model]}
-                )
+                return JSONResponse({"name": model, "platform": "trt_rt"} | await self._tensors(model))
             case "GET", ["v2", "models", model, "ready"]:
-                self._known(model)
-                await self._describe()
+                await self._tensors(model)
                 return Response()
             case "POST", ["v2", "models", model, "infer"]:
-                return await self._infer_http(self._known(model), request)
+                with self._known(model).request():
+                    return await self._infer_http(model, request)
         raise RequestError(404, f"{request.method} {request.url.path} is nothing that this server does.")
 
     async def _infer_http(self, model: str, request: Request) -> Response:
@@ -102,7 +112,7 @@ class Front:
 
     async def _body(self, request: Request) -> bytes:
         """Read the body, and stop as soon as it is too large."""
-        limit = self._settings.max_body_bytes
+        limit = self._most_bytes
         parts, size = [], 0
         async for part in request.stream():
             size += len(part)
@@ -112,32 +122,24 @@ class Front:
         return b"".join(parts)
 
     async def _infer(self, model: str, inputs: Mapping[str, WireTensor]) -> Answer:
-        for attempt in range(self._settings.max_retries + 1):
-            try:
-                answer: Answer = await self._replicas.infer.remote(model, inputs)
-                break
-            except RayActorError:
-                if attempt == self._settings.max_retries:
-                    raise RequestError(
-                        503, "replicas died while they ran this request; try again later."
-                    ) from None
-            except BackPressureError as error:
-                raise RequestError(503, f"the server has too many requests: {error}") from None
+        answer = await self._dispatcher.infer(model, inputs)
         if answer.status != 200:
             raise RequestError(answer.status, answer.message)
         return answer
 
-    async def _describe(self) -> dict[str, dict[str, Any]]:
-        try:
-            found: dict[str, dict[str, Any]] = await self._replicas.describe.remote()
-            return found
-        except RayActorError:
-            raise RequestError(503, "no replica is ready.") from None
+    async def _tensors(self, model: str) -> dict[str, Any]:
+        """Return the inputs and outputs of a model, if it is ready."""
+        self._known(model)
+        description = (await self._dispatcher.describe())[model]
+        return {"inputs": description.inputs, "outputs": description.outputs}
 
-    def _known(self, model: str) -> str:
-        if model not in self._models:
-            raise RequestError(404, f"there is no model {model!r}. The models are {', '.join(self._models)}.")
-        return model
+    def _known(self, model: str) -> RequestMetrics:
+        """Check that there is such a model, and return its metrics."""
+        if model not in self._metrics:
+            raise RequestError(
+                404, f"there is no model {model!r}. The models are {', '.join(self._metrics)}."
+            )
+        return self._metrics[model]
 
     # gRPC: the methods of the protocol's service GRPCInferenceService, by their names there.
 
@@ -147,18 +149,18 @@ class Front:
 
     async def ServerReady(self, request: Any) -> Any:
         """Say that a replica is ready."""
-        await self._describe()
+        await self._dispatcher.describe()
         return service_pb2.ServerReadyResponse(ready=True)
 
     async def ModelReady(self, request: Any) -> Any:
         """Say that a model is ready."""
-        await self._describe()
-        return service_pb2.ModelReadyResponse(ready=request.name in self._models)
+        await self._dispatcher.describe()
+        return service_pb2.ModelReadyResponse(ready=request.name in self._metrics)
 
     async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:
         """Describe a model."""
         try:
-            found = (await self._describe())[self._known(request.name)]
+            found = await self._tensors(request.name)
         except RequestError as error:
             return _grpc_error(grpc_context, error, service_pb2.ModelMetadataResponse())
         return service_pb2.ModelMetadataResponse(name=request.name, platform="trt_rt", **found)
@@ -166,13 +168,18 @@ class Front:
     async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:
         """Run a model."""
         try:
-            model = self._known(request.model_name)
-            answer = await self._infer(model, _grpc_inputs(request))
-            wanted = [each.name for each in request.outputs] or list(answer.outputs)
-            check_outputs(wanted, answer.outputs)
+            with self._known(request.model_name).request():
+                return await self._infer_grpc(request)
         except RequestError as error:
             return _grpc_error(grpc_context, error, service_pb2.ModelInferResponse())
-        response = service_pb2.ModelInferResponse(model_name=model, id=request.id)
+
+    async def _infer_grpc(self, request: Any) -> Any:
+        if request.ByteSize() > self._most_bytes:
+            raise RequestError(413, f"the message has more than {self._most_bytes} bytes.")
+        answer = await self._infer(request.model_name, _grpc_inputs(request))
+        wanted = [each.name for each in request.outputs] or list(answer.outputs)
+        check_outputs(wanted, answer.outputs)
+        response = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
         for name in wanted:
             tensor = answer.outputs[name]
             response.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
@@ -203,6 +210,7 @@ def _grpc_error(context: Any, error: RequestError, empty: Any) -> Any:
     codes = {
         400: grpc.StatusCode.INVALID_ARGUMENT,
         404: grpc.StatusCode.NOT_FOUND,
+        413: grpc.StatusCode.RESOURCE_EXHAUSTED,
         503: grpc.StatusCode.UNAVAILABLE,
     }
     context.set_code(codes.get(error.status, grpc.StatusCode.INTERNAL))
