@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import platform
 import socket
 import sys
 import tempfile
@@ -228,9 +229,17 @@ def _line(
 def _machine(device: torch.device) -> dict[str, Any]:
     import ray
 
-    from trt_rt.report.machine import describe_machine
+    from trt_rt._core.processor_name import processor_name
 
-    return describe_machine(device) | {"ray": ray.__version__, "date": time.strftime("%Y-%m-%d")}
+    return {
+        "processor": processor_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "ray": ray.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from typing import Any
 
@@ -51,3 +52,4 @@ class _Killer:
     def progress(self, answered: int) -> None:
         if self._every and answered >= self._every * (self.killed + 1):
             self.killed += self._server.kill_a_replica()
+            print(f"{answered} answered, {self.killed} replicas killed", file=sys.stderr, flush=True)
