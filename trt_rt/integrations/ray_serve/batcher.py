@@ -77,7 +77,7 @@ class Batcher(Generic[Request, Result]):
         if 0 <= self._most_waiting <= len(self._queue):
             raise QueueFullError(f"{len(self._queue)} requests wait already.")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(request, rows, loop.time(), loop.create_future())
+        waiting: _Waiting[Request, Result] = _Waiting(request, rows, loop.time(), loop.create_future())
         self._queue.append(waiting)
         self._rows += rows
         self._start_batches(loop)
