@@ -53,6 +53,11 @@ def test_a_program_and_the_library_are_freed_during_calls(calls: Path, package: 
     assert (result.returncode, result.stdout) == (0, '{"wrong": 0}\n'), result.stderr
 
 
+def test_a_program_is_destroyed_during_its_call(calls: Path, package: Path, run: Run) -> None:
+    result = run(calls, package, "destroy", LIBRARY)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "right\n", "")
+
+
 def test_pre_allocated_outputs(calls: Path, package: Path, run: Run) -> None:
     result = run(calls, package, "pre-allocated")
     assert (result.returncode, result.stdout, result.stderr) == (0, "right\n", "")
@@ -67,6 +72,8 @@ def test_pre_allocated_outputs(calls: Path, package: Path, run: Run) -> None:
             "is float32, and the tensor given is float16. Convert it with .to() before the call.",
         ),
         ("wrong-rank", "has 2 dimensions, and the tensor given has 3, in shape [4, 8, 1]."),
+        ("wrong-count", "The program takes 1 tensors, and got 2."),
+        ("wrong-count-none", "The program takes 1 tensors, and got 0."),
         ("wrong-layout", "must be a dense tensor. Convert it with .to_dense() before the call."),
         ("outside-profile", "'x' has shape [4000, 8]; allowed: [1, 8] to [32, 8]"),
     ],

@@ -95,3 +95,35 @@ def test_results_are_those_of_pytorch(run: Run) -> None:
     assert (
         "needs the same size in dimension 0 of 'a' and dimension 0 of 'b', and got 1 and 2." in result.stdout
     )
+
+
+def test_modules_are_freed_during_their_calls(run: Run) -> None:
+    """Calls release the GIL, so the module and its plan may go while C++ runs the engine."""
+    code = _LOAD + textwrap.dedent(
+        """
+    import gc, threading
+    from tests.deploy.programs import Affine, affine_plan, program_over
+    plan, meta = affine_plan()
+    current = [program_over(plan, meta)]
+    x = torch.randn(32, 8)
+    expected, wrong, stop = Affine()(x), [], threading.Event()
+
+    def call():
+        while not stop.is_set():
+            if not torch.equal(current[0](x), expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        current[0] = program_over(plan, meta)
+        gc.collect(0)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    print(len(wrong))
+    """
+    )
+    result = run(sys.executable, "-c", code)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "0\n", "")

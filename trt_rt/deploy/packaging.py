@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, TensorArgument
 
 from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
 from trt_rt.deploy.arguments import constants_as_arguments
@@ -33,6 +34,9 @@ TORCHSCRIPT_FILE = "program.ts"
 
 _ARGUMENTS_KEY = "trt_rt_arguments"
 """In the metadata of the AOTInductor package: how many constants the program takes as arguments."""
+
+_INPUTS_KEY = "trt_rt_inputs"
+"""In the same place: how many tensors a caller gives to the program."""
 
 _INDUCTOR_CONFIGS: dict[str, Any] = {
     "aot_inductor.package_constants_in_so": False,
@@ -117,8 +121,14 @@ def package_program(
 
 
 def _compile(exported: ExportedProgram, path: Path, arguments: int) -> None:
-    # So that the C++ runtime can tell whether a file of constants belongs to the program.
-    metadata = {"aot_inductor.metadata": {_ARGUMENTS_KEY: str(arguments)}}
+    # AOTInductor reads beyond a list of too few tensors, so the C++ runtime counts them.
+    inputs = [
+        spec
+        for spec in exported.graph_signature.input_specs
+        if spec.kind == InputKind.USER_INPUT and isinstance(spec.arg, TensorArgument)
+    ]
+    counts = {_ARGUMENTS_KEY: str(arguments), _INPUTS_KEY: str(len(inputs) - arguments)}
+    metadata = {"aot_inductor.metadata": counts}
     try:
         with torch.no_grad(), warnings.catch_warnings(), _linker_finds_libstdcxx():
             # Inductor warns of its own code, which differs from one PyTorch to the next.

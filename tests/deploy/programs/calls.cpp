@@ -6,12 +6,14 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/ones.h>
+#include <c10/core/Allocator.h>
 #include <trt_rt/program.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <fstream>
+#include <future>
 #include <iostream>
 #include <thread>
 
@@ -99,6 +101,59 @@ int free_while_it_runs(const std::string& folder, const char* library) {
   return wrong != 0;
 }
 
+// Stops the first allocation after `arm`, which an engine makes for its output, until `go_on`.
+class Gate final : public c10::Allocator {
+ public:
+  void arm() { is_armed_ = true; }
+  void wait_until_a_call_stands_here() { arrived_.get_future().wait(); }
+  void go_on() { may_go_on_.set_value(); }
+
+  at::DataPtr allocate(std::size_t size) override {
+    if (is_armed_.exchange(false)) {
+      arrived_.set_value();
+      may_go_on_.get_future().wait();
+    }
+    return inner_->allocate(size);
+  }
+  void copy_data(void* target, const void* source, std::size_t size) const override {
+    inner_->copy_data(target, source, size);
+  }
+
+ private:
+  c10::Allocator* inner_ = c10::GetAllocator(c10::DeviceType::CPU);
+  std::atomic<bool> is_armed_{false};
+  std::promise<void> arrived_, may_go_on_;
+};
+
+// A thread is within a call, and a second one waits for its turn, while the program is destroyed and the library closed.
+int destroy_during_a_call(const std::string& folder, const char* library) {
+  void* handle = dlopen(library, RTLD_NOW);
+  auto program = std::make_unique<trt_rt::Program>(folder);
+  const at::Tensor input = at::ones({4, 8});
+  const at::Tensor expected = (*program)({input})[0].clone();
+  static Gate gate;
+  c10::SetAllocator(c10::DeviceType::CPU, &gate, 1);
+  at::Tensor results[2];
+  gate.arm();
+  std::thread first([&] { results[0] = (*program)({input})[0]; });
+  gate.wait_until_a_call_stands_here();
+  std::promise<void> has_begun;
+  trt_rt::Program copy = *program;
+  std::thread second([&, copy]() mutable {
+    has_begun.set_value();
+    results[1] = copy({input})[0];
+  });
+  has_begun.get_future().wait();
+  program.reset();
+  dlclose(handle);
+  gate.go_on();
+  first.join();
+  second.join();
+  const bool is_right = at::equal(results[0], expected) && at::equal(results[1], expected);
+  std::puts(is_right ? "right" : "wrong");
+  return !is_right;
+}
+
 // Pre-allocated outputs keep their memory while the shapes stay, and results of other shapes and settings their values.
 int pre_allocate(const std::string& folder) {
   trt_rt::Program program(folder);
@@ -162,6 +217,8 @@ int call_wrongly(trt_rt::Program& program, const std::string& command) {
     if (command == "outside-profile") program({at::ones({4000, 8})});
     if (command == "wrong-dtype") program({at::ones({4, 8}, at::kHalf)});
     if (command == "wrong-rank") program({at::ones({4, 8, 1})});
+    if (command == "wrong-count") program({good, good});
+    if (command == "wrong-count-none") program({});
     if (command == "wrong-layout") program({at::ones({4, 8}).to_sparse()});
     std::puts("no error");
     return 3;
@@ -176,6 +233,7 @@ int run(const std::string& folder, const std::string& command, const char* argum
   if (command == "threads") return call_from_threads(folder, number, number);
   if (command == "threads-of-one-runner") return call_from_threads(folder, number, 1);
   if (command == "free") return free_while_it_runs(folder, argument);
+  if (command == "destroy") return destroy_during_a_call(folder, argument);
   if (command == "pre-allocated") return pre_allocate(folder);
   if (command == "unload") return unload_while_it_runs(folder);
   trt_rt::Program program(folder);

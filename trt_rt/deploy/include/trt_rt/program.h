@@ -64,58 +64,54 @@ inline Constants map_constants(const std::string& path, at::Device device) {
   return constants;
 }
 
-// A program compiled by AOTInductor. Calls of one program from several threads wait for each other until their work is
-// enqueued. With more `runners`, so many threads enqueue at once; on CUDA PyTorch then makes a call wait until the GPU
-// has finished the work of a runner, so one stream is served best by one runner.
+// A program compiled by AOTInductor. Copies share it, and it stays until the last of them and the last call are gone.
+//
+// Calls from several threads wait for each other until their work is enqueued. With more `runners`, so many threads
+// enqueue at once; on CUDA PyTorch then makes a call wait until the GPU has finished the work of a runner, so one stream
+// is served best by one runner.
 class Program {
  public:
   // `folder` is what `trt-rt package` wrote. `device_index` is the CUDA device; -1 is the current one.
   explicit Program(const std::string& folder, std::size_t runners = 1, int device_index = -1)
-      : turns_(runners == 1 ? std::make_unique<std::mutex>() : nullptr) {
+      : state_(std::make_shared<State>()) {
     const std::string path = folder + "/program.pt2";
     if (!std::ifstream(path))
       throw std::runtime_error("There is no program for C++ in '" + folder +
                                "' (no file program.pt2). Make one: trt-rt package model.pt2 -o '" + folder + "'");
+    state_->is_alone = runners == 1;
     try {
-      loader_ = std::make_unique<torch::inductor::AOTIModelPackageLoader>(
-          path, "model", /*run_single_threaded=*/runners == 1, runners, static_cast<c10::DeviceIndex>(device_index));
+      state_->loader = std::make_unique<torch::inductor::AOTIModelPackageLoader>(
+          path, "model", /*run_single_threaded=*/state_->is_alone, runners, static_cast<c10::DeviceIndex>(device_index));
     } catch (const std::exception& error) {
       const std::string reason = error.what();
       throw std::runtime_error("PyTorch cannot load '" + path + "': " + reason.substr(0, reason.find('\n')) +
                                ". It must be a complete file of `trt-rt package`, made on a machine of this kind.");
     }
-    auto metadata = loader_->get_metadata();
-    const bool is_cuda = metadata["AOTI_DEVICE_KEY"] == "cuda";
-    if (is_cuda) device_ = c10::impl::VirtualGuardImpl(at::kCUDA).getDevice();
-    if (is_cuda && device_index >= 0) device_.set_index(static_cast<c10::DeviceIndex>(device_index));
-    constants_ = map_constants(folder + "/constants.safetensors", device_);
-    const std::vector<std::string> names = loader_->get_constant_fqns();
-    bool is_complete = names.size() == constants_.weights.size() &&
-                       metadata["trt_rt_arguments"] == std::to_string(constants_.arguments.size());
-    for (const std::string& name : names) is_complete = is_complete && constants_.weights.count(name) != 0;
-    for (const at::Tensor& argument : constants_.arguments) is_complete = is_complete && argument.defined();
-    if (!is_complete)
-      throw std::runtime_error("The constants in '" + folder + "/constants.safetensors' are not those of '" + path +
-                               "'. Copy both files from the same folder of `trt-rt package`.");
-    loader_->load_constants(constants_.weights, /*use_inactive=*/false, /*check_full_update=*/true, /*user_managed=*/true);
+    load_constants(folder, device_index);
   }
 
   // Where the program expects its inputs.
-  at::Device device() const { return device_; }
+  at::Device device() const { return state_->device; }
 
   // Takes the program's tensors in the order of its arguments, and returns its results as one list. On CUDA it runs on
   // the current stream of the program's device.
   // Raises std::runtime_error with the reason.
   std::vector<at::Tensor> operator()(std::vector<at::Tensor> inputs) {
+    const std::shared_ptr<State> state = state_;  // if another thread destroys this object during the call
+    if (inputs.size() != state->inputs)
+      throw std::runtime_error("The program takes " + std::to_string(state->inputs) + " tensors, and got " +
+                               std::to_string(inputs.size()) + ".");
     // AOTInductor takes the stream of the current device.
-    const c10::OptionalDeviceGuard guard(device_.is_cuda() ? std::optional<at::Device>(device_) : std::nullopt);
-    inputs.insert(inputs.begin(), constants_.arguments.begin(), constants_.arguments.end());
-    std::unique_lock<std::mutex> turn;
-    if (turns_) turn = std::unique_lock<std::mutex>(*turns_);
+    const c10::OptionalDeviceGuard guard(state->device.is_cuda() ? std::optional<at::Device>(state->device)
+                                                                 : std::nullopt);
+    const std::vector<at::Tensor>& arguments = state->constants.arguments;
+    inputs.insert(inputs.begin(), arguments.begin(), arguments.end());
+    std::unique_lock<std::mutex> turn(state->turns, std::defer_lock);
+    if (state->is_alone) turn.lock();
     std::vector<at::Tensor> outputs;
     trt_rt_clear_error();
     try {
-      outputs = loader_->boxed_run(std::move(inputs));
+      outputs = state->loader->boxed_run(std::move(inputs));
     } catch (const std::exception& error) {
       const std::string reason = trt_rt_last_error();
       throw std::runtime_error(reason.empty() ? error.what() : reason);
@@ -126,11 +122,38 @@ class Program {
   }
 
  private:
-  std::unique_ptr<std::mutex> turns_;  // of threads, with one runner
-  at::Device device_ = at::kCPU;
-  // The loader refers to the constants, so it is declared after them and destroyed first.
-  Constants constants_;
-  std::unique_ptr<torch::inductor::AOTIModelPackageLoader> loader_;
+  struct State {
+    std::mutex turns;  // of threads, with one runner
+    bool is_alone = false;
+    std::size_t inputs = 0;
+    at::Device device = at::kCPU;
+    // The loader refers to the constants, so it is declared after them and destroyed first.
+    Constants constants;
+    std::unique_ptr<torch::inductor::AOTIModelPackageLoader> loader;
+  };
+
+  void load_constants(const std::string& folder, int device_index) {
+    State& state = *state_;
+    auto metadata = state.loader->get_metadata();
+    if (metadata["AOTI_DEVICE_KEY"] == "cuda") {
+      state.device = c10::impl::VirtualGuardImpl(at::kCUDA).getDevice();
+      if (device_index >= 0) state.device.set_index(static_cast<c10::DeviceIndex>(device_index));
+    }
+    state.constants = map_constants(folder + "/constants.safetensors", state.device);
+    const std::vector<std::string> names = state.loader->get_constant_fqns();
+    bool is_complete = names.size() == state.constants.weights.size() &&
+                       metadata["trt_rt_arguments"] == std::to_string(state.constants.arguments.size());
+    for (const std::string& name : names) is_complete = is_complete && state.constants.weights.count(name) != 0;
+    for (const at::Tensor& argument : state.constants.arguments) is_complete = is_complete && argument.defined();
+    if (!is_complete)
+      throw std::runtime_error("The constants in '" + folder + "/constants.safetensors' are not those of '" + folder +
+                               "/program.pt2'. Copy both files from the same folder of `trt-rt package`.");
+    state.inputs = std::stoul(metadata["trt_rt_inputs"]);
+    state.loader->load_constants(state.constants.weights, /*use_inactive=*/false, /*check_full_update=*/true,
+                                 /*user_managed=*/true);
+  }
+
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace trt_rt
