@@ -145,6 +145,87 @@ def test_a_part_computes_in_onnx_what_it_computes_in_pytorch(
             torch.testing.assert_close(torch.from_numpy(found), model(x))
 
 
+class Convolutions(nn.Module):
+    """Convolutions and batch norms in every form that torch.export keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.plain = nn.Conv2d(4, 6, 3, stride=2, padding=(1, 2), dilation=(1, 2), groups=2, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.same = nn.Conv2d(6, 6, 3, padding="same", bias=False)
+        self.with_bias = nn.Conv2d(6, 4, 1)
+        self.plain_norm = nn.BatchNorm2d(4, affine=False)
+        self.up = nn.ConvTranspose2d(4, 3, 2, stride=2, bias=False)
+        self.line = nn.Conv1d(3, 4, 3, bias=False)
+        self.line_norm = nn.BatchNorm1d(4)
+        self.space = nn.Conv3d(1, 2, (1, 2, 2), padding=1, bias=False)
+        self.space_norm = nn.BatchNorm3d(2)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean.uniform_(-1, 1)
+                module.running_var.uniform_(0.5, 2)
+                if module.affine:
+                    nn.init.uniform_(module.weight)
+                    nn.init.uniform_(module.bias)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        y = self.norm(self.plain(x))
+        z = self.up(self.plain_norm(self.with_bias(self.same(y))))
+        line = self.line_norm(self.line(z.mean(2)))
+        alone = nn.functional.conv1d(z[0].mean(1), self.line.weight)  # without a batch
+        computed = y.mean(0)[:, None, :1, :1].repeat(1, 4, 1, 1)
+        moving = nn.functional.conv2d(x, computed)
+        return line * alone.mean(), self.space_norm(self.space(z[:, :1, None])), moving
+
+
+def test_convolutions_and_batch_norms_are_one_node_each(
+    rtx_settings: CompileSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    translated: list[str] = []
+    optimize = torch.onnx.ONNXProgram.optimize
+
+    def noting(self: torch.onnx.ONNXProgram) -> None:
+        translated[:] = [node.op_type for node in self.model.graph]
+        optimize(self)
+
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "optimize", noting)
+
+    model = Convolutions().eval()
+    batch = torch.export.Dim("batch", min=1, max=8)
+    program = exported(model, torch.randn(3, 4, 8, 9), dynamic_shapes=({0: batch},))
+    (proto,) = converted_parts(program, rtx_settings)
+    found = [node.op_type for node in proto.graph.node]
+    assert found.count("Conv") == 7
+    assert not {"CastLike", "Sqrt", "Div"} & set(found)
+    assert translated.count("BatchNormalization") == 4
+    small = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 2, bias=False), nn.ReLU())
+    converted_parts(exported(small, torch.randn(2, 4, 3, 3)), rtx_settings)
+    assert translated == ["Relu", "BatchNormalization", "Conv", "Relu"]
+    for size in (1, 3, 8):
+        x = torch.randn(size, 4, 8, 9)
+        with torch.no_grad():
+            wanted = model(x)
+        results = map(torch.from_numpy, ReferenceEvaluator(proto).run(None, {"x": x.numpy()}))
+        by_shape = {result.shape: result for result in results}  # a part's outputs have an order of their own
+        torch.testing.assert_close([by_shape[one.shape] for one in wanted], list(wanted))
+
+
+def test_all_results_of_a_batch_norm_may_be_used(rtx_settings: CompileSettings) -> None:
+    class Saved(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            mean = torch.arange(4.0)
+            y, saved, _ = torch.ops.aten._native_batch_norm_legit_no_training(
+                x * 2, mean, mean, mean, mean + 1, 0.1, 1e-5
+            )
+            return torch.relu(y) + 1, torch.relu(saved + 1)
+
+    (proto, *_) = converted_parts(exported(Saved(), torch.randn(2, 4, 3, 3)), rtx_settings)
+    assert "BatchNormalization" in [node.op_type for node in proto.graph.node]
+
+
 def test_a_part_that_only_tracing_can_tell_of_is_traced(rtx_settings: CompileSettings) -> None:
     """The second part's input has a size that depends on values; another has an expression for a size."""
     batch = torch.export.Dim("batch", min=1, max=8)

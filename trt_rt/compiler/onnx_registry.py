@@ -65,6 +65,7 @@ def kept_registry(*, decompose: bool = True) -> Iterator[None]:
         yield
 
 
+@functools.cache
 def onnx_registry() -> Any | None:
     """Return the table that ``torch.onnx.export`` uses by default; None where this PyTorch has none."""
     try:

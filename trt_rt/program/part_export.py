@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_structure
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from trt_rt.compiled.size_bounds import expression
+from trt_rt.compiler.onnx_nodes import as_onnx_node, is_first_result
 from trt_rt.compiler.onnx_registry import decompositions_for_onnx, has_onnx_function
 from trt_rt.program.size_ranges import SizeRanges
 
@@ -76,6 +77,7 @@ class _Copy:
         self._graph = Graph()
         self._copies: dict[Node, Node] = {}
         self._weights: dict[str, str] = {}
+        self._onnx_nodes: set[Node] = set()
         self._add_weights()
         for node in placeholders:
             self._copies[node] = self._graph.placeholder(node.name)
@@ -104,6 +106,13 @@ class _Copy:
             self._copies[node] = first[path]
 
     def _operator(self, node: Node) -> Node:
+        source: Any = node.args[0] if is_first_result(node) else None
+        if source in self._onnx_nodes:
+            return self._copies[source]
+        if (onnx_node := as_onnx_node(self._graph, node, self._copies)) is not None:
+            onnx_node.meta.setdefault("nn_module_stack", _OF_THE_WHOLE)
+            self._onnx_nodes.add(node)
+            return onnx_node
         if not has_onnx_function(node.target):
             return self._decomposed(node)
         copy = self._graph.node_copy(node, self._copies.__getitem__)
