@@ -23,6 +23,7 @@ class Server:
         self.ports = (http_port, grpc_port)
         self._metrics_port = metrics_port
         ray.init(
+            address="local",  # not a cluster that runs on this machine already
             num_cpus=max(os.cpu_count() or 1, 8),
             num_gpus=gpus,
             include_dashboard=False,
