@@ -1,13 +1,16 @@
 // Times a call from C++ beside the bare enqueueV3 of the same plan: operator_calls FOLDER LIBNVINFER [ROUNDS].
 //
 // FOLDER is a package around one engine with an input and an output of float32, as bench/cpp/make_package.py writes it.
-// Prints the medians over rounds, in microseconds: the enqueue alone with fixed addresses; the operator through PyTorch's
-// dispatcher, with fresh and with pre-allocated outputs; and the AOTInductor program, if FOLDER has one. They take turns, on one stream that is not the default stream.
+// Prints the medians over rounds, in microseconds: the enqueue alone with fixed addresses; an operator of the same schema
+// that does nothing; the operator through PyTorch's dispatcher, with fresh and with pre-allocated outputs; and the
+// AOTInductor program, if FOLDER has one. They take turns, on one stream that is not the default stream.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones.h>
 #include <dlfcn.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/c/shim.h>
 #include <trt_rt/program.h>
 
 #include <algorithm>
@@ -96,6 +99,22 @@ class Bare {
   const tensorrt::Object* context_;
 };
 
+// What PyTorch itself takes for a call of an operator of its stable ABI with these arguments: returns the list of inputs.
+void nothing(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  aoti_torch_delete_tensor_object(reinterpret_cast<AtenTensorHandle>(stack[1]));
+  torch_delete_string(reinterpret_cast<StringHandle>(stack[2]));
+}
+
+void register_nothing() {
+  constexpr std::uint64_t abi_of_torch_2_10 = (std::uint64_t{2} << 56) | (std::uint64_t{10} << 48);
+  TorchLibraryHandle definition = nullptr, implementation = nullptr;  // both live until the process ends
+  if (aoti_torch_library_init_fragment("trt_rt_bench", __FILE__, __LINE__, &definition) != 0 ||
+      aoti_torch_library_def(definition, "nothing(Tensor[] inputs, Tensor plan, str meta) -> Tensor[]") != 0 ||
+      aoti_torch_library_init_impl("trt_rt_bench", "CompositeExplicitAutograd", __FILE__, __LINE__, &implementation) != 0 ||
+      torch_library_impl(implementation, "nothing", nothing, abi_of_torch_2_10) != 0)
+    throw std::runtime_error("the operator that does nothing cannot be registered");
+}
+
 template <class Call>
 double round_of(const Stream& stream, const Call& call) {
   stream.synchronize();
@@ -127,19 +146,23 @@ int measure(const std::string& folder, const char* library, int rounds) {
   const Bare bare(library, plan, input, output);
   const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("trt_rt::execute_engine", "");
   const c10::IValue meta_value(meta.str());
-  const auto call_operator = [&] {
+  register_nothing();
+  const auto nothing_op = c10::Dispatcher::singleton().findSchemaOrThrow("trt_rt_bench::nothing", "");
+  const auto call = [&](const c10::OperatorHandle& called) {
     torch::jit::Stack stack{c10::List<at::Tensor>({input}), plan, meta_value};
-    op.callBoxed(stack);
+    called.callBoxed(stack);
     return stack[0].toTensorList().get(0);
   };
+  const auto call_operator = [&] { return call(op); };
   const at::Tensor result = call_operator();
   bare.run(stream.handle);
   stream.synchronize();
   if (!result.equal(output) || (program && !(*program)({input})[0].equal(output))) throw std::runtime_error("results differ");
 
-  std::vector<double> bare_times, operator_times, program_times, pre_allocated_times;
+  std::vector<double> bare_times, nothing_times, operator_times, program_times, pre_allocated_times;
   for (int i = 0; i < rounds; ++i) {
     bare_times.push_back(round_of(stream, [&] { bare.run(stream.handle); }));
+    nothing_times.push_back(round_of(stream, [&] { call(nothing_op); }));
     operator_times.push_back(round_of(stream, call_operator));
     trt_rt_pre_allocated_outputs(1);
     call_operator();
@@ -147,7 +170,8 @@ int measure(const std::string& folder, const char* library, int rounds) {
     trt_rt_pre_allocated_outputs(0);
     if (program) program_times.push_back(round_of(stream, [&] { (*program)({input}); }));
   }
-  std::printf("{\"enqueueV3\": %.3f, \"operator\": %.3f", median(bare_times), median(operator_times));
+  std::printf("{\"enqueueV3\": %.3f, \"nothing\": %.3f", median(bare_times), median(nothing_times));
+  std::printf(", \"operator\": %.3f", median(operator_times));
   std::printf(", \"pre_allocated\": %.3f", median(pre_allocated_times));
   if (program) std::printf(", \"program\": %.3f", median(program_times));
   std::printf(", \"rounds\": %d, \"calls\": %d}\n", rounds, kCalls);
