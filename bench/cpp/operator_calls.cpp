@@ -4,6 +4,7 @@
 // Prints the medians over rounds, in microseconds: the enqueue alone with fixed addresses; an operator of the same schema
 // that does nothing; the operator through PyTorch's dispatcher, with fresh and with pre-allocated outputs; and the
 // AOTInductor program, if FOLDER has one. They take turns, on one stream that is not the default stream.
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/empty_like.h>
@@ -143,6 +144,7 @@ int measure(const std::string& folder, const char* library, int rounds) {
   const at::Tensor plan = trt_rt::map_constants(folder + "/constants.safetensors", at::kCPU).arguments.at(0);
   const at::Tensor input = at::ones(shape, device), output = at::empty_like(input);
 
+  const at::AutoDispatchBelowAutograd without_gradients;  // as trt_rt::Program calls engines
   const Bare bare(library, plan, input, output);
   const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("trt_rt::execute_engine", "");
   const c10::IValue meta_value(meta.str());

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 
-__all__ = ["ROOT", "Run", "compile_cpp", "torch_flags"]
+__all__ = ["CMAKE", "ROOT", "Run", "compile_cpp", "torch_flags"]
 
 ROOT = Path(__file__).parents[2]
+
+CMAKE = shutil.which("cmake", path=sysconfig.get_path("scripts")) or "cmake"
+"""Of the package cmake, which the extra `test` installs, or the system's."""
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from tests.deploy.building import ROOT, Run, compile_cpp, torch_flags
+from tests.deploy.building import CMAKE, ROOT, Run, compile_cpp, torch_flags
 from tests.deploy.programs import export_affine
 from trt_rt.deploy import CMAKE_FOLDER, INCLUDE_FOLDER, LIBRARY_FOLDER
 from trt_rt.deploy.packaging import package_program
@@ -54,9 +53,6 @@ def compiled(build_once: Callable[..., Path]) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def examples(build_once: Callable[..., Path]) -> Path:
     """The folder with the programs of examples/cpp, built by their CMakeLists.txt."""
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
-    if cmake is None:
-        pytest.skip("there is no cmake")
     if torch.version.cuda is not None and shutil.which("nvcc") is None:
         pytest.skip("there is no nvcc, which PyTorch's files for CMake need in a PyTorch with CUDA")
 
@@ -64,8 +60,8 @@ def examples(build_once: Callable[..., Path]) -> Path:
         # CMake's files contain the folder's path, so what build_once renames is a link to it.
         prefixes = f"{torch.utils.cmake_prefix_path};{CMAKE_FOLDER}"
         steps: list[list[str | Path]] = [
-            [cmake, "-S", ROOT / "examples/cpp", "-B", f"{folder}.build", f"-DCMAKE_PREFIX_PATH={prefixes}"],
-            [cmake, "--build", f"{folder}.build"],
+            [CMAKE, "-S", ROOT / "examples/cpp", "-B", f"{folder}.build", f"-DCMAKE_PREFIX_PATH={prefixes}"],
+            [CMAKE, "--build", f"{folder}.build"],
         ]
         for step in steps:
             result = subprocess.run(step, capture_output=True, text=True, check=False)

@@ -58,8 +58,9 @@ def test_a_program_is_destroyed_during_its_call(calls: Path, package: Path, run:
     assert (result.returncode, result.stdout, result.stderr) == (0, "right\n", "")
 
 
-def test_pre_allocated_outputs(calls: Path, package: Path, run: Run) -> None:
-    result = run(calls, package, "pre-allocated")
+@pytest.mark.parametrize("command", ["gradients", "pre-allocated"])
+def test_results(calls: Path, package: Path, run: Run, command: str) -> None:
+    result = run(calls, package, command)
     assert (result.returncode, result.stdout, result.stderr) == (0, "right\n", "")
 
 

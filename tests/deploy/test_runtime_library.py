@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import trt_rt
-from tests.deploy.building import ROOT, Run, compile_cpp
+from tests.deploy.building import CMAKE, ROOT, Run, compile_cpp
 from trt_rt.deploy import CMAKE_FOLDER, INCLUDE_FOLDER, LIBRARY, LIBRARY_FOLDER, PKG_CONFIG_FOLDER
 from trt_rt.deploy.__main__ import main
 
@@ -114,7 +114,6 @@ def test_pkg_config(tmp_path: Path, run: Run) -> None:
     assert run(program).stdout == f"{trt_rt.__version__}\n"
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="there is no cmake")
 def test_cmake_finds_the_library(tmp_path: Path, run: Run) -> None:
     """Without PyTorch's own package file, which needs a CUDA toolkit for PyTorch with CUDA."""
     (tmp_path / "uses.cpp").write_text(USES_THE_LIBRARY)
@@ -127,9 +126,9 @@ def test_cmake_finds_the_library(tmp_path: Path, run: Run) -> None:
         "target_link_libraries(uses PRIVATE trt_rt::runtime"
         f" -Wl,--no-as-needed {folder}/libtorch_cpu.so {folder}/libc10.so)\n"
     )
-    configured = run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={CMAKE_FOLDER}")
+    configured = run(CMAKE, "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={CMAKE_FOLDER}")
     assert configured.returncode == 0, configured.stderr
-    built = run("cmake", "--build", tmp_path / "build")
+    built = run(CMAKE, "--build", tmp_path / "build")
     assert built.returncode == 0, built.stdout + built.stderr
     assert run(tmp_path / "build/uses").stdout == f"{trt_rt.__version__}\n"
 

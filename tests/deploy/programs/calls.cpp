@@ -209,6 +209,14 @@ int unload_while_it_runs(const std::string& folder) {
   return wrong != 0;
 }
 
+// An input that requires gradients, in a thread that records them.
+int call_with_gradients(trt_rt::Program& program) {
+  const at::Tensor result = program({at::ones({4, 8}).requires_grad_()})[0];
+  const bool is_right = at::equal(result, at::full_like(result, 3)) && !result.requires_grad();
+  std::puts(is_right ? "right" : "wrong");
+  return !is_right;
+}
+
 // One call with an input of this dtype and shape; prints the message of its failure.
 int call_wrongly(trt_rt::Program& program, const std::string& command) {
   const at::Tensor good = at::ones({4, 8});
@@ -237,6 +245,7 @@ int run(const std::string& folder, const std::string& command, const char* argum
   if (command == "pre-allocated") return pre_allocate(folder);
   if (command == "unload") return unload_while_it_runs(folder);
   trt_rt::Program program(folder);
+  if (command == "gradients") return call_with_gradients(program);
   if (command == "time") return time_calls(program, number);
   if (command.rfind("wrong", 0) == 0 || command == "outside-profile") return call_wrongly(program, command);
   if (command == "memory") {  // mapped pages count when they are read, and only then

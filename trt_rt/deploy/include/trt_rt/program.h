@@ -4,6 +4,7 @@
 // program uses.
 #pragma once
 
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/DeviceGuard.h>
@@ -95,7 +96,7 @@ class Program {
 
   // Takes the program's tensors in the order of its arguments, and returns its results as one list. On CUDA it runs on
   // the current stream of the program's device.
-  // Raises std::runtime_error with the reason.
+  // Results have no gradients. Raises std::runtime_error with the reason.
   std::vector<at::Tensor> operator()(std::vector<at::Tensor> inputs) {
     const std::shared_ptr<State> state = state_;  // if another thread destroys this object during the call
     if (inputs.size() != state->inputs)
@@ -104,6 +105,7 @@ class Program {
     // AOTInductor takes the stream of the current device.
     const c10::OptionalDeviceGuard guard(state->device.is_cuda() ? std::optional<at::Device>(state->device)
                                                                  : std::nullopt);
+    const at::AutoDispatchBelowAutograd without_gradients;
     const std::vector<at::Tensor>& arguments = state->constants.arguments;
     inputs.insert(inputs.begin(), arguments.begin(), arguments.end());
     std::unique_lock<std::mutex> turn(state->turns, std::defer_lock);
