@@ -175,6 +175,20 @@ def test_plans_are_arguments_of_the_compiled_program(package: Path, tmp_path: Pa
     assert header["__metadata__"] == {"arguments": "plan"}
 
 
+def test_arguments_of_a_loaded_program_with_a_size_that_has_no_end(tmp_path: Path) -> None:
+    class Repeated(torch.nn.Module):
+        def forward(self, x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x * 2 + 1).repeat_interleave(times, dim=0)
+
+    inputs = [torch.randn(4, 8), torch.tensor([0, 1, 2, 3])]
+    trt_rt.save(trt_rt.compile(Repeated().eval(), inputs=inputs, backend="reference"), tmp_path / "model.pt2")
+    exported = trt_rt.load(tmp_path / "model.pt2").exported()
+    names = {name for name in exported.state_dict if name.endswith(".plan")}
+    program, arguments = constants_as_arguments(exported, names)
+    found = program.module()(*arguments.values(), *inputs)
+    assert torch.equal(found, Repeated()(*inputs))
+
+
 def test_arguments_of_a_program_with_weights_state_and_keywords() -> None:
     class Nested(Mixed):
         def forward(  # type: ignore[override]

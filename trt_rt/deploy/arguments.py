@@ -109,7 +109,7 @@ def _with_arguments(in_spec: Any, count: int) -> Any:
 def _example_inputs(exported: ExportedProgram) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return arguments of sizes that the program allows."""
     sizes = {
-        symbol: min(max(int(limits.lower), 2), int(limits.upper)) if limits.upper.is_finite else 2
+        symbol: int(min(max(int(limits.lower), 2), limits.upper))
         for symbol, limits in exported.range_constraints.items()
     }
     placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
