@@ -8,6 +8,7 @@ tries each rule of its optimizer at each node. In a network with a thousand node
 from __future__ import annotations
 
 import functools
+import typing
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -33,6 +34,7 @@ def shortcuts() -> Iterator[None]:
             _patch_of_signatures,
             _patch_of_inference,
             _patch_of_rules,
+            _patch_of_protocols,
         ):
             try:
                 patches.enter_context(patch())
@@ -145,3 +147,13 @@ def _can_end(rule: Any, domain: str, operator: str) -> bool:
         return bool(last.domain.matches(domain) and last.op.matches(operator))
     except (AttributeError, IndexError):
         return True
+
+
+def _patch_of_protocols() -> Any:
+    """List the members of a protocol once.
+
+    onnx_ir compares with protocols wherever it converts a value. Before Python 3.12, each comparison lists
+    the members anew.
+    """
+    members: Any = getattr(typing, "_get_protocol_attrs")  # noqa: B009  # has no annotations
+    return mock.patch.object(typing, "_get_protocol_attrs", functools.cache(members))
