@@ -37,7 +37,7 @@ def compile_cpp(source: Path, output: Path, *flags: str) -> Path:
     # Without warnings: those of PyTorch's headers differ from version to version.
     command = [
         os.environ.get("CXX", "c++"),
-        "-std=c++17",
+        "-std=c++20" if torch.__version__ >= "2.14" else "-std=c++17",  # what PyTorch's headers need
         "-O0",
         "-w",
         str(source),
