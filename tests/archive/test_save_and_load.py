@@ -127,6 +127,7 @@ def test_what_has_no_engine_is_saved_too(tmp_path: Path) -> None:
     save(exported, tmp_path / "a.pt2")
     x = torch.randn(3, 4)
     torch.testing.assert_close(load(tmp_path / "a.pt2")(x), model(x).detach())
+    assert str(load(tmp_path / "a.pt2").partition).startswith("no engines; PyTorch runs everything")
 
 
 def test_weights_that_share_memory_share_it_again(tmp_path: Path) -> None:

@@ -144,10 +144,10 @@ class Partition:
         """Return one sentence."""
         in_engines = sum(len(engine.operators) for engine in self.engines)
         engines, operators = len(self.engines), len(self.torch_operators)
+        if not self.steps:
+            return "no engines; PyTorch runs everything"
         named = f"{engines} engine{'s' if engines != 1 else ''} of {self.backend}"
-        if (
-            engines and not in_engines and not operators
-        ):  # a program of Torch-TensorRT, or of torch.export.save
+        if not in_engines and not operators:  # a program of Torch-TensorRT, or of torch.export.save
             return f"{named}; the file does not tell which operators run where"
         text = (
             f"{named} with {in_engines} operators, "
