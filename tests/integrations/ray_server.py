@@ -1,12 +1,19 @@
 """A server for the tests, in a process of its own: python ray_server.py HTTP-PORT GRPC-PORT NAME=FILE...
 
-It prints "ready" when it answers. A line "kill" on standard input ends one replica's process, as a crash
-would, and the end of standard input ends the server.
+It prints "ready" when it answers. A line on standard input asks it for something, and the end of standard
+input ends it:
+
+- "kill" ends one replica's process, as a crash would;
+- "ongoing" prints how many requests the fronts and the replicas have;
+- "running" prints how many replicas run, after their warm-up and in good health.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
+
+MOST_BYTES = 100_000
 
 
 def main() -> None:
@@ -14,22 +21,38 @@ def main() -> None:
     import ray
     from ray import serve
 
-    from trt_rt.integrations.ray_serve import deployment, run_server
+    from tests.integrations.breakable_replica import BreakableReplica
+    from trt_rt.integrations.ray_serve import deployment, replica, run_server
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    replica.Replica = BreakableReplica  # type: ignore[misc]
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     files = dict(text.split("=", 1) for text in models)
     application = deployment(
-        files, num_gpus=0, num_replicas=2, max_body_bytes=100_000, health_check_period_s=1
+        files, num_gpus=0, num_replicas=2, max_body_bytes=MOST_BYTES, health_check_period_s=1
     )
     run_server(application, port=int(http), grpc_port=int(grpc))
     print("ready", flush=True)
     for line in sys.stdin:
-        if line.strip() == "kill":
-            actors = ray.util.list_named_actors(all_namespaces=True)
-            name = min(each["name"] for each in actors if "#Replica#" in each["name"])
-            ray.kill(ray.get_actor(name, namespace="serve"))
-            print("killed", flush=True)
+        match line.strip():
+            case "kill":
+                ray.kill(_actors("Replica")[0])
+                print("killed", flush=True)
+            case "ongoing":
+                actors = [*_actors("Front"), *_actors("Replica")]
+                counts = ray.get([actor.get_num_ongoing_requests.remote() for actor in actors])
+                print(sum(counts), flush=True)
+            case "running":
+                states = serve.status().applications["trt_rt"].deployments["Replica"].replica_states
+                print(states.get("RUNNING", 0), flush=True)
     serve.shutdown()
+
+
+def _actors(deployment: str) -> list[Any]:
+    import ray
+
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    names = sorted(each["name"] for each in actors if f"#{deployment}#" in each["name"])
+    return [ray.get_actor(name, namespace="serve") for name in names]
 
 
 if __name__ == "__main__":

@@ -159,6 +159,24 @@ def test_the_queue_has_a_limit() -> None:
     asyncio.run(scenario())
 
 
+def test_a_request_whose_client_has_gone_takes_no_place_in_the_queue() -> None:
+    async def scenario() -> None:
+        runs = _Runs()
+        batcher = _batcher(runs, most_waiting=1)
+        running, gone = [asyncio.create_task(batcher.submit(text, 3)) for text in "ab"]
+        await _settled()
+        gone.cancel()
+        await _settled()
+        last = asyncio.create_task(batcher.submit("c", 1))
+        await _settled()
+        runs.end(0)
+        await _settled()
+        runs.end(1)
+        assert await asyncio.gather(running, last) == ["A", "C"]
+
+    asyncio.run(scenario())
+
+
 def test_a_batch_that_fails_gives_each_request_the_error_and_frees_its_slot() -> None:
     async def scenario() -> None:
         async def run(batch: list[str]) -> list[str]:

@@ -12,7 +12,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ import torch
 
 import trt_rt
 from tests.integrations.ports import free_ports
+from tests.integrations.processes import own_bytes, pids_below
+from tests.integrations.ray_server import MOST_BYTES
 from trt_rt.integrations.ray_serve import deployment
 
 pytestmark = [
@@ -42,12 +45,25 @@ class _Classifier(torch.nn.Module):
         return {"scores": self.linear(features)}
 
 
+class _Curve(torch.nn.Module):
+    def forward(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"scores": features.tanh()}
+
+
+class _Breakable(torch.nn.Module):
+    """Has the operator that `BreakableReplica` can break."""
+
+    def forward(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"scores": features.sinh()}
+
+
 @dataclass
 class _Server:
     http: int
     grpc: int
     process: subprocess.Popen[str]
     models: dict[str, torch.nn.Module]
+    folder: Path
 
     def post(self, path: str, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=120)
@@ -60,25 +76,60 @@ class _Server:
             connection.close()
 
     def infer(self, model: str, features: torch.Tensor) -> tuple[int, Any]:
-        entry = {"name": "features", "datatype": "FP32", "shape": list(features.shape)}
-        body = json.dumps({"inputs": [entry | {"data": features.flatten().tolist()}]}).encode()
-        status, answer = self.post(f"/v2/models/{model}/infer", body)
+        status, answer = self.post(f"/v2/models/{model}/infer", _json_body(features))
         if status != 200:
             return status, answer["error"]
         [output] = answer["outputs"]
         return status, torch.tensor(output["data"]).reshape(output["shape"])
 
-    def kill_a_replica(self) -> None:
+    def ask(self, line: str) -> str:
+        """Send a line to the server's process, and return its answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write("kill\n")
+        self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
-        assert self.process.stdout.readline().strip() == "killed"
+        return self.process.stdout.readline().strip()
+
+    def ongoing(self) -> int:
+        """Return how many requests the fronts and the replicas have."""
+        return int(self.ask("ongoing"))
+
+    def running(self) -> int:
+        """Return how many replicas run."""
+        return int(self.ask("running"))
+
+    def pids(self, title: str) -> set[int]:
+        return set(pids_below(self.process.pid, f"ray::{title}"))
+
+    def replicas(self) -> set[int]:
+        return self.pids("ServeReplica:trt_rt:Replica")
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} seconds in vain"
+        time.sleep(0.2)
+
+
+def _json_body(features: torch.Tensor) -> bytes:
+    entry = {"name": "features", "datatype": "FP32", "shape": list(features.shape)}
+    return json.dumps({"inputs": [entry | {"data": features.flatten().tolist()}]}).encode()
+
+
+def _http_request(model: str, body: bytes) -> bytes:
+    head = f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    ours = {"PYTHONPATH": str(_ROOT), "TRT_RT_CACHE_DIR": str(folder / "cache")}
-    return os.environ | ours | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    ours = {
+        "PYTHONPATH": str(_ROOT),
+        "TRT_RT_CACHE_DIR": str(folder / "cache"),
+        "BREAKABLE_FOLDER": str(folder),
+    }
+    rays = {"AUTH_MODE": "disabled", "USAGE_STATS_ENABLED": "0", "prestart_worker_first_driver": "0"}
+    return os.environ | ours | {f"RAY_{name}": value for name, value in rays.items()}
 
 
 def _started(command: list[str], ready: str, folder: Path, *, cwd: Path) -> subprocess.Popen[str]:
@@ -107,8 +158,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Server]:
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     models: dict[str, torch.nn.Module] = {"small": _Classifier(3).eval(), "large": _Classifier(7).eval()}
+    models |= {"curve": _Curve().eval(), "breakable": _Breakable().eval()}
     for name, model in models.items():
-        features = trt_rt.Input(min_shape=(2, 16), opt_shape=(4, 16), max_shape=(8, 16))
+        narrow, wide = (4, 32) if name == "curve" else (16, 16)
+        features = trt_rt.Input(min_shape=(2, narrow), opt_shape=(4, 16), max_shape=(8, wide))
         trt_rt.save(trt_rt.compile(model, inputs=[features], backend="reference"), folder / f"{name}.pt2")
     ports = free_ports(2)
     command = [sys.executable, "-W", "ignore", "-m", "tests.integrations.ray_server", *map(str, ports)]
@@ -117,8 +170,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Server]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        yield _Server(*ports, process, models)
+        yield _Server(*ports, process, models, folder)
     finally:
+        for file in ("hold", "fail"):
+            (folder / file).unlink(missing_ok=True)
         process.stdin.close()
         process.wait(120)
         process.stdout.close()
@@ -134,18 +189,38 @@ def test_each_model_answers_requests_of_every_size(server: _Server, model: str, 
 
 
 def test_grpc_answers_a_client_that_others_wrote(server: _Server) -> None:
+    """And goes on after messages that are too large, which leave nothing in the server's memory."""
+    processes = server.pids("ProxyActor") | server.pids("ServeReplica:trt_rt:Front")
     script = f"""
+import re
 import numpy as np, tritonclient.grpc as grpc
 client = grpc.InferenceServerClient("127.0.0.1:{server.grpc}")
 assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("small")
+assert not client.is_model_ready("missing")
 assert [each.name for each in client.get_model_metadata("small").inputs] == ["features"]
-tensor = grpc.InferInput("features", [3, 16], "FP32")
-tensor.set_data_from_numpy(np.ones((3, 16), np.float32))
-print(client.infer("small", [tensor]).as_numpy("scores").tolist())
-try:
-    client.infer("missing", [tensor])
-except Exception as error:
-    print(error)
+
+def memory():
+    statuses = [open(f"/proc/{{pid}}/status").read() for pid in {processes}]
+    return sum(int(re.search(r"RssAnon:\\s+(\\d+) kB", status)[1]) for status in statuses) / 1024
+
+def infer(model, *shape):
+    tensor = grpc.InferInput("features", shape, "FP32")
+    tensor.set_data_from_numpy(np.ones(shape, np.float32))
+    try:
+        return client.infer(model, [tensor]).as_numpy("scores").tolist()
+    except Exception as error:
+        return str(error)
+
+print(infer("small", 3, 16))
+print(infer("missing", 3, 16))
+print(infer("curve", 3, 33))
+for _ in range(3):
+    print(infer("small", 2**15, 16))
+before = memory()
+for _ in range(20):
+    infer("small", 2**15, 16)
+print(memory() - before)
+print(infer("small", 3, 16))
 """
     found = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
@@ -154,10 +229,15 @@ except Exception as error:
         check=True,
         timeout=120,
     )
-    scores, refusal = found.stdout.splitlines()
+    scores, missing, shape, *large, grown, again = found.stdout.splitlines()
     expected = server.models["small"](torch.ones(3, 16))["scores"].detach()
-    torch.testing.assert_close(torch.tensor(json.loads(scores)), expected)
-    assert "there is no model 'missing'" in refusal
+    for each in (scores, again):
+        torch.testing.assert_close(torch.tensor(json.loads(each)), expected)
+    assert "there is no model 'missing'" in missing
+    assert "INVALID_ARGUMENT" in shape
+    assert "'features' has shape [3, 33]; allowed is [0 or more, 4 to 32]" in shape
+    assert all("RESOURCE_EXHAUSTED" in each and f"more than {MOST_BYTES} bytes" in each for each in large)
+    assert float(grown) < 10  # MiB, of 40 that came
 
 
 @pytest.mark.parametrize(
@@ -165,9 +245,19 @@ except Exception as error:
     [
         ("/v2/models/small/infer", b"{", {}, 400, "the body is not JSON"),
         ("/v2/models/small/infer", b"{}", {}, 400, "the input 'features' is missing"),
-        ("/v2/models/none/infer", b"{}", {}, 404, "there is no model 'none'. The models are small, large."),
+        ("/v2/models/none/infer", b"{}", {}, 404, "there is no model 'none'. The models are small, "),
         ("/v2/models/small/infer", b"{}", {"Content_Type": "text/html"}, 415, "'text/html' is not one of"),
-        ("/v2/models/small/infer", b"x" * 100_001, {}, 413, "more than 100000 bytes"),
+        ("/v2/models/small/infer", b"{}", {"Content_Type": ""}, 415, "'' is not one of"),
+        (
+            "/v2/models/small/infer",
+            b"{}",
+            {"Inference_Header_Content_Length": "3"},
+            400,
+            "Inference-Header-Content-Length is '3', and the body has 2 bytes",
+        ),
+        ("/v2/models/small/infer", b"{}", {"Inference_Header_Content_Length": "-1"}, 400, "is '-1'"),
+        ("/v2/models/small/infer", b"{}", {"Inference_Header_Content_Length": "1"}, 400, "is not JSON"),
+        ("/v2/models/small/infer", b"x" * (MOST_BYTES + 1), {}, 413, f"more than {MOST_BYTES} bytes"),
         ("/v2/models/small", b"{}", {}, 404, "is nothing that this server does"),
     ],
 )
@@ -179,9 +269,72 @@ def test_a_bad_request_gets_a_status_and_a_sentence(
     assert message in answer["error"]
 
 
-def test_a_wrong_shape_is_refused_and_says_what_is_allowed(server: _Server) -> None:
-    status, message = server.infer("small", torch.zeros(2, 15))
-    assert (status, message) == (400, "the input 'features' has shape [2, 15]; allowed is [0 or more, 16].")
+@pytest.mark.parametrize("connections", ["one", "one each"])
+def test_bodies_that_are_too_large_leave_nothing_behind(server: _Server, connections: str) -> None:
+    body = b"x" * (2 * 2**20)
+    features = torch.randn(3, 16)
+    client = http.client.HTTPConnection("127.0.0.1", server.http, timeout=120)
+
+    def post(body: bytes) -> tuple[int, dict[str, Any]]:
+        client.request("POST", "/v2/models/small/infer", body, {"Content-Type": "application/json"})
+        answer = client.getresponse()
+        found = answer.status, json.loads(answer.read())
+        if connections == "one each":
+            client.close()
+        return found
+
+    def memory() -> int:
+        return sum(map(own_bytes, server.pids("ProxyActor") | server.pids("ServeReplica:trt_rt:Front")))
+
+    try:
+        for _ in range(3):
+            assert post(body)[0] == 413
+        before = memory()
+        for _ in range(20):
+            assert post(body)[0] == 413
+        assert memory() < before + 5 * len(body)
+        status, answer = post(_json_body(features))
+    finally:
+        client.close()
+    assert status == 200, answer
+    expected = server.models["small"](features)["scores"].detach()
+    torch.testing.assert_close(torch.tensor(answer["outputs"][0]["data"]), expected.flatten())
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "allowed"),
+    [
+        ("small", (2, 15), "0 or more, 16"),
+        ("curve", (2, 33), "0 or more, 4 to 32"),
+        ("curve", (2, 3), "0 or more, 4 to 32"),
+        ("curve", (16,), "0 or more, 4 to 32"),
+        ("curve", (2, 16, 1), "0 or more, 4 to 32"),
+        ("curve", (), "0 or more, 4 to 32"),
+    ],
+)
+def test_a_shape_outside_of_the_profile_is_refused_and_says_what_is_allowed(
+    server: _Server, model: str, shape: tuple[int, ...], allowed: str
+) -> None:
+    found = server.infer(model, torch.zeros(shape))
+    assert found == (400, f"the input 'features' has shape {list(shape)}; allowed is [{allowed}].")
+
+
+def test_bad_requests_do_not_spoil_the_batch_that_they_are_in(server: _Server) -> None:
+    """While the replicas are held, requests gather to batches."""
+    hold = server.folder / "hold"
+    hold.touch()
+    good, bad = torch.randn(1, 16), torch.zeros(1, 15)
+    with ThreadPoolExecutor(24) as pool:
+        asked = [pool.submit(server.infer, "breakable", bad if n % 3 == 0 else good) for n in range(24)]
+        _wait_until(lambda: server.ongoing() >= 24)
+        hold.unlink()
+        answers = [each.result(120) for each in asked]
+    for number, (status, answer) in enumerate(answers):
+        if number % 3 == 0:
+            assert (status, "has shape [1, 15]; allowed is [0 or more, 16]" in answer) == (400, True)
+        else:
+            assert status == 200, answer
+            torch.testing.assert_close(answer, good.sinh())
 
 
 def test_no_request_is_lost_when_replicas_die(server: _Server) -> None:
@@ -204,21 +357,98 @@ def test_no_request_is_lost_when_replicas_die(server: _Server) -> None:
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, number) for number in range(whole)]
         assert half.wait(240)
-        server.kill_a_replica()
+        assert server.ask("kill") == "killed"
         for each in asked:
             each.result(240)
     assert answered == whole
 
 
-def test_a_client_that_hangs_up_disturbs_no_other(server: _Server) -> None:
-    entry = {"name": "features", "datatype": "FP32", "shape": [1, 16], "data": [0.0] * 16}
-    body = json.dumps({"inputs": [entry]}).encode()
+def test_clients_that_hang_up_within_their_bodies_leave_nothing_behind(server: _Server) -> None:
+    request = _http_request("small", _json_body(torch.zeros(1, 16)))
     for _ in range(10):
         with socket.create_connection(("127.0.0.1", server.http)) as gone:
-            head = f"POST /v2/models/small/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-            gone.sendall(head.encode() + body[: len(body) // 2])
-    status, _ = server.infer("small", torch.zeros(3, 16))
-    assert status == 200
+            gone.sendall(request[:-20])
+    features = torch.randn(3, 16)
+    status, scores = server.infer("small", features)
+    assert status == 200, scores
+    torch.testing.assert_close(scores, server.models["small"](features)["scores"].detach())
+    _wait_until(lambda: server.ongoing() == 0)
+
+
+def test_clients_that_hang_up_before_their_answers_disturb_no_others(server: _Server) -> None:
+    """Those in the same batches, and those that wait for a batch."""
+    hold = server.folder / "hold"
+    hold.touch()
+    features = torch.randn(1, 16)
+    with ThreadPoolExecutor(12) as pool:
+        gone = [socket.create_connection(("127.0.0.1", server.http)) for _ in range(12)]
+        asked = []
+        for connection in gone:
+            connection.sendall(_http_request("breakable", _json_body(features)))
+            asked.append(pool.submit(server.infer, "breakable", features))
+        _wait_until(lambda: server.ongoing() >= 24)
+        for connection in gone:
+            connection.close()
+        # Those that stay, and at most two batches of four rows at each replica.
+        _wait_until(lambda: server.ongoing() <= 12 + 4)
+        hold.unlink()
+        for each in asked:
+            status, scores = each.result(120)
+            assert status == 200, scores
+            torch.testing.assert_close(scores, features.sinh())
+    _wait_until(lambda: server.ongoing() == 0)
+
+
+def test_a_replica_whose_model_fails_is_replaced_while_the_other_one_answers(server: _Server) -> None:
+    _wait_until(lambda: server.running() == 2)
+    before = server.replicas()
+    broken = min(before)
+    features = torch.randn(2, 16)
+    (server.folder / str(broken)).touch()
+    found = []
+
+    def is_replaced() -> bool:
+        assert server.infer("small", features)[0] == 200
+        found.append(server.infer("breakable", features))
+        return broken not in server.replicas() and server.running() == 2
+
+    _wait_until(is_replaced, 120)
+    assert {status for status, _ in found} == {200, 500}
+    for status, scores in found:
+        if status == 200:
+            torch.testing.assert_close(scores, features.sinh())
+        else:
+            assert "sinh is broken" in scores
+    assert before - server.replicas() == {broken}
+    assert server.infer("breakable", features)[0] == 200
+
+
+def test_a_model_that_fails_in_every_replica_does_not_stop_the_other_models(server: _Server) -> None:
+    _wait_until(lambda: server.running() == 2)
+    before = server.replicas()
+    features = torch.randn(2, 16)
+    fail = server.folder / "fail"
+    fail.touch()
+
+    def others_answer() -> None:
+        for model in ("small", "large"):
+            status, scores = server.infer(model, features)
+            assert status == 200, scores
+            torch.testing.assert_close(scores, server.models[model](features)["scores"].detach())
+
+    def is_refused() -> bool:
+        others_answer()
+        status, message = server.infer("breakable", features)
+        assert "sinh is broken" in message
+        return status == 503
+
+    def works_again() -> bool:
+        others_answer()
+        return server.infer("breakable", features)[0] == 200
+
+    _wait_until(lambda: is_refused() and not before & server.replicas(), 120)
+    fail.unlink()
+    _wait_until(works_again, 120)
 
 
 def test_settings_are_checked_before_anything_starts(tmp_path: Path) -> None:
@@ -231,7 +461,7 @@ def test_settings_are_checked_before_anything_starts(tmp_path: Path) -> None:
         deployment({})
 
 
-def test_the_commands_of_the_readme_answer_a_request(tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_answer_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example that saves model.pt2, then `trt-rt serve` and its request, with a port that is free."""
     readme = (_ROOT / "README.md").read_text()
     [saving] = [code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if '"model.pt2"' in code]
@@ -239,15 +469,14 @@ def test_the_commands_of_the_readme_answer_a_request(tmp_path: Path) -> None:
     command, request = shell.split("\n", 1)
     [content] = re.findall(r"-d '(.*?)'", request)
     [path] = re.findall(r"http://127.0.0.1:8000(\S+)", request)
-    subprocess.run(
-        [sys.executable, "-c", saving], cwd=tmp_path, env=_environment(tmp_path), check=True, timeout=240
-    )
+    monkeypatch.chdir(tmp_path)
+    exec(saving, {})  # in this process, which has imported PyTorch already
     [port] = free_ports(1)
     arguments = command.replace("8000", str(port)).split()[1:]
     command_line = [sys.executable, "-W", "ignore", "-m", "trt_rt.cli", *arguments]
     process = _started(command_line, "ready:", tmp_path, cwd=tmp_path)
     try:
-        status, answer = _Server(port, 0, process, {}).post(path, content.encode())
+        status, answer = _Server(port, 0, process, {}, tmp_path).post(path, content.encode())
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130

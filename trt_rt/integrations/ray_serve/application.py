@@ -14,6 +14,7 @@ from trt_rt.integrations.ray_serve.settings import ServingSettings
 
 __all__ = ["deployment", "run_server"]
 
+_NAME, _REPLICAS = "trt_rt", "Replica"
 _SERVICER = "trt_rt.integrations.ray_serve.grpc_messages.add_servicer"
 _MOST_CALLS = 1024
 """Of a replica at once: more than fronts make, because a router that finds a replica full waits a while."""
@@ -42,7 +43,8 @@ def deployment(
 
     Clients speak the Open Inference Protocol (KServe's version 2) to it, over HTTP and gRPC. Requests are
     joined into batches of the sizes that a program takes. A replica is ready after a warm-up at these sizes.
-    Its health check runs the engines. A request whose replica dies is run by another one.
+    Its health check runs the engines. A request whose replica dies is run by another one. A model that fails
+    in every replica is answered with 503, and the other models go on.
 
     Parameters
     ----------
@@ -111,12 +113,13 @@ def deployment(
         raise SettingError("num_gpus must be at least 0, and num_replicas and num_fronts at least 1.")
     serve = _serve()
     from trt_rt.integrations.ray_serve.front import Front
-    from trt_rt.integrations.ray_serve.replica import OVERLAPPING_BATCHES, Replica
+    from trt_rt.integrations.ray_serve.model import OVERLAPPING_BATCHES
+    from trt_rt.integrations.ray_serve.replica import Replica
 
     slots = -(-OVERLAPPING_BATCHES * num_replicas // num_fronts)
     replicas = serve.deployment(
         Replica,
-        name="Replica",
+        name=_REPLICAS,
         logging_config=_LOGGING,
         num_replicas=num_replicas,
         ray_actor_options={"num_gpus": num_gpus, "num_cpus": 0.5},
@@ -153,7 +156,7 @@ def run_server(
     Raises
     ------
     TRTError
-        The application did not become ready; the message has the reason that Ray Serve gives.
+        The application did not become ready, or one of its models does not work; the message has the reason.
     """
     serve = _serve()
     grpc_options = (
@@ -161,9 +164,13 @@ def run_server(
     )
     try:
         serve.start(http_options={"host": host, "port": port}, grpc_options=grpc_options)
-        serve.run(application, name="trt_rt", route_prefix="/")
+        serve.run(application, name=_NAME, route_prefix="/")
+        models = serve.get_deployment_handle(_REPLICAS, _NAME).describe.remote().result()
     except RuntimeError as error:
         raise TRTError(f"the server did not become ready: {error}") from error
+    if failing := {name: found.failure for name, found in models.items() if found.failure is not None}:
+        reasons = " ".join(f"The model {name!r} does not work: {why}" for name, why in failing.items())
+        raise TRTError(f"the server did not become ready. {reasons}")
 
 
 def _models(path: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]) -> dict[str, str]:

@@ -19,7 +19,7 @@ class QueueFullError(Exception):
     """More requests wait than the server allows."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting(Generic[Request, Result]):
     request: Request
     rows: int
@@ -81,7 +81,13 @@ class Batcher(Generic[Request, Result]):
         self._queue.append(waiting)
         self._rows += rows
         self._start_batches(loop)
-        return await waiting.answer
+        try:
+            return await waiting.answer
+        except asyncio.CancelledError:
+            if waiting in self._queue:
+                self._queue.remove(waiting)
+                self._rows -= rows
+            raise
 
     def _start_batches(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start what may start now, and come back when the next batch has waited long enough."""

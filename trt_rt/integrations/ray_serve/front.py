@@ -22,7 +22,7 @@ from trt_rt.integrations.inference_protocol import (
 )
 from trt_rt.integrations.ray_serve.dispatcher import Dispatcher
 from trt_rt.integrations.ray_serve.grpc_messages import service_pb2
-from trt_rt.integrations.ray_serve.replica import Answer
+from trt_rt.integrations.ray_serve.model import Answer
 from trt_rt.integrations.ray_serve.server_metrics import RequestMetrics
 from trt_rt.integrations.ray_serve.settings import ServingSettings
 
@@ -83,7 +83,7 @@ class Front:
             case "GET", ["v2", "health", "live"]:
                 return Response()
             case "GET", ["v2", "health", "ready"]:
-                await self._dispatcher.describe()
+                await self._dispatcher.check_ready()
                 return Response()
             case "GET", ["v2"]:
                 return JSONResponse({"name": "trt_rt", "extensions": ["binary_tensor_data"]})
@@ -130,7 +130,7 @@ class Front:
     async def _tensors(self, model: str) -> dict[str, Any]:
         """Return the inputs and outputs of a model, if it is ready."""
         self._known(model)
-        description = (await self._dispatcher.describe())[model]
+        description = await self._dispatcher.describe(model)
         return {"inputs": description.inputs, "outputs": description.outputs}
 
     def _known(self, model: str) -> RequestMetrics:
@@ -148,14 +148,20 @@ class Front:
         return service_pb2.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: Any) -> Any:
-        """Say that a replica is ready."""
-        await self._dispatcher.describe()
+        """Say whether a replica is ready."""
+        try:
+            await self._dispatcher.check_ready()
+        except RequestError:
+            return service_pb2.ServerReadyResponse(ready=False)
         return service_pb2.ServerReadyResponse(ready=True)
 
     async def ModelReady(self, request: Any) -> Any:
-        """Say that a model is ready."""
-        await self._dispatcher.describe()
-        return service_pb2.ModelReadyResponse(ready=request.name in self._metrics)
+        """Say whether a model works."""
+        try:
+            await self._tensors(request.name)
+        except RequestError:
+            return service_pb2.ModelReadyResponse(ready=False)
+        return service_pb2.ModelReadyResponse(ready=True)
 
     async def ModelMetadata(self, request: Any, grpc_context: Any) -> Any:
         """Describe a model."""

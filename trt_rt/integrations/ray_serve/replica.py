@@ -3,56 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
+from ray import serve
 
-from trt_rt.archive import load
-from trt_rt.errors import InputError, TRTError
-from trt_rt.integrations.batch_runner import BatchRunner
+from trt_rt.errors import TRTError
 from trt_rt.integrations.inference_protocol import WireTensor
-from trt_rt.integrations.interface import ProgramInterface, SizeRange, TensorInterface, without_plan
-from trt_rt.integrations.ray_serve.server_metrics import BatchMetrics
+from trt_rt.integrations.ray_serve.model import Answer, Model, ModelDescription
 from trt_rt.integrations.ray_serve.settings import ServingSettings
 
-__all__ = ["OVERLAPPING_BATCHES", "Answer", "ModelDescription", "Replica"]
+__all__ = ["Replica"]
 
-OVERLAPPING_BATCHES = 2
-"""Batches that a replica has at once. On a GPU one is copied while the other runs; on a CPU one waits."""
-_LARGEST_JOINED = 64
-"""The most rows that are joined for a program without a limit of its own."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a replica returns for a request: outputs, or an error with its HTTP status.
-
-    Errors are values here, so that the front can tell a request that was refused from a replica that died.
-    """
-
-    outputs: Mapping[str, WireTensor]
-    status: int = 200
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class ModelDescription:
-    """What a front must know of a model.
-
-    Attributes
-    ----------
-    inputs, outputs : tuple of dict
-        In the words of the inference protocol; -1 for a size that varies.
-    most_rows : int or None
-        Of a batch. None if requests cannot be joined.
-    """
-
-    inputs: tuple[dict[str, Any], ...]
-    outputs: tuple[dict[str, Any], ...]
-    most_rows: int | None
+_REFUSAL_S = 0.02
+"""How long a request waits for its refusal. Routers prefer replicas with few requests, and one that refuses
+at once would get nearly all."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+"""Between attempts to start a model that does not work."""
+_ASK_S = 10.0
 
 
 class Replica:
@@ -60,6 +31,10 @@ class Replica:
 
     It is ready when every program is loaded and has run at its smallest and largest batch, so no request
     waits for a first call.
+
+    A program that fails at this start may be at fault itself, or the replica is. If it works in another
+    replica, this one does not start, and Ray Serve tries again. Otherwise this replica starts with the other
+    programs, refuses requests for this one, and tries at times to start it.
     """
 
     def __init__(self, models: Mapping[str, str], settings: ServingSettings, *, on_gpu: bool) -> None:
@@ -73,100 +48,102 @@ class Replica:
             For every model.
         on_gpu : bool
             Whether Ray has given this replica a GPU, which is then the only one that it sees.
+
+        Raises
+        ------
+        TRTError
+            No model works, or one does not that works in another replica.
         """
         device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
-        self._models = {name: _Model(name, path, settings, device) for name, path in models.items()}
+        self._starts: dict[str, Callable[[], Model]] = {
+            name: partial(Model, name, path, settings, device) for name, path in models.items()
+        }
+        self._models: dict[str, Model] = {}
+        self._failures: dict[str, str] = {}
+        self._pause_s = _FIRST_PAUSE_S
+        self._next_start = 0.0
+        self._starting: asyncio.Task[None] | None = None
+        for name, start in self._starts.items():
+            try:
+                self._models[name] = start()
+            except Exception as error:  # an operator that runs in PyTorch may raise anything
+                self._failures[name] = _sentence(error)
+        if self._failures and (not self._models or _work_elsewhere(self._failures)):
+            reasons = " ".join(f"The model {name!r} fails: {why}" for name, why in self._failures.items())
+            raise TRTError(f"this replica cannot start. {reasons}")
 
     async def infer(self, model: str, requests: Sequence[Mapping[str, WireTensor]]) -> list[Answer]:
         """Run the requests of one batch."""
-        return await self._models[model].infer(requests)
+        if model in self._models:
+            return await self._models[model].infer(requests)
+        await asyncio.sleep(_REFUSAL_S)
+        refusal = f"the model {model!r} does not work: {self._failures[model]}"
+        return [Answer({}, 503, refusal, try_elsewhere=True)] * len(requests)
 
     async def describe(self) -> dict[str, ModelDescription]:
         """Describe each model by its name."""
-        return {name: model.description for name, model in self._models.items()}
+        working = {name: model.description for name, model in self._models.items()}
+        failing = {name: ModelDescription(failure=why) for name, why in self._failures.items()}
+        return working | failing
 
     async def check_health(self) -> None:
-        """Run every program once; Ray Serve replaces a replica for which this raises, or hangs."""
-        for model in self._models.values():
-            await model.check_health()
+        """Run every program once; Ray Serve replaces a replica for which this raises, or hangs.
 
+        A model that has never worked in this replica does not make it unhealthy.
 
-class _Model:
-    """One program of a replica: its checks, its runs and its metrics."""
-
-    def __init__(self, name: str, path: str, settings: ServingSettings, device: torch.device) -> None:
-        self._program = load(path, device=device, public_key=settings.public_key)
-        self._interface = ProgramInterface.of(self._program.exported(keep_plan=without_plan))
-        self._runner = BatchRunner(self._program, self._interface, device)
-        threads = OVERLAPPING_BATCHES if device.type == "cuda" else 1
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"trt_rt-{name}")
-        self._metrics = BatchMetrics(name)
-        batch = self._interface.batch if settings.batching else None
-        self._joins = batch is not None
-        largest = settings.max_batch_size or (batch.max if batch is not None else None) or _LARGEST_JOINED
-        self.description = ModelDescription(
-            tuple(map(_described, self._interface.inputs)),
-            tuple(map(_described, self._interface.outputs)),
-            largest if self._joins else None,
-        )
-        sizes = self._interface.batch or SizeRange(1, 1)
-        self._smallest = self._example(sizes.min)
-        for rows in {sizes.min, sizes.max or largest}:
-            # Twice on each thread: the first call sets up the context and graphs, the second one is ordinary.
-            for running in [self._pool.submit(self._try, self._example(rows)) for _ in range(2 * threads)]:
-                running.result()
-
-    async def infer(self, requests: Sequence[Mapping[str, WireTensor]]) -> list[Answer]:
-        answers: list[Answer | None] = []
-        good = []
-        for request in requests:
+        Raises
+        ------
+        TRTError
+            A model fails that has worked.
+        """
+        for name, model in list(self._models.items()):
             try:
-                tensors = {name: wire.tensor() for name, wire in request.items()}
-                self._interface.check(tensors, batch=SizeRange(0, None) if self._joins else None)
-            except InputError as error:
-                answers.append(_as_answer(error))
+                await model.check_health()
+            except Exception as error:
+                self._failures[name] = _sentence(error)
+                raise
+            self._failures.pop(name, None)
+        is_starting = self._starting is not None and not self._starting.done()
+        if self._failures and not is_starting and time.monotonic() >= self._next_start:
+            # Not within the check: loading a large model may take longer than a check may.
+            self._starting = asyncio.get_running_loop().create_task(self._start_failing())
+
+    async def _start_failing(self) -> None:
+        """Try once more to start the models that do not work."""
+        for name in [name for name in self._starts if name not in self._models]:
+            try:
+                self._models[name] = await asyncio.get_running_loop().run_in_executor(
+                    None, self._starts[name]
+                )
+            except Exception as error:
+                self._failures[name] = _sentence(error)
             else:
-                answers.append(None)
-                good.append(tensors)
-        results = iter(map(_as_answer, await self._run(good)) if good else ())
-        return [next(results) if answer is None else answer for answer in answers]
-
-    async def check_health(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._try, self._smallest)
-
-    async def _run(self, requests: list[dict[str, torch.Tensor]]) -> list[Any]:
-        rows = sum(next(iter(each.values())).shape[0] for each in requests) if self._joins else len(requests)
-        self._metrics.ran(rows, sum(module.stats()["captures"] for module in self._program.engines.values()))
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run_now, requests)
-
-    def _run_now(self, requests: list[dict[str, torch.Tensor]]) -> list[Any]:
-        return self._runner.run(requests, join=self._joins)
-
-    def _try(self, request: dict[str, torch.Tensor]) -> None:
-        """Run the program once and raise what is wrong with it."""
-        [result] = self._run_now([request])
-        if isinstance(result, TRTError):
-            raise result
-
-    def _example(self, rows: int) -> dict[str, torch.Tensor]:
-        """Return inputs of zeros: values that are valid for indices, masks and numbers alike."""
-        example = {}
-        for each in self._interface.inputs:
-            shape = [limits.min if limits is not None else 1 for limits in each.shape]
-            if self._interface.batch is not None:
-                shape[0] = rows
-            example[each.name] = torch.zeros(shape, dtype=each.dtype)
-        return example
+                del self._failures[name]
+                self._pause_s = _FIRST_PAUSE_S
+        self._next_start = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
-def _as_answer(result: dict[str, torch.Tensor] | TRTError) -> Answer:
-    if isinstance(result, InputError):
-        return Answer({}, 400, str(result))
-    if isinstance(result, TRTError):
-        return Answer({}, 500, str(result))
-    return Answer({name: WireTensor.of(tensor) for name, tensor in result.items()})
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, TRTError) else f"{type(error).__name__}: {error}"
 
 
-def _described(tensor: TensorInterface) -> dict[str, Any]:
-    datatype = WireTensor.of(torch.empty(0, dtype=tensor.dtype)).datatype
-    return {"name": tensor.name, "datatype": datatype, "shape": list(tensor.sizes)}
+def _work_elsewhere(models: Mapping[str, str]) -> bool:
+    """Return whether one of these models works in another replica that runs."""
+    here = serve.get_replica_context()
+    application = serve.status().applications.get(here.app_name)
+    deployment = application.deployments.get(here.deployment) if application is not None else None
+    if deployment is None or not deployment.replica_states.get("RUNNING"):
+        return False
+
+    def ask() -> dict[str, ModelDescription]:
+        replicas = serve.get_deployment_handle(here.deployment, here.app_name)
+        found: dict[str, ModelDescription] = replicas.describe.remote().result(timeout_s=_ASK_S)
+        return found
+
+    with ThreadPoolExecutor(1) as pool:  # a handle does not wait on a thread that has an event loop
+        try:
+            found = pool.submit(ask).result()
+        except Exception:  # it has died, or is as busy as if it were not there
+            return False
+    return any(found[name].failure is None for name in models)
