@@ -214,10 +214,10 @@ def infer(model, *shape):
 print(infer("small", 3, 16))
 print(infer("missing", 3, 16))
 print(infer("curve", 3, 33))
-for _ in range(3):
+for _ in range(10):
     print(infer("small", 2**15, 16))
 before = memory()
-for _ in range(20):
+for _ in range(60):
     infer("small", 2**15, 16)
 print(memory() - before)
 print(infer("small", 3, 16))
@@ -237,7 +237,7 @@ print(infer("small", 3, 16))
     assert "INVALID_ARGUMENT" in shape
     assert "'features' has shape [3, 33]; allowed is [0 or more, 4 to 32]" in shape
     assert all("RESOURCE_EXHAUSTED" in each and f"more than {MOST_BYTES} bytes" in each for each in large)
-    assert float(grown) < 10  # MiB, of 40 that came
+    assert float(grown) < 30  # MiB, of 120 that came
 
 
 @pytest.mark.parametrize(
@@ -287,12 +287,12 @@ def test_bodies_that_are_too_large_leave_nothing_behind(server: _Server, connect
         return sum(map(own_bytes, server.pids("ProxyActor") | server.pids("ServeReplica:trt_rt:Front")))
 
     try:
-        for _ in range(3):
+        for _ in range(10):
             assert post(body)[0] == 413
         before = memory()
-        for _ in range(20):
+        for _ in range(60):
             assert post(body)[0] == 413
-        assert memory() < before + 5 * len(body)
+        assert memory() < before + 15 * len(body)
         status, answer = post(_json_body(features))
     finally:
         client.close()
