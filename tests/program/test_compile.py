@@ -534,3 +534,22 @@ def test_an_example_outside_of_its_own_range_is_refused(model: nn.Module) -> Non
     batch = torch.export.Dim("batch", min=4, max=8)
     with pytest.raises(CompileError, match="3 not in range"):
         compiled(model, dynamic_shapes=({0: batch},))
+
+
+def test_a_view_of_an_argument_that_is_returned_and_used_is_a_view() -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            rows = x[1:]
+            columns = rows.transpose(0, 1)
+            return rows, torch.relu(rows + 1) * 2, columns, torch.tanh(columns) + columns
+
+    model = Model().eval()
+    program = trt_rt.compile(model, inputs=[torch.randn(3, 4)], backend="reference")
+    x = torch.randn(3, 4)
+    for found, expected in zip(program(x), model(x), strict=True):
+        torch.testing.assert_close(found, expected)
+    results = program(x)
+    x.zero_()
+    for view in (results[0], results[2]):
+        assert not view.any(), "it shows what is written to the argument"
+    assert len(program.partition.engines) == 1

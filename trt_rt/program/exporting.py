@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 from torch.utils._pytree import TreeSpec, tree_leaves
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from trt_rt.compiled.calling_convention import CallingConvention
+from trt_rt.compiled.node_kinds import is_view
 from trt_rt.compiler import export_program
 from trt_rt.errors import CompileError
 from trt_rt.program.inputs import ExampleInputs
@@ -176,6 +177,7 @@ def program_graph(
         if node.target is torch.ops.aten.copy_.default:
             node.meta["val"] = node.args[0].meta["val"]  # PyTorch adds these without their value
         node.target = _REPLACED.get(node.target, node.target)
+    _separate_returned_views(graph.graph)
     return ProgramGraph(
         module=graph,
         in_spec=call.in_spec,
@@ -185,6 +187,33 @@ def program_graph(
         ranges=dict(functional.range_constraints),
         mutated_buffers=mutated,
     )
+
+
+def _separate_returned_views(graph: Graph) -> None:
+    """Give views of arguments that the model returns and also uses a node of their own for the result.
+
+    PyTorch makes a view that is only returned, so that it shares memory with the argument, as the model's
+    does. One that an engine also computes with would come out of the engine as a copy.
+    """
+    output = graph.output_node()
+    copied: dict[Node, Node] = {}
+    for node in list(output.all_input_nodes):
+        chain = _views_of_argument(node)
+        if len(node.users) == 1 or not chain:
+            continue
+        for view in chain:
+            with graph.inserting_after(view):
+                copied[view] = graph.node_copy(view, lambda source: copied.get(source, source))
+        output.replace_input_with(node, copied[node])
+
+
+def _views_of_argument(node: Node) -> list[Node]:
+    """Return the views that lead from an argument to a node, in their order; none if it is something else."""
+    chain: list[Node] = []
+    while node.op == "call_function" and is_view(node):
+        chain.insert(0, node)
+        node = node.all_input_nodes[0]
+    return chain if node.op == "placeholder" else []
 
 
 def _own_state(graph: GraphModule, mutated: frozenset[str]) -> None:
