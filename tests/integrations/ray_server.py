@@ -44,7 +44,7 @@ def main() -> None:
             case "running":
                 states = serve.status().applications["trt_rt"].deployments["Replica"].replica_states
                 print(states.get("RUNNING", 0), flush=True)
-    serve.shutdown()
+    ray.shutdown()  # at once: the tests of the command line have the graceful way
 
 
 def _actors(deployment: str) -> list[Any]:

@@ -18,6 +18,9 @@ _NAME, _REPLICAS = "trt_rt", "Replica"
 _SERVICER = "trt_rt.integrations.ray_serve.grpc_messages.add_servicer"
 _MOST_CALLS = 1024
 """Of a replica at once: more than fronts make, because a router that finds a replica full waits a while."""
+_DRAIN_LOOP_S = 0.5
+"""How often a replica that is to stop looks for requests. It looks after this time first: routers must learn
+that it stops. Ray Serve's own 2 seconds are also what a broken replica would be kept for."""
 _LOGGING = {"enable_access_log": False}  # a line for each request costs more than a small engine
 
 
@@ -127,6 +130,7 @@ def deployment(
         health_check_period_s=health_check_period_s,
         health_check_timeout_s=health_check_timeout_s,
         graceful_shutdown_timeout_s=graceful_shutdown_timeout_s,
+        graceful_shutdown_wait_loop_s=_DRAIN_LOOP_S,
     ).bind(models, settings, on_gpu=num_gpus > 0)
     return serve.deployment(
         Front,
@@ -136,6 +140,7 @@ def deployment(
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=max_ongoing_requests,
         graceful_shutdown_timeout_s=graceful_shutdown_timeout_s,
+        graceful_shutdown_wait_loop_s=_DRAIN_LOOP_S,
     ).bind(replicas, tuple(models), settings, slots)
 
 
@@ -143,6 +148,8 @@ def run_server(
     application: Any, *, host: str = "127.0.0.1", port: int = 8000, grpc_port: int | None = None
 ) -> None:
     """Start Ray Serve here, or in the cluster of ``RAY_ADDRESS``, and wait until the application is ready.
+
+    A Ray that this starts has no dashboard, whose port would run code for whoever reaches it.
 
     Parameters
     ----------
@@ -159,6 +166,10 @@ def run_server(
         The application did not become ready, or one of its models does not work; the message has the reason.
     """
     serve = _serve()
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(namespace="serve", include_dashboard=False)
     grpc_options = (
         {"port": grpc_port, "grpc_servicer_functions": [_SERVICER]} if grpc_port is not None else None
     )
