@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ import trt_rt
 from tests.integrations.ports import free_ports
 from tests.integrations.processes import own_bytes, pids_below
 from tests.integrations.ray_server import MOST_BYTES
-from trt_rt.integrations.ray_serve import deployment
+from trt_rt.integrations.ray_serve import deployment, run_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -459,6 +460,23 @@ def test_settings_are_checked_before_anything_starts(tmp_path: Path) -> None:
         deployment(tmp_path / "there.pt2", max_batch_size=0)
     with pytest.raises(trt_rt.SettingError, match="at least one file"):
         deployment({})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own imports
+def test_a_server_is_not_started_if_one_of_its_models_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of Ray Serve: replicas that have started without a model, as after the failure of all."""
+    from trt_rt.integrations.ray_serve.model import ModelDescription
+
+    found = {"good": ModelDescription(), "bad": ModelDescription(failure="its file is damaged.")}
+    response = types.SimpleNamespace(result=lambda: found)
+    handle = types.SimpleNamespace(describe=types.SimpleNamespace(remote=lambda: response))
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    for name in ("start", "run"):
+        monkeypatch.setattr(f"ray.serve.{name}", lambda *args, **kwargs: None)
+    monkeypatch.setattr("ray.serve.get_deployment_handle", lambda *args: handle)
+    message = "the server did not become ready. The model 'bad' does not work: its file is damaged."
+    with pytest.raises(trt_rt.TRTError, match=re.escape(message)):
+        run_server(object())
 
 
 def test_the_commands_of_the_readme_answer_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
