@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from trt_rt._core.shared_memory import overlaps_itself, share_elements
 
-MEMORY = 64
+MEMORY = 128
+"""Elements: more than three axes of four steps of nine reach."""
 
 
 @st.composite
