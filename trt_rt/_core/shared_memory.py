@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
-__all__ = ["memory_of", "overlaps_itself", "share_elements"]
+__all__ = ["memory_of", "overlaps_itself", "share_elements", "shared_pair"]
 
 _MAX_CANDIDATES = 64
 
@@ -14,6 +14,26 @@ _MAX_CANDIDATES = 64
 def memory_of(tensor: torch.Tensor) -> int:
     """Return the address of a tensor's storage."""
     return tensor.untyped_storage().data_ptr()
+
+
+def shared_pair(tensors: Sequence[torch.Tensor], written: Iterable[int]) -> tuple[int, int] | None:
+    """Return the positions of a tensor that is written to and of another one that shares memory with it.
+
+    Parameters
+    ----------
+    tensors : sequence of torch.Tensor
+        Of one call.
+    written : iterable of int
+        Positions of those that are written to.
+    """
+    memory = [memory_of(tensor) for tensor in tensors]
+    if len(set(memory)) == len(memory):
+        return None
+    for index in written:
+        for other, storage in enumerate(memory):
+            if other != index and storage == memory[index] and share_elements(tensors[index], tensors[other]):
+                return index, other
+    return None
 
 
 def share_elements(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from trt_rt._core.autograd_modes import in_inference_mode, without_grad
 from trt_rt._core.call import copy_plain
 from trt_rt._core.dlpack import view_of
-from trt_rt._core.shared_memory import memory_of, overlaps_itself, share_elements
+from trt_rt._core.shared_memory import memory_of, overlaps_itself, shared_pair
 from trt_rt.errors import ExecutionError, InputValueError
 
 __all__ = ["StaticInputs", "copy_together"]
@@ -157,19 +157,14 @@ class StaticInputs:
                     f"{self._positions[index]}, whose elements overlap each other in memory: the graph has a "
                     "copy without overlaps. Pass a clone(), or leave enable_cudagraphs for this program."
                 )
-        memory = [memory_of(leaves[position]) for position in self._positions]
-        if len(set(memory)) == len(memory):
-            return
-        for index in self._written:
-            for other, storage in enumerate(memory):
-                tensors = leaves[self._positions[index]], leaves[self._positions[other]]
-                if other != index and storage == memory[index] and share_elements(*tensors):
-                    raise InputValueError(
-                        "a program that is run as one CUDA graph writes into its argument "
-                        f"{self._positions[index]}, which shares memory with argument "
-                        f"{self._positions[other]}: the graph has a copy of each. Pass memory of its own, or "
-                        "leave enable_cudagraphs for this program."
-                    )
+        pair = shared_pair([leaves[position] for position in self._positions], self._written)
+        if pair is not None:
+            index, other = (self._positions[number] for number in pair)
+            raise InputValueError(
+                f"a program that is run as one CUDA graph writes into its argument {index}, which shares "
+                f"memory with argument {other}: the graph has a copy of each. Pass memory of its own, or "
+                "leave enable_cudagraphs for this program."
+            )
 
     def write_back(self, leaves: Sequence[Any]) -> None:
         """Copy the static inputs that the program wrote into back to the caller's tensors."""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from trt_rt._core.shared_memory import memory_of, share_elements
+from trt_rt._core.shared_memory import shared_pair
 from trt_rt.compiled.calling_convention import CallingConvention
 from trt_rt.compiled.generated_call import GeneratedCall
 from trt_rt.compiled.nesting import Names, argument_code, refuse_constant, result_code
@@ -296,19 +296,13 @@ def _refuse_shared_memory(
     names: Sequence[str], written: Sequence[int]
 ) -> Callable[[Sequence[torch.Tensor]], None]:
     def refuse(tensors: Sequence[torch.Tensor]) -> None:
-        memory = [memory_of(tensor) for tensor in tensors]
-        if len(set(memory)) == len(memory):
-            return
-        for index in written:
-            for other, storage in enumerate(memory):
-                if other == index or storage != memory[index]:
-                    continue
-                if share_elements(tensors[index], tensors[other]):
-                    raise InputValueError(
-                        f"the model writes to {names[index]}, which shares memory with {names[other]}. The "
-                        "program writes at its end, so its results would differ from the model's: pass a "
-                        "clone() of one of them"
-                    )
+        if (pair := shared_pair(tensors, written)) is not None:
+            index, other = pair
+            raise InputValueError(
+                f"the model writes to {names[index]}, which shares memory with {names[other]}. The program "
+                "writes at its end, so its results would differ from the model's: pass a clone() of one of "
+                "them"
+            )
 
     return refuse
 
