@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import platform
-import socket
 import sys
 import tempfile
 import time
@@ -145,9 +144,11 @@ def _measured(
     from program import write_samples
     from server import Server
 
+    from tests.integrations.ports import free_ports
+
     samples = folder / "samples.npz"
     write_samples(file, samples, rows=options.request_rows, count=_SAMPLES, device=device)
-    ports = _free_ports(3)
+    ports = free_ports(3)
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
     server = cleanup.enter_context(contextlib.closing(Server(*ports, gpus)))
     load = cleanup.enter_context(
@@ -244,16 +245,6 @@ def _machine(device: torch.device) -> dict[str, Any]:
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.integrations.processes import pids_below
+
 _REPORT_MS = 200
-_TITLE = b"ray::ServeReplica:trt_rt:Replica"
+_TITLE = "ray::ServeReplica:trt_rt:Replica"
 
 
 class Server:
@@ -50,8 +52,7 @@ class Server:
 
     def replicas(self) -> list[int]:
         """The process ids of the replicas, oldest first."""
-        found = [pid for pid, title in _processes_below(os.getpid()) if title.startswith(_TITLE)]
-        return sorted(found, key=lambda pid: os.stat(f"/proc/{pid}").st_ctime_ns)
+        return sorted(pids_below(os.getpid(), _TITLE), key=lambda pid: os.stat(f"/proc/{pid}").st_ctime_ns)
 
     def pin(self) -> int:
         """Bind each replica to two cores of its own, for its program and the rest; return one of them."""
@@ -76,25 +77,6 @@ class Server:
         text = urllib.request.urlopen(url, timeout=10).read().decode()
         counts = re.findall(r"^ray_trt_rt_batch_rows_count{[^}]*} (\S+)$", text, re.M)
         return round(sum(map(float, counts)))
-
-
-def _processes_below(ancestor: int) -> list[tuple[int, bytes]]:
-    parents: dict[int, int] = {}
-    titles: dict[int, bytes] = {}
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            status = Path(f"/proc/{name}/stat").read_text()
-            titles[int(name)] = Path(f"/proc/{name}/cmdline").read_bytes()
-        except OSError:  # it has ended
-            continue
-        parents[int(name)] = int(status.rpartition(")")[2].split()[1])
-
-    def is_below(pid: int) -> bool:
-        while pid in parents and pid != ancestor:
-            pid = parents[pid]
-        return pid == ancestor
-
-    return [(pid, titles[pid]) for pid in titles if pid != ancestor and is_below(pid)]
 
 
 def _wait_until(condition: Any, what: str, seconds: float = 60) -> None:
