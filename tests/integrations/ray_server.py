@@ -11,6 +11,8 @@ input ends it:
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 MOST_BYTES = 100_000
@@ -35,24 +37,33 @@ def main() -> None:
     for line in sys.stdin:
         match line.strip():
             case "kill":
-                ray.kill(_actors("Replica")[0])
+                ray.kill(next(_actors("Replica")))
                 print("killed", flush=True)
             case "ongoing":
-                actors = [*_actors("Front"), *_actors("Replica")]
-                counts = ray.get([actor.get_num_ongoing_requests.remote() for actor in actors])
-                print(sum(counts), flush=True)
+                print(sum(map(_ongoing, [*_actors("Front"), *_actors("Replica")])), flush=True)
             case "running":
                 states = serve.status().applications["trt_rt"].deployments["Replica"].replica_states
                 print(states.get("RUNNING", 0), flush=True)
     ray.shutdown()  # at once: the tests of the command line have the graceful way
 
 
-def _actors(deployment: str) -> list[Any]:
+def _actors(deployment: str) -> Iterator[Any]:
     import ray
 
     actors = ray.util.list_named_actors(all_namespaces=True)
-    names = sorted(each["name"] for each in actors if f"#{deployment}#" in each["name"])
-    return [ray.get_actor(name, namespace="serve") for name in names]
+    for name in sorted(each["name"] for each in actors if f"#{deployment}#" in each["name"]):
+        with suppress(ValueError):  # it has died since
+            yield ray.get_actor(name, namespace="serve")
+
+
+def _ongoing(actor: Any) -> int:
+    import ray
+
+    try:
+        count: int = ray.get(actor.get_num_ongoing_requests.remote())
+    except ray.exceptions.RayActorError:  # it has died since
+        return 0
+    return count
 
 
 if __name__ == "__main__":
