@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import http.client
 import importlib.util
 import json
@@ -134,6 +135,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "BREAKABLE_FOLDER": str(folder),
     }
     rays = {"AUTH_MODE": "disabled", "USAGE_STATS_ENABLED": "0", "prestart_worker_first_driver": "0"}
+    rays |= {"SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
     return os.environ | ours | {f"RAY_{name}": value for name, value in rays.items()}
 
 
@@ -490,6 +492,26 @@ def test_a_server_is_not_started_if_one_of_its_models_does_not_work(monkeypatch:
     monkeypatch.setattr("ray.serve.get_deployment_handle", lambda *args: handle)
     message = "the server did not become ready. The model 'bad' does not work: its file is damaged."
     with pytest.raises(trt_rt.TRTError, match=re.escape(message)):
+        run_server(object())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own imports
+@pytest.mark.parametrize("starts_ray", [False, True])
+@pytest.mark.parametrize("error", ["ActorDiedError", "RuntimeError", "TimeoutError"])
+def test_an_error_of_ray_at_the_start_becomes_ours(
+    monkeypatch: pytest.MonkeyPatch, error: str, *, starts_ray: bool
+) -> None:
+    """Ray's own errors, and those of Python that it raises when a cluster or a proxy does not answer."""
+    import ray
+
+    raised = ray.exceptions.ActorDiedError() if error == "ActorDiedError" else getattr(builtins, error)("why")
+
+    def start(**_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("ray.is_initialized", lambda: not starts_ray)
+    monkeypatch.setattr("ray.init" if starts_ray else "ray.serve.start", start)
+    with pytest.raises(trt_rt.TRTError, match=re.escape(f"the server did not become ready: {raised}")):
         run_server(object())
 
 

@@ -21,6 +21,8 @@ _MOST_CALLS = 1024
 _DRAIN_LOOP_S = 0.5
 """How often a replica that is to stop looks for requests. It looks after this time first: routers must learn
 that it stops. Ray Serve's own 2 seconds are also what a broken replica would be kept for."""
+_PROXY_START_S = "60"
+"""Ray Serve ends a proxy that does not answer 5 seconds after its start, which a busy machine may need."""
 _LOGGING = {"enable_access_log": False}  # a line for each request costs more than a small engine
 
 
@@ -163,21 +165,23 @@ def run_server(
     Raises
     ------
     TRTError
-        The application did not become ready, or one of its models does not work; the message has the reason.
+        Ray did not start or answer, the application did not become ready, or one of its models does not
+        work; the message has the reason.
     """
     serve = _serve()
     import ray
 
-    if not ray.is_initialized():
-        ray.init(namespace="serve", include_dashboard=False)
     grpc_options = (
         {"port": grpc_port, "grpc_servicer_functions": [_SERVICER]} if grpc_port is not None else None
     )
     try:
+        if not ray.is_initialized():
+            os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", _PROXY_START_S)
+            ray.init(namespace="serve", include_dashboard=False)
         serve.start(http_options={"host": host, "port": port}, grpc_options=grpc_options)
         serve.run(application, name=_NAME, route_prefix="/")
         models = serve.get_deployment_handle(_REPLICAS, _NAME).describe.remote().result()
-    except RuntimeError as error:
+    except (RuntimeError, OSError, ray.exceptions.RayError) as error:
         raise TRTError(f"the server did not become ready: {error}") from error
     if failing := {name: found.failure for name, found in models.items() if found.failure is not None}:
         reasons = " ".join(f"The model {name!r} does not work: {why}" for name, why in failing.items())
