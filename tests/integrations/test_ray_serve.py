@@ -135,7 +135,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "BREAKABLE_FOLDER": str(folder),
     }
     rays = {"AUTH_MODE": "disabled", "USAGE_STATS_ENABLED": "0", "prestart_worker_first_driver": "0"}
-    rays |= {"SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
+    rays |= {"SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "worker_niceness": "0"}
     return os.environ | ours | {f"RAY_{name}": value for name, value in rays.items()}
 
 

@@ -21,8 +21,13 @@ _MOST_CALLS = 1024
 _DRAIN_LOOP_S = 0.5
 """How often a replica that is to stop looks for requests. It looks after this time first: routers must learn
 that it stops. Ray Serve's own 2 seconds are also what a broken replica would be kept for."""
-_PROXY_START_S = "60"
-"""Ray Serve ends a proxy that does not answer 5 seconds after its start, which a busy machine may need."""
+_RAY_ENVIRONMENT = {
+    # Ray Serve ends a proxy that does not answer 5 seconds after its start, which a busy machine may need.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    # Ray's processes run at niceness 15 otherwise, and get next to nothing beside any other busy process.
+    "RAY_worker_niceness": "0",
+}
+"""For a Ray that is started here, unless the user has set them."""
 _LOGGING = {"enable_access_log": False}  # a line for each request costs more than a small engine
 
 
@@ -151,7 +156,8 @@ def run_server(
 ) -> None:
     """Start Ray Serve here, or in the cluster of ``RAY_ADDRESS``, and wait until the application is ready.
 
-    A Ray that this starts has no dashboard, whose port would run code for whoever reaches it.
+    A Ray that this starts has no dashboard, whose port would run code for whoever reaches it. Its processes
+    have the priority of other programs, not Ray's lower one, unless ``RAY_worker_niceness`` says otherwise.
 
     Parameters
     ----------
@@ -176,7 +182,8 @@ def run_server(
     )
     try:
         if not ray.is_initialized():
-            os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", _PROXY_START_S)
+            for name, value in _RAY_ENVIRONMENT.items():
+                os.environ.setdefault(name, value)
             ray.init(namespace="serve", include_dashboard=False)
         serve.start(http_options={"host": host, "port": port}, grpc_options=grpc_options)
         serve.run(application, name=_NAME, route_prefix="/")
