@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+import tests.properties.examples  # noqa: F401  # Hypothesis's settings, for tests that name none too
 from tests.factories.case import Case
 from tests.factories.selection import Factory, factories
 from tests.reference import plans

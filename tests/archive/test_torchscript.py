@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import trt_rt
 from tests.archive.torchscript_files import Engine, Example, Part, engine_fields, write_torchscript
+from tests.properties.examples import examples
 from trt_rt.archive.inspection import ScriptContents, inspect_archive, verify_archive
 from trt_rt.cli.main import main
 from trt_rt.errors import ArchiveError, TRTError
@@ -301,7 +302,7 @@ def test_flipped_bytes_are_refused_or_change_nothing(file: Path, tmp_path: Path,
 
 
 @pytest.mark.behaviour(25, 28)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60)
 @given(data=st.data())
 def test_forged_records_are_refused_or_are_programs(file: Path, tmp_path: Path, data: st.DataObject) -> None:
     """Bytes of a record changed, with right checksums: an error of trt_rt or a program, and nothing else."""

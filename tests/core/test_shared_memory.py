@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.properties.examples import examples
 from trt_rt._core.shared_memory import overlaps_itself, share_elements
 
 MEMORY = 128
@@ -28,6 +29,7 @@ def tensors(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     return found[0], found[1]
 
 
+@examples(100)
 @given(tensors())
 def test_two_tensors_share_the_elements_that_they_have_in_common(
     pair: tuple[torch.Tensor, torch.Tensor],
@@ -40,6 +42,7 @@ def test_two_tensors_share_the_elements_that_they_have_in_common(
         assert share_elements(a, b) or not truth
 
 
+@examples(100)
 @given(tensors())
 def test_a_tensor_that_is_said_not_to_overlap_itself_does_not(
     pair: tuple[torch.Tensor, torch.Tensor],

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.properties.examples import examples
 from trt_rt.integrations.inference_protocol import (
     InferenceRequest,
     RequestError,
@@ -119,12 +120,14 @@ def test_nested_numbers_are_taken_as_clients_write_them() -> None:
     assert read_request(body, None).inputs["x"].tensor().tolist() == [[1, 2], [3, 4]]
 
 
+@examples(100)
 @given(st.binary(max_size=200), st.one_of(st.none(), st.text(max_size=5)))
 def test_any_body_is_read_or_refused(body: bytes, length: str | None) -> None:
     with contextlib.suppress(RequestError):
         read_request(body, length)
 
 
+@examples(100)
 @given(
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),

@@ -20,6 +20,9 @@ settings.register_profile("search", settings.get_profile("repeatable"), derandom
 _PROFILE = os.environ.get("TRT_RT_HYPOTHESIS", "repeatable")
 _EFFORT = {"repeatable": 1, "search": 20}
 
+# Tests without `examples` have no deadline either: Hypothesis's own is 200 ms for each example.
+settings.load_profile(_PROFILE)
+
 
 def examples(count: int, **options: int) -> settings:
     """Settings for `count` examples; for twenty times as many when searching."""

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.properties.examples import examples
 from tests.reference import plans
 from tests.reference.harness import RecordingLogger, Session
 from trt_rt import reference as trt
@@ -99,7 +100,7 @@ def test_bytes_left_over() -> None:
     assert_refused(plans.affine() + b"\0", "truncated or corrupted")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(position=st.integers(0, 10**9), flipped=st.integers(1, 255))
 def test_any_changed_byte(position: int, flipped: int) -> None:
     plan = bytearray(plans.streaming())
@@ -107,7 +108,7 @@ def test_any_changed_byte(position: int, flipped: int) -> None:
     assert_refused(plan)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(tail=st.binary(max_size=400))
 def test_random_bytes_after_the_magic(tail: bytes) -> None:
     assert_refused(b"TRTRTREF" + tail)
@@ -519,7 +520,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(300)
 @given(seed=st.integers(0, 2**32), junk=JUNK)
 def test_headers_with_junk_anywhere(seed: int, junk: Any) -> None:
     def change(header: dict[str, Any]) -> None:
