@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from array import array
@@ -122,6 +123,14 @@ def test_an_error_in_a_thread_is_raised(engine: trt_rt.Engine) -> None:
 
     with pytest.raises(InputError, match="no such input"):
         measure_throughput(lambda: Call(broken), "x", torch.device("cpu"), [2], 0.01)
+
+
+def test_every_thread_calls_however_late_it_is() -> None:
+    """A thread that the machine lets run only when its time is over has a rate, too."""
+    from trt_rt.report.throughput import measure_throughput
+
+    (level,) = measure_throughput(lambda: Call(int), "x", torch.device("cpu"), [2], 0.0)
+    assert level.calls_per_second > 0
 
 
 def test_a_result_survives_the_disk(result: report.Result, tmp_path: Path) -> None:
@@ -257,21 +266,42 @@ def test_values_of_shape_tensors_are_given_like_sizes() -> None:
         module(*workload.arguments)  # the values that the profile was optimized for are valid
 
 
-def test_the_warm_up_ends_when_times_are_steady() -> None:
-    from trt_rt.report.measuring import warm_up
+def test_the_warm_up_ends_when_times_are_steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trt_rt.report import measuring
 
-    calls = 0
+    made: list[int] = []
 
-    def ever_faster() -> None:
-        nonlocal calls
-        calls += 1
-        end = time.perf_counter() + max(0.01 * 0.8**calls, 0.0002)
-        while time.perf_counter() < end:
-            pass
+    def ever_faster(function: object, calls: int, *_: object) -> tuple[array[int], array[int]]:
+        """Each call takes a fifth less than the one before, from 10 ms to 0.2 ms."""
+        numbers = range(len(made), len(made) + calls)
+        times = [max(int(10_000_000 * 0.8**number), 200_000) for number in numbers]
+        made.extend(times)
+        return array("q", times), array("q", times)
 
-    made, seconds = warm_up(Call(ever_faster), None, limit=30.0)
-    assert made == calls > 15  # 0.01 * 0.8**17 is 0.0002
-    assert seconds < 0.0005
+    monkeypatch.setattr(measuring, "time_calls", ever_faster)
+    calls, seconds = measuring.warm_up(Call(int), None, limit=3600.0)
+    assert calls == len(made)
+    steady = made.index(200_000)
+    assert 4 <= calls - steady <= 5 * 25, "four batches of 5 ms, and the one before"
+    assert seconds == 0.0002
+
+
+def test_the_warm_up_of_times_that_are_never_steady_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trt_rt.report import measuring
+
+    made: list[int] = []
+
+    def ever_slower(function: object, calls: int, *_: object) -> tuple[array[int], array[int]]:
+        made.append(1_000_000 * 2 ** len(made))
+        times = array("q", [made[-1]] * calls)
+        return times, times
+
+    clock = itertools.count()
+    monkeypatch.setattr(measuring, "time_calls", ever_slower)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    _, seconds = measuring.warm_up(Call(int), None, limit=7.0)
+    assert len(made) == 8  # the clock tells a second more each time that it is asked
+    assert seconds == made[-1] / 1e9
 
 
 def test_json_has_nothing_that_json_lacks(result: report.Result) -> None:
