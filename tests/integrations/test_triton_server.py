@@ -6,8 +6,9 @@ import json
 import math
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 
 import trt_rt
 from tests.integrations.triton_server import TritonServer, triton_server, why_not
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt.integrations.triton import export_triton, repository
 
 _WHY_NOT = why_not()
@@ -25,6 +27,7 @@ _WHY_NOT = why_not()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(_WHY_NOT is not None, reason=_WHY_NOT or "")]
 
 _LARGEST = 6
+_FOREVER_US = 3_600_000_000
 
 
 class _Classifier(torch.nn.Module):
@@ -73,10 +76,35 @@ _NUMBERS = {
 
 @dataclass
 class _Served:
+    """A server with its models. "patient" is the classifier that waits for a whole batch, however long."""
+
     server: TritonServer
     repository: Path
     classifier: _Classifier
     everything: trt_rt.Program
+    rows_sent: int = 0
+
+    def infer_together(
+        self, requests: Sequence[dict[str, torch.Tensor]]
+    ) -> tuple[list[tuple[int, Any]], Counter[int]]:
+        """Send requests to "patient" at once; return their answers, and how often each batch size was run."""
+        before = self._batches()
+        self.rows_sent += sum(len(request["pixels"]) for request in requests)
+        with ThreadPoolExecutor(len(requests)) as threads:
+            answers = list(threads.map(lambda each: self.server.infer("patient", **each), requests))
+        return answers, self._batches() - before
+
+    def _batches(self) -> Counter[int]:
+        """How often each batch size was run. The server counts a batch after it has answered its requests."""
+        end = time.monotonic() + SECONDS_UNTIL_DEADLOCK
+        while True:
+            _, answer = self.server.get("/v2/models/patient/stats")
+            [model] = answer["model_stats"]
+            runs = {each["batch_size"]: each["compute_infer"]["count"] for each in model["batch_stats"]}
+            if sum(size * count for size, count in runs.items()) == self.rows_sent:
+                return Counter(runs)
+            assert time.monotonic() < end, f"{self.rows_sent} rows were sent; what ran, by batch size: {runs}"
+            time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +117,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Served]:
         trt_rt.Input(min_shape=(2,), opt_shape=(4,), max_shape=(_LARGEST,), dtype=torch.int64, name="kind"),
     ]
     trt_rt.save(trt_rt.compile(classifier, inputs=inputs, backend="reference"), folder / "classifier.pt2")
-    # Requests wait until together they have the largest batch, so that a test can tell what is joined.
-    export_triton(folder / "classifier.pt2", models, max_queue_delay_us=1_000_000)
+    export_triton(folder / "classifier.pt2", models, max_queue_delay_us=1000)
+    export_triton(folder / "classifier.pt2", models, name="patient", max_queue_delay_us=_FOREVER_US)
     arguments = (_NUMBERS, torch.ones(3, 4, dtype=torch.bool), torch.tensor(2.0))
     trt_rt.save(torch.export.export(_Everything(), arguments), folder / "everything.pt2")
     export_triton(folder / "everything.pt2", models)
     with triton_server(models, folder) as server:
-        assert server.load("classifier") == (200, None)
-        assert server.load("everything") == (200, None)
+        names = ("classifier", "everything", "patient")
+        with ThreadPoolExecutor(len(names)) as threads:
+            assert list(threads.map(server.load, names)) == [(200, None)] * len(names)
         yield _Served(server, models, classifier, trt_rt.load(folder / "everything.pt2"))
 
 
@@ -114,32 +143,12 @@ def _assert_right(served: _Served, request: dict[str, torch.Tensor], answer: tup
     assert torch.equal(outputs["best"], expected["best"][:, None])
 
 
-def _statistics(served: _Served) -> tuple[dict[int, int], int]:
-    """How often each batch size was run, and the requests that succeeded."""
-    _, answer = served.server.get("/v2/models/classifier/stats")
-    [model] = answer["model_stats"]
-    batches = {each["batch_size"]: each["compute_infer"]["count"] for each in model["batch_stats"]}
-    return batches, model["inference_stats"]["success"]["count"]
-
-
 def test_the_server_joins_requests_and_each_gets_its_rows(served: _Served) -> None:
-    before, answered = _statistics(served)
     requests = [_request(rows) for rows in (1, 2, 3)]
-    start = threading.Barrier(len(requests))
-
-    def send(request: dict[str, torch.Tensor]) -> tuple[int, Any]:
-        start.wait()
-        return served.server.infer("classifier", **request)
-
-    with ThreadPoolExecutor(len(requests)) as threads:
-        answers = list(threads.map(send, requests))
+    answers, batches = served.infer_together(requests)
     for request, answer in zip(requests, answers, strict=True):
         _assert_right(served, request, answer)
-    after, now_answered = _statistics(served)
-    assert now_answered - answered == 3
-    assert {size: count - before.get(size, 0) for size, count in after.items()} == {_LARGEST: 1} | {
-        size: 0 for size in before if size != _LARGEST
-    }
+    assert batches == {_LARGEST: 1}
 
 
 def test_too_few_rows_are_filled_up_and_too_many_are_refused_by_the_server(served: _Served) -> None:
@@ -152,8 +161,7 @@ def test_too_few_rows_are_filled_up_and_too_many_are_refused_by_the_server(serve
 
 def test_a_row_that_the_program_refuses_spoils_no_other_request(served: _Served) -> None:
     good, bad = _request(3), _request(3) | {"kind": torch.full((3, 1), 10)}
-    with ThreadPoolExecutor(2) as threads:
-        answers = list(threads.map(lambda each: served.server.infer("classifier", **each), [good, bad]))
+    answers, _ = served.infer_together([good, bad])
     _assert_right(served, good, answers[0])
     status, message = answers[1]
     assert status == 500
@@ -232,7 +240,9 @@ for tensor, values in zip(tensors, (pixels, kind)):
     tensor.set_data_from_numpy(values)
 print(json.dumps(client.infer("classifier", tensors).as_numpy("scores").tolist()))
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS_UNTIL_DEADLOCK
+    )
     assert ran.returncode == 0, ran.stderr
     torch.testing.assert_close(torch.tensor(json.loads(ran.stdout)), expected["scores"])
 
@@ -242,7 +252,7 @@ def test_the_server_changes_nothing_in_the_configuration(served: _Served) -> Non
     assert (config["backend"], config["max_batch_size"]) == ("python", _LARGEST)
     [group] = config["instance_group"]
     assert (group["kind"], group["count"]) == ("KIND_CPU", 1)
-    assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 1_000_000
+    assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 1000
     _, description = served.server.get("/v2/models/everything")
     shapes = {each["name"]: each["shape"] for each in description["outputs"]}
     assert shapes["places"] == [-1, 2]

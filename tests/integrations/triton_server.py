@@ -26,13 +26,13 @@ from typing import Any
 import torch
 
 from tests.integrations.ports import free_ports
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt.integrations.inference_protocol import JSON_LENGTH_HEADER, WireTensor
 
 __all__ = ["TritonServer", "triton_server", "why_not"]
 
 _ROOT = Path(__file__).parents[2]
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-_START_SECONDS = 60
 
 
 def why_not() -> str | None:
@@ -79,7 +79,7 @@ class TritonServer:
 
     def call(self, path: str, body: Any = None, method: str = "POST") -> tuple[int, Any]:
         """The status and the JSON of an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=SECONDS_UNTIL_DEADLOCK)
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None)
             answer = connection.getresponse()
@@ -110,7 +110,7 @@ class TritonServer:
         }
         text = json.dumps(head).encode()
         body = b"".join([text, *(each.data for each in tensors.values())])
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=SECONDS_UNTIL_DEADLOCK)
         try:
             connection.request(
                 "POST", f"/v2/models/{model}/infer", body, {JSON_LENGTH_HEADER: str(len(text))}
@@ -144,6 +144,7 @@ def triton_server(repository: Path, folder: Path) -> Iterator[TritonServer]:
     command += [f"--backend-directory={backend.parent}", "--model-control-mode=explicit"]
     command += [f"--http-port={ports[0]}", f"--grpc-port={ports[1]}", "--allow-metrics=false"]
     command += ["--http-address=127.0.0.1", "--grpc-address=127.0.0.1"]
+    command += [f"--backend-config=python,stub-timeout-seconds={SECONDS_UNTIL_DEADLOCK}"]
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
@@ -160,7 +161,7 @@ def triton_server(repository: Path, folder: Path) -> Iterator[TritonServer]:
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(_START_SECONDS)
+            process.wait(SECONDS_UNTIL_DEADLOCK)
         finally:
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -168,7 +169,7 @@ def triton_server(repository: Path, folder: Path) -> Iterator[TritonServer]:
 
 
 def _wait_until_ready(server: TritonServer, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + _START_SECONDS
+    end = time.monotonic() + SECONDS_UNTIL_DEADLOCK
     while True:
         try:
             if server.get("/v2/health/ready")[0] == 200:
