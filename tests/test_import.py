@@ -12,47 +12,50 @@ import pytest
 import trt_rt
 from tests import isolated
 
-_LIMIT_MS = 60
+# A share of the CPU time that `import torch` takes in the same process: machines differ, and CPU time, too,
+# doubles while other programs use the same core.
+_LIMIT = 0.1
 
 # Imports PyTorch once. Each fork then imports trt_rt anew, as a process does that has just imported PyTorch.
 _MEASURE = """
 import os, sys, time
-import torch
 
+start = time.process_time()
+import torch
+pytorch = time.process_time() - start
+
+# The first fork compiles the modules, which is what pip does when it installs them.
+sys.pycache_prefix, sys.dont_write_bytecode = sys.argv[1], False
 before = set(sys.modules)
-for attempt in range(40):
+for attempt in range(10):
     child = os.fork()
     if child == 0:
         start = time.process_time()
         import trt_rt
-        taken = time.process_time() - start
+        share = (time.process_time() - start) / pytorch
         torch.ops.trt_rt.execute_engine.default  # programs that PyTorch has saved need it
-        print("time", taken * 1e3, flush=True)
+        print("share", share, flush=True)
         print("modules", *sorted(set(sys.modules) - before), flush=True)
-        os._exit(0 if taken * 1e3 < LIMIT_MS else 1)
+        os._exit(0 if share < LIMIT else 1)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in (0, 1)
-    # The first fork compiles the modules. CPU time, too, doubles while other programs use the same core, so a
-    # slow import is tried again; one that always takes too long fails.
     if attempt and status == 0:
         break
-""".replace("LIMIT_MS", str(_LIMIT_MS))
+""".replace("LIMIT", str(_LIMIT))
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     """The words of each line that the forks print."""
-    # Compiling is what pip does when it installs them.
-    cache = str(tmp_path_factory.mktemp("bytecode"))
-    done = isolated.run_python(_MEASURE, PYTHONPYCACHEPREFIX=cache, PYTHONDONTWRITEBYTECODE="")
+    done = isolated.run_python(_MEASURE, tmp_path_factory.mktemp("bytecode"))
     assert done.returncode == 0, done.stderr
     return [line.split() for line in done.stdout.splitlines()]
 
 
 def test_it_takes_little_more_than_pytorch(measured: list[list[str]]) -> None:
-    times = [float(line[1]) for line in measured if line[0] == "time"]
-    assert len(times) >= 2
-    assert min(times) < _LIMIT_MS, f"CPU milliseconds after `import torch`: {times}"
+    shares = [float(line[1]) for line in measured if line[0] == "share"]
+    assert len(shares) >= 2
+    assert min(shares) < _LIMIT, f"of the CPU time of `import torch`: {shares}"
 
 
 def test_a_program_that_runs_engines_imports_nothing_else(measured: list[list[str]]) -> None:

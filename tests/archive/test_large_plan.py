@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import trt_rt
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 
 _CODE = """
 import hashlib, json, sys, time, warnings
@@ -26,11 +27,19 @@ folder = sys.argv[1]
 with open(f"{folder}/plan", "wb") as file:
     file.truncate(SIZE)
 plan = torch.from_file(f"{folder}/plan", size=SIZE, dtype=torch.uint8)
-digest = hashlib.sha256()
-for start in range(0, SIZE, 1 << 24):
-    digest.update(plan[start:start + (1 << 24)].numpy())
+
+def digest():
+    found = hashlib.sha256()
+    for start in range(0, SIZE, 1 << 24):
+        found.update(plan[start:start + (1 << 24)].numpy())
+    return found.hexdigest()
+
+sha256 = digest()  # and the file is in memory from now on
+start = time.process_time()
+digest()
+hashing = time.process_time() - start
 tensor = TensorMeta("x", torch.float32, (4,))
-meta = EngineMeta("tensorrt", digest.hexdigest(), (tensor,), (tensor,)).dumps()
+meta = EngineMeta("tensorrt", sha256, (tensor,), (tensor,)).dumps()
 
 class Model(torch.nn.Module):
     def __init__(self, plan):
@@ -44,7 +53,7 @@ class Model(torch.nn.Module):
 large = torch.export.export(Model(plan), (torch.zeros(4),))
 save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), f"{folder}/small.pt2")
 load(f"{folder}/small.pt2")
-found = {}
+found = {"hashing: s": hashing}
 with Peak() as peak:
     save(large, f"{folder}/large.pt2")
 found["saving: MB"] = peak.growth
@@ -52,9 +61,9 @@ for name, verify in (("loading", False), ("loading and comparing hashes", True))
     times = []
     for _ in range(5):
         with Peak() as peak:
-            start = time.perf_counter()
+            start = time.process_time()
             program = load(f"{folder}/large.pt2", verify=verify, eager=False)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         found[f"{name}: MB"] = max(found.get(f"{name}: MB", 0), peak.growth)
         del program
     found[f"{name}: s"] = min(times)
@@ -113,8 +122,10 @@ def test_a_plan_of_1_gb(tmp_path: Path) -> None:
     assert found["saving: MB"] < 50
     assert found["loading: MB"] < 50
     assert found["loading and comparing hashes: MB"] < 50
-    assert found["loading: s"] < 0.1
-    assert found["loading and comparing hashes: s"] < 5
+    # Processor times, next to one that the same machine takes. Loading reads no byte of the plan; comparing
+    # reads each of them once.
+    assert found["loading: s"] < found["hashing: s"] / 5
+    assert found["loading and comparing hashes: s"] < found["hashing: s"] * 3
 
 
 def _run(code: str, folder: Path) -> dict[str, float]:
@@ -123,7 +134,7 @@ def _run(code: str, folder: Path) -> dict[str, float]:
         [sys.executable, "-c", code, str(folder)],
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=SECONDS_UNTIL_DEADLOCK,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
     )

@@ -80,8 +80,12 @@ def exported(name: str) -> torch.export.ExportedProgram:
 
 @dataclass(frozen=True)
 class Preparation:
-    """A network that is ready to be built, and how long that took: all of it, and the parser's answers."""
+    """A network that is ready to be built, and how long that took: all of it, and the parser's answers.
 
+    `export` is how long its export took before.
+    """
+
+    export: float
     seconds: float
     asking: float
     divided: DividedProgram
@@ -98,13 +102,17 @@ def prepare(name: str, *left: str) -> Preparation:
     The network is exported anew, so that nothing is known of it. Python's garbage collector runs before: a
     full pass takes as long as all the rest, and only chance decides whether one comes meanwhile.
     """
-    graph = model_graph(exported(name))
+    gc.collect()
+    started = process_time()
+    program = exported(name)
+    export = process_time() - started
+    graph = model_graph(program)
     gc.collect()
     with timed((part_builder, "refused_by_parser")) as asked:
         started = process_time()
         divided = divide_program(graph, settings(*left))
         seconds = process_time() - started
-    return Preparation(seconds, asked["refused_by_parser"], divided)
+    return Preparation(export, seconds, asked["refused_by_parser"], divided)
 
 
 def preparation(names: Sequence[str] = ()) -> None:

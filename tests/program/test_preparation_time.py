@@ -1,4 +1,4 @@
-"""An engine costs at most half a second of the processor besides its build."""
+"""What an engine costs besides its build is little next to the export of its network."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ pytest.importorskip("transformers", reason="the package transformers is not inst
 from tests.program import measure
 from trt_rt.backend import Backend
 
-SECONDS = 0.5
+SHARE = 0.6
 TRIES = 5
 
 
-def test_preparing_an_engine_takes_less_than_twice_what_is_promised(rtx: Backend) -> None:
-    """This network takes the longest. Other processes slow the processor down, so one fast try is enough."""
+def test_preparing_an_engine_takes_less_than_its_export(rtx: Backend) -> None:
+    """This network takes the longest. Other processes slow the processor down, so the fastest tries count."""
     measure.once()
-    times = []
+    exports, preparations = [], []
     for _ in range(TRIES):
         prepared = measure.prepare("MobileNetV2")
         assert len(prepared.divided.divided.parts) == 1
-        times.append(prepared.seconds)
-        if times[-1] < SECONDS:
+        exports.append(prepared.export)
+        preparations.append(prepared.seconds)
+        if min(preparations) < SHARE * min(exports) / 2:
             break
-    assert min(times) < 2 * SECONDS, f"the tries took {times} s"
+    assert min(preparations) < SHARE * min(exports), f"seconds: {preparations=}, {exports=}"
