@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -94,8 +95,14 @@ class Interrupter:
         self.place = "nowhere"
 
     def run(self, code: Callable[[], object]) -> None:
-        """Run `code` on the main thread, whatever it raises."""
+        """Run `code` on the main thread, whatever it raises.
+
+        The garbage collector is off: finalizers of what other tests have left would add bytecodes, and Python
+        drops an exception that is raised in a finalizer.
+        """
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        was_enabled = gc.isenabled()
+        gc.disable()
         try:
             try:
                 sys.settrace(self._enter_frame)
@@ -107,6 +114,8 @@ class Interrupter:
             self.raised = True
         finally:
             signal.signal(signal.SIGINT, before)
+            if was_enabled:
+                gc.enable()
 
     def _let_signals_in(self) -> None:
         for _ in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from tests.reference import plans
 from tests.reference.harness import RecordingAllocator, RecordingLogger, Session
 from trt_rt import reference as trt
@@ -196,6 +198,9 @@ def interrupted(call: Callable[[], object], *, number: int) -> bool:
             sys.setprofile(None)
             raise KeyboardInterrupt
 
+    # Python drops what is raised in a finalizer, so nothing that other tests have left is collected here.
+    was_enabled = gc.isenabled()
+    gc.disable()
     sys.setprofile(profile)
     try:
         call()
@@ -203,6 +208,8 @@ def interrupted(call: Callable[[], object], *, number: int) -> bool:
         return True
     finally:
         sys.setprofile(None)
+        if was_enabled:
+            gc.enable()
     return False
 
 
@@ -234,14 +241,14 @@ def test_interrupts_do_not_free_a_context_that_another_thread_uses() -> None:
     class Waiting(RecordingAllocator):
         def notify_shape(self, tensor_name: str, shape: Any) -> None:
             entered.set()
-            assert leave.wait(60)
+            assert leave.wait(SECONDS_UNTIL_DEADLOCK)
 
     session.bind_outputs()
     session.context.set_output_allocator("output0", Waiting(torch.device("cpu")))
     results: list[bool] = []
     thread = threading.Thread(target=lambda: results.append(session.context.execute_async_v3(0)))
     thread.start()
-    assert entered.wait(60)
+    assert entered.wait(SECONDS_UNTIL_DEADLOCK)
     number = 0
     while interrupted(lambda: session.context.execute_async_v3(0), number=number):
         number += 1
