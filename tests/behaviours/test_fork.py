@@ -20,7 +20,7 @@ in_call, may_end = threading.Event(), threading.Event()
 def fork_and_check(check):
     child = os.fork()
     if child == 0:
-        signal.alarm(60)
+        signal.alarm(300)
         check()
         os._exit(0)
     status = os.waitpid(child, 0)[1]
@@ -42,14 +42,14 @@ class Waiting:
     def execute_async_v3(self, stream):
         if os.getpid() == parent:
             in_call.set()
-            assert may_end.wait(60)
+            assert may_end.wait(300)
         return self.context.execute_async_v3(stream)
 
 engine.handle.backend.create_context = lambda *args, **options: Waiting(create(*args, **options))
 engine.run_without_contexts(lambda _: None)
 thread = threading.Thread(target=lambda: CALL)
 thread.start()
-assert in_call.wait(60)
+assert in_call.wait(300)
 
 def check():
     for _ in range(2):
@@ -75,7 +75,7 @@ torch.testing.assert_close(module(*inputs), expected)
     "call",
     [
         "module.executors.pool.all()[0](*inputs)",
-        "engine.run_without_contexts(lambda _: (in_call.set(), may_end.wait(60)))",
+        "engine.run_without_contexts(lambda _: (in_call.set(), may_end.wait(300)))",
         "module.executors.pool.all()[0].bind(*inputs)()",
     ],
     ids=["call", "change", "bound"],
@@ -129,16 +129,16 @@ def test_while_another_thread_imports_the_controls() -> None:
             def find_spec(name, path=None, target=None):
                 if name == "trt_rt.runtime.refit":
                     importing.set()
-                    may_go_on.wait(60)
+                    may_go_on.wait(300)
 
         sys.meta_path.insert(0, Waiting)
         thread = threading.Thread(target=lambda: trt_rt.enable_cudagraphs)
         thread.start()
-        assert importing.wait(60)
-        threading.Timer(0.5, may_go_on.set).start()
+        assert importing.wait(300)
+        os.register_at_fork(before=may_go_on.set)  # first of all that runs before a fork
         child = os.fork()
         if child == 0:
-            signal.alarm(20)
+            signal.alarm(300)
             trt_rt.enable_pre_allocated_outputs
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
