@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import trt_rt
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 
 __all__ = ["environment", "printed_by", "run", "run_python"]
 
@@ -48,7 +49,7 @@ def run_python(code: str, *arguments: str | Path, **changes: str) -> subprocess.
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=SECONDS_UNTIL_DEADLOCK,
         check=False,
         env=environment(**changes),
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import SECONDS_UNTIL_DEADLOCK
+
 _ROOT = Path(__file__).parent.parent
 _EXAMPLES = sorted((_ROOT / "examples").glob("*.py"))
 
@@ -25,7 +27,7 @@ def test_an_example_runs(path: Path, tmp_path: Path) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=SECONDS_UNTIL_DEADLOCK,
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip(), "an example says what it has done"

@@ -21,6 +21,7 @@ import torch
 from torch.export import Dim
 
 import trt_rt
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt import Program
 
 _ROOT = Path(__file__).parents[1]
@@ -204,7 +205,7 @@ def _elsewhere(folder: Path, kind: str, write: Callable[[str, Path], None]) -> l
         [sys.executable, "-c", _LOAD, kind, str(folder)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=SECONDS_UNTIL_DEADLOCK,
         check=False,
         env={**os.environ, "PYTHONPATH": search},
     )
@@ -233,7 +234,7 @@ def _in_spawned_process(folder: Path) -> list[list[Any]]:
     results = context.Queue()
     process = context.Process(target=_spawned, args=(files, [x.tolist() for x in _inputs()], results))
     process.start()
-    found = results.get(timeout=120)
+    found = results.get(timeout=SECONDS_UNTIL_DEADLOCK)
     process.join()
     tensors: list[list[Any]] = []
     for column, of_column in zip(_COLUMNS, found, strict=True):

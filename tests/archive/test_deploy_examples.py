@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import trt_rt
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 
 _ROOT = Path(__file__).parents[2]
 _PAGE = _ROOT / "docs" / "deploy.md"
@@ -52,7 +53,7 @@ def _run_in_order(examples: list[str], folder: Path) -> None:
             [sys.executable, "-W", "ignore", "-c", (_WITHOUT_COMPILER if number else "") + code],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=SECONDS_UNTIL_DEADLOCK,
             check=False,
             cwd=folder,
             env={**os.environ, "PYTHONPATH": search, "TRT_RT_CACHE_DIR": str(folder)},

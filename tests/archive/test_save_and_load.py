@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 
 import trt_rt
 from tests.archive.saved import MANIFEST, MODEL, forge, records_of, rewrite
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt.archive import load, save
 from trt_rt.errors import ArchiveError, InputError, PlanError
 from trt_rt.runtime import enable_pre_allocated_outputs
@@ -268,7 +269,7 @@ def _run(code: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=SECONDS_UNTIL_DEADLOCK,
         check=False,
         env={**os.environ, "PYTHONPATH": search},
     )

@@ -9,6 +9,7 @@ import pytest
 
 import trt_rt
 from tests.backend.foreign_plans import RTX_PLAN, TENSORRT_PLAN, UNKNOWN_PLAN
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from tests.reference import plans
 from trt_rt import BackendError, Engine, PlanError, TRTModule
 from trt_rt.backend import BUILDERS, NAMES, Backend, first, load
@@ -55,7 +56,7 @@ def test_looking_at_backends_prints_nothing() -> None:
         [sys.executable, "-c", "import trt_rt; trt_rt.backends()"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS_UNTIL_DEADLOCK,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from tests.factories.case import Case
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 
 __all__ = ["assert_ends_quietly", "run_to_the_end"]
-
-_SECONDS_UNTIL_DEADLOCK = 120
 
 _PRELUDE = """\
 import importlib, torch, trt_rt
@@ -71,6 +70,6 @@ def run_to_the_end(case: Case, folder: Path, program: str, n: int = 3) -> subpro
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
         text=True,
-        timeout=_SECONDS_UNTIL_DEADLOCK,
+        timeout=SECONDS_UNTIL_DEADLOCK,
         check=False,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-__all__ = ["on_another_thread"]
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 
-_SECONDS_UNTIL_DEADLOCK = 60
+__all__ = ["on_another_thread"]
 
 
 def on_another_thread(job: Callable[[], object]) -> None:
@@ -22,7 +22,7 @@ def on_another_thread(job: Callable[[], object]) -> None:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(_SECONDS_UNTIL_DEADLOCK)
+    thread.join(SECONDS_UNTIL_DEADLOCK)
     assert not thread.is_alive(), "another thread hangs"
     if errors:
         raise errors[0]

@@ -13,9 +13,8 @@ import torch
 from tests.behaviours.graph_modes import GRAPH_MODES, graphed
 from tests.behaviours.modes import MODES, Caller
 from tests.behaviours.recording import recorded
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt.runtime import enable_cudagraphs, weight_streaming
-
-_SECONDS_UNTIL_DEADLOCK = 60
 
 
 def _budgets(streaming: Any) -> list[int]:
@@ -212,5 +211,5 @@ def test_budgets_change_while_threads_call(make):
         finally:
             finished.set()
         for caller in callers:
-            caller.result(_SECONDS_UNTIL_DEADLOCK)
+            caller.result(SECONDS_UNTIL_DEADLOCK)
     assert min(rounds) >= 5

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from tests.behaviours.graph_modes import GRAPH_MODES, graphed
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt.runtime import enable_cudagraphs
 
 pytestmark = pytest.mark.behaviour(23)
-
-_SECONDS_UNTIL_DEADLOCK = 60
 
 
 @contextmanager
@@ -32,11 +31,11 @@ def _meanwhile(work) -> Iterator[None]:
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(job)
         try:
-            assert started.wait(_SECONDS_UNTIL_DEADLOCK)
+            assert started.wait(SECONDS_UNTIL_DEADLOCK)
             yield
         finally:
             stop.set()
-            done.result(_SECONDS_UNTIL_DEADLOCK)
+            done.result(SECONDS_UNTIL_DEADLOCK)
 
 
 @pytest.mark.gpu
@@ -68,14 +67,14 @@ def test_captures_on_two_threads(make):
     def job(mode):
         with torch.cuda.stream(torch.cuda.Stream(case.device)), graphed(case, mode) as graphs:
             inputs = [case.example(n) for n in range(1, 9)]
-            barrier.wait(_SECONDS_UNTIL_DEADLOCK)
+            barrier.wait(SECONDS_UNTIL_DEADLOCK)
             for _ in range(2):
                 for each in inputs:
                     graphs.check(*each)
 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(job, mode) for mode in GRAPH_MODES * 2]:
-            done.result(_SECONDS_UNTIL_DEADLOCK)
+            done.result(SECONDS_UNTIL_DEADLOCK)
 
 
 @pytest.mark.parametrize("mode", GRAPH_MODES)

@@ -12,6 +12,7 @@ import torch
 
 import trt_rt
 from tests.behaviours.recording import recorded
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt import set_multi_device_safe_mode
 
 pytestmark = [
@@ -114,7 +115,7 @@ def test_a_thread_without_context(make):
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(60)
+    thread.join(SECONDS_UNTIL_DEADLOCK)
     assert not thread.is_alive()
     assert len(results) == 3
     for result in results:
@@ -129,7 +130,7 @@ def test_a_thread_without_context_may_let_go(make):
     holder[0](*case.example(3))
     thread = threading.Thread(target=holder.clear)
     thread.start()
-    thread.join(60)
+    thread.join(SECONDS_UNTIL_DEADLOCK)
     assert not holder
     inputs = case.example(3)
     case.assert_right(case.module()(*inputs), case.expected(*inputs))
@@ -234,7 +235,7 @@ def test_engines_on_two_gpus(make, graphs):
 
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(work, index) for index in (0, 1)]:
-            done.result(60)
+            done.result(SECONDS_UNTIL_DEADLOCK)
 
 
 def _need_two_gpus():

@@ -15,10 +15,9 @@ from tests.behaviours.controls import BY_NAME, controllable, state
 from tests.behaviours.garbage_collection import no_garbage_collection
 from tests.behaviours.recording import recorded
 from tests.factories.case import Case
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 
 pytestmark = pytest.mark.behaviour(35)
-
-_SECONDS_UNTIL_DEADLOCK = 60
 
 
 class _Holder:
@@ -87,10 +86,10 @@ def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypat
 
     def wait_for_collection() -> None:
         in_call.set()
-        assert collected.wait(_SECONDS_UNTIL_DEADLOCK), "the finalizer waits for this call"
+        assert collected.wait(SECONDS_UNTIL_DEADLOCK), "the finalizer waits for this call"
 
     def collect() -> None:
-        assert in_call.wait(_SECONDS_UNTIL_DEADLOCK)
+        assert in_call.wait(SECONDS_UNTIL_DEADLOCK)
         gc.collect()
         collected.set()
 
@@ -104,7 +103,7 @@ def test_a_control_that_is_collected_in_a_call_of_another_module(make, monkeypat
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(call)
         _call_with(case, other, 3)
-        done.result(_SECONDS_UNTIL_DEADLOCK)
+        done.result(SECONDS_UNTIL_DEADLOCK)
     assert state(module) == before
     call()
 
@@ -124,10 +123,10 @@ def test_a_control_that_is_collected_while_another_thread_changes_the_engine(mak
 
     def change(_: object) -> None:
         in_change.set()
-        assert collected.wait(_SECONDS_UNTIL_DEADLOCK), "the finalizer waits for this change"
+        assert collected.wait(SECONDS_UNTIL_DEADLOCK), "the finalizer waits for this change"
 
     def collect() -> None:
-        assert in_change.wait(_SECONDS_UNTIL_DEADLOCK)
+        assert in_change.wait(SECONDS_UNTIL_DEADLOCK)
         gc.collect()
         collected.set()
 
@@ -135,6 +134,6 @@ def test_a_control_that_is_collected_while_another_thread_changes_the_engine(mak
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(module.engine.run_without_contexts, change)
         _call_with(case, other, 3)
-        done.result(_SECONDS_UNTIL_DEADLOCK)
+        done.result(SECONDS_UNTIL_DEADLOCK)
     assert state(module) == before
     _call_with(case, module, 3)

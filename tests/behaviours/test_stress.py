@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.behaviours.graph_modes import Doubled
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt.runtime import enable_cudagraphs
 from trt_rt.runtime.pre_allocated_outputs import enable_pre_allocated_outputs
 
@@ -18,7 +19,6 @@ pytestmark = [pytest.mark.behaviour(21), pytest.mark.usefixtures("threads_change
 
 _CALLERS = 12
 _THREADS = 16
-_SECONDS_UNTIL_DEADLOCK = 60
 
 
 def _run_at_once(case, jobs: list[Callable[[], None]]) -> None:
@@ -31,12 +31,12 @@ def _run_at_once(case, jobs: list[Callable[[], None]]) -> None:
         if case.device.type == "cuda":
             stream = torch.cuda.stream(torch.cuda.Stream(case.device))
         with stream:
-            barrier.wait(_SECONDS_UNTIL_DEADLOCK)
+            barrier.wait(SECONDS_UNTIL_DEADLOCK)
             job()
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for future in [pool.submit(run, job) for job in jobs]:
-            future.result(_SECONDS_UNTIL_DEADLOCK)
+            future.result(SECONDS_UNTIL_DEADLOCK)
 
 
 def _calls(case, call, factor: int, first: int) -> Callable[[], None]:

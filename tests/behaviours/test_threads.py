@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import trt_rt
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 
 pytestmark = [pytest.mark.behaviour(21), pytest.mark.usefixtures("threads_change_often")]
 
 _THREADS = 16
-_SECONDS_UNTIL_DEADLOCK = 60
 
 
 def _run_at_once(*jobs: Callable[[], None]) -> None:
@@ -24,12 +24,12 @@ def _run_at_once(*jobs: Callable[[], None]) -> None:
     barrier = threading.Barrier(len(jobs))
 
     def run(job: Callable[[], None]) -> None:
-        barrier.wait(_SECONDS_UNTIL_DEADLOCK)
+        barrier.wait(SECONDS_UNTIL_DEADLOCK)
         job()
 
     with ThreadPoolExecutor(len(jobs)) as pool:
         for future in [pool.submit(run, job) for job in jobs]:
-            future.result(_SECONDS_UNTIL_DEADLOCK)
+            future.result(SECONDS_UNTIL_DEADLOCK)
 
 
 def _own_stream(case) -> contextlib.AbstractContextManager:
@@ -149,7 +149,7 @@ def test_closing_meanwhile(make):
 
     def close() -> None:
         for _ in range(3 * (_THREADS - 1)):
-            assert started.acquire(timeout=_SECONDS_UNTIL_DEADLOCK)
+            assert started.acquire(timeout=SECONDS_UNTIL_DEADLOCK)
         engine.close()
 
     _run_at_once(close, *[use] * (_THREADS - 1))
@@ -197,14 +197,14 @@ def test_closing_while_everything_changes(make):
         def repeat() -> None:
             with _own_stream(case), contextlib.suppress(trt_rt.ClosedError):
                 job()
-                working.wait(_SECONDS_UNTIL_DEADLOCK)
+                working.wait(SECONDS_UNTIL_DEADLOCK)
                 while True:
                     job()
 
         return repeat
 
     def close() -> None:
-        working.wait(_SECONDS_UNTIL_DEADLOCK)
+        working.wait(SECONDS_UNTIL_DEADLOCK)
         engine.close()
 
     jobs = [call, pre_allocate, resources, stream, without_contexts, bind, new_module]
@@ -251,7 +251,7 @@ def test_an_interrupted_thread_frees_the_module(make):
 
     thread = threading.Thread(target=job)
     thread.start()
-    thread.join(_SECONDS_UNTIL_DEADLOCK)
+    thread.join(SECONDS_UNTIL_DEADLOCK)
     assert not thread.is_alive()
     inputs = case.example(3)
     case.assert_right(module(*inputs), case.expected(*inputs))

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tests.behaviours.recording import recorded
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from tests.reference import plans
 from tests.reference.plans import eager_affine
 from trt_rt import ExecutionError, TRTModule
@@ -28,7 +29,6 @@ pytestmark = pytest.mark.behaviour(38)
 
 KINDS = ["an engine", "a program", "a program with random numbers"]
 GIVES_UP = "invalidated 3 captures of .* in succession"
-WAITING = 60.0  # seconds
 
 
 class Doubled(torch.nn.Module):
@@ -108,7 +108,7 @@ class Captured:
             return
         self._left -= 1
         with ThreadPoolExecutor(1) as thread:
-            error = thread.submit(torch.cuda.synchronize, self.device).exception(WAITING)
+            error = thread.submit(torch.cuda.synchronize, self.device).exception(SECONDS_UNTIL_DEADLOCK)
         assert "capturing" in str(error)  # CUDA refuses the wait, too
 
 
@@ -246,7 +246,7 @@ def test_a_thread_that_waits_for_the_device_all_the_time(monkeypatch: pytest.Mon
                         each.check(run, each.input(size))
         finally:
             stop.set()
-        assert refused.result(WAITING) >= sum(
+        assert refused.result(SECONDS_UNTIL_DEADLOCK) >= sum(
             each.stats(run)[2] for each, run in zip(captured, runs, strict=True)
         )
         assert all("in succession" in str(warning.message) for warning in caught)

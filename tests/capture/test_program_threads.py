@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from tests.capture.programs import Program, batch
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from tests.reference import plans
 from tests.reference.plans import eager_affine
 from trt_rt import TRTModule
 from trt_rt.runtime import WholeGraph, enable_cudagraphs
-
-SECONDS_UNTIL_DEADLOCK = 60
 
 
 def test_threads_share_a_program(device: str) -> None:

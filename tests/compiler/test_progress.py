@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.compiler.models import exported
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt import CompileError, build
 from trt_rt.backend import Backend
 from trt_rt.compiler import BuildOptions, OnnxModel, export_onnx
@@ -89,7 +90,7 @@ def test_ctrl_c_ends_the_work_and_is_raised_when_it_has_ended() -> None:
     def work() -> None:
         began.set()
         os.kill(os.getpid(), signal.SIGINT)  # to the main thread, which waits
-        assert cancelled.wait(60)
+        assert cancelled.wait(SECONDS_UNTIL_DEADLOCK)
         ended.set()
 
     with pytest.raises(KeyboardInterrupt):
@@ -107,7 +108,8 @@ def test_ctrl_c_ends_a_real_build(rtx: Backend, monkeypatch: pytest.MonkeyPatch)
             super().start(phase, depth, steps)
             if len(self.told) == 1:
                 os.kill(os.getpid(), signal.SIGINT)
-                assert interrupted.wait(60)  # until the main thread has it; the build cannot outrun it
+                # Until the main thread has it: the build cannot outrun it.
+                assert interrupted.wait(SECONDS_UNTIL_DEADLOCK)
 
     def wait_for(work: Any, cancelled: Event) -> Any:
         monkeypatch.setattr(cancelled, "set", lambda: (Event.set(cancelled), interrupted.set()))

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from tests.behaviours.interrupts import KINDS, Interrupter
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt._core.callbacks import HandBack, callback, finalizer
 from trt_rt.module.layer_profile import new_profiler
 from trt_rt.reference import callbacks
@@ -73,7 +74,7 @@ def test_an_error_on_another_thread_is_raised_there():
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(60)
+    thread.join(SECONDS_UNTIL_DEADLOCK)
     assert raised == [thread]
 
 
@@ -87,7 +88,8 @@ def test_the_exit_code_survives():
         "Receiver().report()\n"
         "while True: pass\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 3
+    done = subprocess.run([sys.executable, "-c", code], timeout=SECONDS_UNTIL_DEADLOCK, check=False)
+    assert done.returncode == 3
 
 
 class _Owner:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import trt_rt
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt._core.call import tensor_state_is_known
 
 ROOT = Path(trt_rt.__file__).parents[1]
@@ -50,7 +51,7 @@ sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not gpu", *sy
         env={**os.environ, "PYTHONPATH": search},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS_UNTIL_DEADLOCK,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from tests.deploy.building import CMAKE, ROOT, Run, compile_cpp, torch_flags
 from tests.deploy.programs import export_affine
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt.deploy import CMAKE_FOLDER, INCLUDE_FOLDER, LIBRARY_FOLDER
 from trt_rt.deploy.packaging import package_program
 
@@ -95,7 +96,7 @@ def run(tmp_path: Path) -> Run:
             list(map(str, command)),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=SECONDS_UNTIL_DEADLOCK,
             check=False,
             cwd=tmp_path,
             env={**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from tests.quirky_tensorrt import Quirk, quirky_backend
 from tests.reference import plans
 from trt_rt import BackendError, ClosedError, Engine, InputError, TRTModule
@@ -193,11 +194,11 @@ def test_questions_wait_while_there_must_be_no_contexts(monkeypatch: pytest.Monk
 
         def change(tensorrt_engine: object) -> Future[Any]:
             answer = pool.submit(ask)
-            assert asking.wait(60)
+            assert asking.wait(SECONDS_UNTIL_DEADLOCK)
             assert contexts.made == 0
             return answer
 
-        assert engine.run_without_contexts(change).result(60) == ((3, 7),)
+        assert engine.run_without_contexts(change).result(SECONDS_UNTIL_DEADLOCK) == ((3, 7),)
 
 
 def test_a_question_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.behaviours.controls import BY_NAME, OVER_MODES
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from tests.reference import plans
 from tests.reference.plans import eager_affine
 from trt_rt import Engine, TRTModule
@@ -233,7 +234,7 @@ def threads() -> Iterator[list[threading.Thread]]:
     started: list[threading.Thread] = []
     yield started
     for thread in started:
-        thread.join(60)
+        thread.join(SECONDS_UNTIL_DEADLOCK)
         assert not thread.is_alive()
 
 
@@ -259,6 +260,6 @@ def test_threads_enter_and_leave_while_others_call(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(SECONDS_UNTIL_DEADLOCK)
     assert errors == []
     assert module.executors.modes == Modes()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import trt_rt
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt import CompileError
 from trt_rt.compiled import Partition
 from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
@@ -68,7 +69,10 @@ def test_a_module_and_its_file_in_another_process(kind: type[torch.nn.Module], t
     )
     root = str(Path(trt_rt.__file__).parents[1])
     subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120, env={"PYTHONPATH": root}
+        [sys.executable, "-c", code, str(tmp_path)],
+        check=True,
+        timeout=SECONDS_UNTIL_DEADLOCK,
+        env={"PYTHONPATH": root},
     )
     for result, x in zip(torch.load(tmp_path / "results", weights_only=True), inputs, strict=True):
         torch.testing.assert_close(result, network(x))

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from trt_rt import reference
 
 BACKENDS = ["tensorrt_rtx", "tensorrt_lean", "tensorrt_dispatch", "tensorrt"]
@@ -128,7 +129,7 @@ def inspect_binding(name: str) -> tuple[int, str]:
         [sys.executable, "-W", "ignore", str(script), name],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS_UNTIL_DEADLOCK,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(script.parents[2]), *sys.path])},
     )
     return found.returncode, found.stdout if found.returncode in (0, 3) else found.stderr

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import SECONDS_UNTIL_DEADLOCK
+
 pytest.importorskip("hdrh", reason="the package hdrhistogram is not installed")
 
 import trt_rt
@@ -139,6 +141,6 @@ def test_a_browser_shows_every_figure(result: report.Result, tmp_path: Path) -> 
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS_UNTIL_DEADLOCK,
     ).stdout
     assert f'<pre id="found">fits {" ".join(["drawn"] * len(_FIGURES))}</pre>' in shown

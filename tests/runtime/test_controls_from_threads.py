@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from tests.reference import plans
 from tests.runtime.budget_engines import chain, streaming_plan
 from trt_rt import Engine, ExecutionError, TRTModule, reference
@@ -24,7 +25,7 @@ from trt_rt.runtime import (
     weight_streaming,
 )
 
-PATIENCE = 0.5  # seconds until a thread stops waiting for one that is kept out
+PATIENCE = 0.5  # seconds until a thread stops waiting for one that is kept out, as it should be
 
 
 class Meeting:
@@ -83,11 +84,11 @@ def test_only_one_of_two_that_exclude_each_other_is_entered(pair: str) -> None:
         try:
             with control(module) as called:
                 entered.append(control)
-                left.wait(10 * PATIENCE)
+                left.wait(SECONDS_UNTIL_DEADLOCK)
                 torch.testing.assert_close(called(x), torch.relu(x) * 2 + 1)
             return "entered"
         except ValueError as refusal:
-            left.wait(10 * PATIENCE)
+            left.wait(SECONDS_UNTIL_DEADLOCK)
             return str(refusal)
 
     with ThreadPoolExecutor(2) as threads:
@@ -119,7 +120,7 @@ def test_budgets_of_several_engines_change_together(enters: bool, monkeypatch: p
         weight_streaming(program).device_budget = 120
 
     def second() -> None:
-        assert started.wait(10 * PATIENCE)
+        assert started.wait(SECONDS_UNTIL_DEADLOCK)
         if enters:
             with weight_streaming(program):
                 pass
@@ -182,10 +183,10 @@ def test_a_change_within_a_call_is_refused_and_does_not_wait_for_itself(what: st
     x = torch.randn(3, 4)
     call = threading.Thread(target=module, args=(x,), daemon=True)
     call.start()
-    call.join(10 * PATIENCE)
+    call.join(SECONDS_UNTIL_DEADLOCK)
     assert not call.is_alive()
     assert profiler.other is not None
-    profiler.other.join(10 * PATIENCE)
+    profiler.other.join(SECONDS_UNTIL_DEADLOCK)
     assert "within its own call" in profiler.refusal
     expected = module.engine.streamable_weights_size if what == "refit" else 0
     assert module.engine.weight_streaming_budget == expected

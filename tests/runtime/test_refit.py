@@ -16,6 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import trt_rt
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from tests.runtime.budget_engines import plain_plan
 from trt_rt import (
     BackendError,
@@ -528,7 +529,7 @@ def test_threads_see_old_weights_or_new_ones(module: TRTModule) -> None:
         finally:
             finished.set()
         for caller in callers:
-            caller.result(60)
+            caller.result(SECONDS_UNTIL_DEADLOCK)
     assert 1 in seen
     check(module, 1)
 

@@ -14,6 +14,7 @@ import pytest
 
 import trt_rt
 from tests import isolated
+from tests.patience import SECONDS_UNTIL_DEADLOCK
 from tests.reference import plans
 from tests.reference.binding_signatures import members
 from tests.runtime.played_rtx import (
@@ -217,7 +218,7 @@ class TestCache:
         monkeypatch.setattr(IRuntimeCache, "serialize", serialize_and_close)
         saving = threading.Thread(target=module.engine.save_runtime_cache, daemon=True)
         saving.start()
-        saving.join(60)
+        saving.join(SECONDS_UNTIL_DEADLOCK)
         assert not saving.is_alive()
         assert module.engine.closed
         assert cache.read_bytes() == GOOD + b"k"

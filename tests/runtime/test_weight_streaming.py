@@ -14,6 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.patience import SECONDS_UNTIL_DEADLOCK
+from tests.properties.examples import examples
 from tests.runtime.budget_engines import chain, plain_plan, streaming_plan
 from trt_rt import BackendError, ClosedError, Engine, ExecutionError, TRTModule
 from trt_rt.engine.budget_shares import budget_shares
@@ -48,6 +50,7 @@ def check(program: torch.nn.Module, added: int = len(ROWS)) -> None:
 sizes_of_engines = st.lists(st.integers(0, 2**62), min_size=1, max_size=8).filter(any)
 
 
+@examples(100)
 @given(sizes=sizes_of_engines, data=st.data())
 def test_shares_are_exact_and_fair(sizes: list[int], data: st.DataObject) -> None:
     total = sum(sizes)
@@ -59,12 +62,14 @@ def test_shares_are_exact_and_fair(sizes: list[int], data: st.DataObject) -> Non
         assert abs(share * total - budget * size) < total  # less than a byte from its part
 
 
+@examples(100)
 @given(sizes=sizes_of_engines)
 def test_the_whole_and_nothing_are_shared_exactly(sizes: list[int]) -> None:
     assert budget_shares(0, sizes) == [0] * len(sizes)
     assert budget_shares(sum(sizes), sizes) == sizes
 
 
+@examples(100)
 @given(sizes=sizes_of_engines, data=st.data())
 def test_shares_do_not_depend_on_luck(sizes: list[int], data: st.DataObject) -> None:
     budget = data.draw(st.integers(0, sum(sizes)))
@@ -430,6 +435,6 @@ def test_budgets_change_while_threads_call_through_graphs(graphed: Graphed) -> N
                 assert graphed.engine.get_device_memory_budget() == budget
         finally:
             stop.set()
-        assert all(task.result(60) >= 20 for task in tasks)
+        assert all(task.result(SECONDS_UNTIL_DEADLOCK) >= 20 for task in tasks)
         streaming.device_budget = streaming.total_device_budget
         graphed.check(run)
