@@ -5,6 +5,7 @@ A test with the fixture `make` runs once for each plan factory; a test marked gp
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -55,6 +56,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     # Before any fixture is made: those of GPU tests need the GPU too.
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs an NVIDIA GPU: torch.cuda.is_available() is False here")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fixtures compile what no earlier run has compiled, and leave nothing in the user's folders."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRT_RT_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _no_cache_of_another_test(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each test compiles, whichever tests run before it. The folder is made when a program is kept in it."""
+    cache = tmp_path_factory.getbasetemp() / f"cache-of-test-{next(_numbers)}"
+    monkeypatch.setenv("TRT_RT_CACHE_DIR", str(cache))
 
 
 @pytest.fixture(autouse=True)

@@ -22,12 +22,6 @@ def rtx() -> Backend:
         pytest.skip(f"the TensorRT-RTX wheels are not installed: {error}")
 
 
-@pytest.fixture(autouse=True)
-def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test compiles, and leaves nothing in the user's folders."""
-    monkeypatch.setenv("TRT_RT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-
-
 @pytest.fixture
 def rtx_settings(rtx: Backend) -> CompileSettings:
     """Of a compilation that is built, and not loaded: no GPU is needed."""
