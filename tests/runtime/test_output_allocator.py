@@ -51,7 +51,8 @@ def test_it_wins_over_pre_allocated_outputs(module: TRTModule) -> None:
     """In either order results are the caller's; when it is left, pre-allocated outputs are back."""
     with enable_pre_allocated_outputs(module) as called:
         with enable_output_allocator(module):
-            assert called(torch.randn(3, 7)).data_ptr() != (kept := called(torch.randn(3, 7))).data_ptr()
+            kept, other = called(torch.randn(3, 7)), called(torch.randn(3, 7))
+            assert kept.data_ptr() != other.data_ptr()
             assert kept._base is None
         first = called(torch.randn(3, 7))
         assert called(torch.randn(3, 7)).data_ptr() == first.data_ptr()
