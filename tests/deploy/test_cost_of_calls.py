@@ -14,11 +14,11 @@ from trt_rt.deploy import LIBRARY_FOLDER
 
 ENGINE = LIBRARY_FOLDER / "libtrt_rt_reference.so"
 
-MOST_FOR_A_PROGRAM = 3.4
-"""Microseconds over the bare enqueue: 3.5 for a call, of which TensorRT's own part would be 0.1."""
+MOST_FOR_A_PROGRAM = 12
+"""Times the call of an operator that does nothing, over the bare enqueue. It takes 6, on any machine."""
 
-MOST_FOR_THE_OPERATOR = 1.5
-"""Microseconds over the bare enqueue, with pre-allocated outputs."""
+MOST_FOR_THE_OPERATOR = 5
+"""The same for the operator with pre-allocated outputs; it takes 2.3."""
 
 TRIES = 20
 """Other work on the machine can make a run twice as slow. What costs too much is too slow in every run."""
@@ -40,9 +40,9 @@ def test_cost_over_the_bare_enqueue(operator_calls: Path, copied: Path, run: Run
         result = run(operator_calls, copied, ENGINE, 51)
         assert result.returncode == 0, result.stderr
         times = json.loads(result.stdout)
-        program = times["program"] - times["enqueueV3"]
-        operator = times["pre_allocated"] - times["enqueueV3"]
+        program = (times["program"] - times["enqueueV3"]) / times["nothing"]
+        operator = (times["pre_allocated"] - times["enqueueV3"]) / times["nothing"]
         if program <= MOST_FOR_A_PROGRAM and operator <= MOST_FOR_THE_OPERATOR:
             return
         seen.append((program, operator))
-    pytest.fail(f"over the bare enqueue, the program and the operator took these microseconds: {seen}")
+    pytest.fail(f"over the bare enqueue, the program and the operator took this many calls: {seen}")
