@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
 from torch.export import Dim
+
+from tests.built_once import built_once
 
 __all__ = ["DYNAMIC", "EXAMPLE", "BranchOnValue", "Positions", "Scale", "exported"]
 
@@ -34,6 +35,6 @@ class Positions(torch.nn.Module):
         return torch.nonzero(x * 2)  # the line that messages name
 
 
-@functools.cache
+@built_once
 def exported() -> torch.export.ExportedProgram:
     return torch.export.export(Scale().eval(), EXAMPLE, dynamic_shapes=DYNAMIC)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch.export import Dim
 
 from tests import isolated
+from tests.built_once import built_once
 from tests.reference import plans
 from tests.reference.plans import eager_affine
 from trt_rt import TRTModule
@@ -29,7 +29,7 @@ class Sums(torch.nn.Module):
         return tuple(each + inputs[0].sum().to(each.dtype) for each in inputs)
 
 
-@functools.cache
+@built_once
 def sums(device: str) -> bytes:
     """Twenty inputs and outputs, of sizes that are no multiples of sixteen bytes."""
     inputs = tuple(torch.zeros(3, 1 + 5 * index) for index in range(INPUTS))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
 
+from tests.built_once import built_once
 from tests.factories.networks import network
 from trt_rt import build
 
@@ -47,7 +47,7 @@ def _make(kind: str, backend: str) -> dict[str, Any] | None:
     }
 
 
-@functools.cache
+@built_once
 def build_plan(kind: str, backend: str) -> bytes:
     """The plan of a kind; TensorRT-RTX builds it with no GPU too."""
     source = network(kind, "cuda")

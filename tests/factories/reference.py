@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
 
+from tests.built_once import built_once
 from tests.factories.networks import network
 from trt_rt import reference
 
@@ -40,7 +40,7 @@ def _make(kind: str, device: str) -> dict[str, Any] | None:
     }
 
 
-@functools.cache
+@built_once
 def _plan(kind: str, device: str) -> bytes:
     source = network(kind, device)
     assert source is not None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
 from torch.export import Dim
 
+from tests.built_once import built_once
 from trt_rt import reference as trt
 
 
@@ -75,14 +75,14 @@ def eager_affine(x: torch.Tensor) -> torch.Tensor:
     return torch.relu(x) * 2 + 1
 
 
-@functools.cache
+@built_once
 def affine(dtype: torch.dtype = torch.float32, device: str = "cpu") -> bytes:
     return trt.build(
         Affine(), (torch.zeros(3, 7).to(dtype),), dynamic_shapes={"x": {0: BATCH}}, device=device
     )
 
 
-@functools.cache
+@built_once
 def copy(dtype: torch.dtype, device: str = "cpu") -> bytes:
     return trt.build(
         Copy(),
@@ -92,7 +92,7 @@ def copy(dtype: torch.dtype, device: str = "cpu") -> bytes:
     )
 
 
-@functools.cache
+@built_once
 def two(device: str = "cpu") -> bytes:
     shapes = {"a": {0: BATCH}, "b": {0: BATCH}}
     return trt.build(
@@ -104,14 +104,14 @@ def two(device: str = "cpu") -> bytes:
     )
 
 
-@functools.cache
+@built_once
 def nonzero(device: str = "cpu") -> bytes:
     return trt.build(
         Nonzero(), (torch.zeros(3, 5),), dynamic_shapes={"x": {0: Dim("b", min=0, max=32)}}, device=device
     )
 
 
-@functools.cache
+@built_once
 def shape_tensor(dtype: torch.dtype = torch.int64, device: str = "cpu") -> bytes:
     return trt.build(
         Repeat(),
@@ -122,12 +122,12 @@ def shape_tensor(dtype: torch.dtype = torch.int64, device: str = "cpu") -> bytes
     )
 
 
-@functools.cache
+@built_once
 def accumulate(device: str = "cpu") -> bytes:
     return trt.build(Accumulate(), (torch.zeros(8, 4), torch.zeros(8, 4)), device=device)
 
 
-@functools.cache
+@built_once
 def profiles(device: str = "cpu") -> bytes:
     ranges = [{"x": ([1, 7], [2, 7], [4, 7])}, {"x": ([5, 7], [8, 7], [32, 7])}]
     return trt.build(
@@ -135,23 +135,23 @@ def profiles(device: str = "cpu") -> bytes:
     )
 
 
-@functools.cache
+@built_once
 def constants(device: str = "cpu") -> bytes:
     return trt.build(Constants(), (), device=device)
 
 
-@functools.cache
+@built_once
 def checked(device: str = "cpu") -> bytes:
     return trt.build(Checked(), (torch.ones(4),), device=device)
 
 
-@functools.cache
+@built_once
 def convolutions() -> Convolutions:
     torch.manual_seed(0)
     return Convolutions().eval()
 
 
-@functools.cache
+@built_once
 def streaming(device: str = "cpu") -> bytes:
     return trt.build(
         convolutions(),

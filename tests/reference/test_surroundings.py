@@ -79,14 +79,14 @@ class Integers(torch.nn.Module):
 
 @pytest.mark.parametrize("surrounding", SURROUNDINGS.values(), ids=SURROUNDINGS)
 def test_an_engine_of_convolutions(surrounding: Callable[[], Any]) -> None:
-    x = torch.randn(2, 1, 8, 8)
+    x, plan = torch.randn(2, 1, 8, 8), plans.streaming()
     with torch.no_grad():
         expected = plans.convolutions()(x)
     result = torch.zeros_like(expected)
     mode = surrounding()
     with mode:
         logger = RecordingLogger()
-        engine = trt.Runtime(logger).deserialize_cuda_engine(plans.streaming())
+        engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
         assert engine is not None, logger.errors
         context = engine.create_execution_context()
         context.set_input_shape("x", (2, 1, 8, 8))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 
+from tests.built_once import built_once
 from trt_rt import Engine, TRTModule, reference
 
 __all__ = ["AddFirstRow", "chain", "plain_plan", "streaming_plan"]
@@ -22,13 +21,13 @@ class AddFirstRow(torch.nn.Module):
         return x + self.weight[:1]
 
 
-@functools.cache
+@built_once
 def streaming_plan(rows: int, device: str = "cpu") -> bytes:
     """A plan with 16 streamable bytes a row."""
     return _build(rows, device, streamable=True)
 
 
-@functools.cache
+@built_once
 def plain_plan(device: str = "cpu") -> bytes:
     """A plan that was not built for weight streaming."""
     return _build(4, device, streamable=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import gc
 import pickle
 import threading
@@ -16,6 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import trt_rt
+from tests.built_once import built_once
 from tests.patience import SECONDS_UNTIL_DEADLOCK
 from tests.runtime.budget_engines import plain_plan
 from trt_rt import (
@@ -54,7 +54,7 @@ def network(seed: int = 0, dtype: torch.dtype = torch.float32) -> Network:
     return Network(seed, dtype).eval()
 
 
-@functools.cache
+@built_once
 def plan(dtype: torch.dtype = torch.float32, device: str = "cpu", streamable: bool = False) -> bytes:
     return reference.build(
         network(0, dtype),
