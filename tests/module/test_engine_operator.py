@@ -204,8 +204,8 @@ def test_a_plan_that_is_no_vector_of_bytes_is_refused() -> None:
 
 
 def test_inputs_that_contradict_the_description_are_refused() -> None:
-    x = torch.randn(3, 7)
-    run(plans.affine(), affine_meta(), x)
+    x, plan, meta = torch.randn(3, 7), plans.affine(), affine_meta()
+    run(plan, meta, x)
     for inputs, error in (
         ((), InputValueError),
         ((x, x), InputValueError),
@@ -213,10 +213,10 @@ def test_inputs_that_contradict_the_description_are_refused() -> None:
         ((x.half(),), InputTypeError),
     ):
         with pytest.raises(error):
-            run(plans.affine(), affine_meta(), *inputs)
+            run(plan, meta, *inputs)
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, pytest.raises(error):
-            run(plans.affine(), affine_meta(), *(mode.from_tensor(each) for each in inputs))
-    torch.testing.assert_close(run(plans.affine(), affine_meta(), x)[0], plans.eager_affine(x))
+            run(plan, meta, *(mode.from_tensor(each) for each in inputs))
+    torch.testing.assert_close(run(plan, meta, x)[0], plans.eager_affine(x))
 
 
 def test_shapes_without_an_engine() -> None:
