@@ -79,6 +79,15 @@ def _no_cache_of_another_test(
 
 
 @pytest.fixture(autouse=True)
+def _same_terminal_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed depends on no terminal, and no line breaks, however long the paths of tests are."""
+    for name in ("FORCE_COLOR", "NO_COLOR", "PYTHON_COLORS", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
+@pytest.fixture(autouse=True)
 def pytorch_stays_as_it_is() -> Iterator[None]:
     """No test, and no interrupt within one, leaves ``__torch_function__`` switched off for its thread."""
     yield

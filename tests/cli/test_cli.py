@@ -137,7 +137,6 @@ class TestDoctor:
     ) -> None:
         if with_rich:
             pytest.importorskip("rich", reason="rich is not installed")
-            monkeypatch.setenv("COLUMNS", "200")
         else:
             monkeypatch.delitem(sys.modules, "trt_rt.cli.console", raising=False)
             monkeypatch.setitem(sys.modules, "rich.console", None)
@@ -484,7 +483,6 @@ class TestInspect:
     ) -> None:
         if with_rich:
             pytest.importorskip("rich", reason="rich is not installed")
-            monkeypatch.setenv("COLUMNS", "200")
         else:
             monkeypatch.delitem(sys.modules, "trt_rt.cli.console", raising=False)
             monkeypatch.setitem(sys.modules, "rich.console", None)
