@@ -50,6 +50,23 @@ def test_results_are_those_of_the_program(
     assert not program(*_inputs(2), flag=True)["last"].requires_grad
 
 
+def test_a_loaded_program_is_exported_with_the_sizes_that_vary(tmp_path: Path) -> None:
+    """torch.complex asks for the numbers of sizes where PyTorch only looks at what an operator returns."""
+
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.complex((x * 2 + 1).relu() * 3, x).abs()
+
+    batch = torch.export.Dim("batch", min=1, max=16)
+    program = trt_rt.compile(
+        Model(), inputs=[torch.ones(2, 4)], dynamic_shapes=({0: batch},), backend="reference", cache_dir=None
+    )
+    save(program, tmp_path / "model.pt2")
+    x = torch.randn(5, 4)
+    exported = load(tmp_path / "model.pt2").exported()
+    torch.testing.assert_close(exported.module()(x), Model()(x))
+
+
 def test_state_is_the_program_s_own(archive: Path) -> None:
     first, second = load(archive), load(archive)
     first(*_inputs(2), flag=True)

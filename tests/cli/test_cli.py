@@ -116,6 +116,25 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert "pip install 'trt_rt[demo]'" in error
 
 
+@pytest.mark.parametrize("command", ["bench", "explain"])
+def test_a_missing_package_of_the_measurements_is_named_too(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("trt_rt.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("trt_rt.report", raising=False)
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    assert main([command, "model.pt2"]) == 1
+    error = capsys.readouterr().err
+    assert f"trt-rt {command} needs the package numpy" in error
+    assert "pip install 'trt_rt[bench]'" in error
+
+
+def test_a_file_to_serve_that_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "missing.pt2"]) == 1
+    assert capsys.readouterr().err == "trt-rt: missing.pt2: this is not there, or is no file\n"
+
+
 class TestDoctor:
     def test_json_tells_the_truth_about_this_machine(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["doctor", "--json"]) == 0

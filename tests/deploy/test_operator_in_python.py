@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +98,49 @@ def test_results_are_those_of_pytorch(run: Run) -> None:
     assert (
         "needs the same size in dimension 0 of 'a' and dimension 0 of 'b', and got 1 and 2." in result.stdout
     )
+
+
+def test_two_outputs_cannot_be_written_into_one_input(run: Run) -> None:
+    """Written by hand: no backend makes such an engine."""
+    code = _LOAD + textwrap.dedent(
+        _NETWORKS
+        + """
+    import json
+    wrong = json.dumps(json.loads(meta) | {"aliased_io": {"x": "a", "z": "a"}})
+    try:
+        OPERATOR([torch.ones(6, 4), torch.ones(6, 4)], plan, wrong)
+    except RuntimeError as error:
+        print(str(error).splitlines()[0])
+    """
+    )
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+    assert "Two outputs of the engine" in result.stdout
+    assert "are written into its input 'a'" in result.stdout
+
+
+def test_a_locale_with_a_decimal_comma_changes_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("localedef") is None:
+        pytest.skip("there is no localedef, which makes a locale")
+    made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", str(tmp_path / "comma")])
+    if made.returncode not in (0, 1):  # 1 is success with warnings
+        pytest.skip("localedef cannot make a German locale here")
+    monkeypatch.setenv("LOCPATH", str(tmp_path))
+    code = _LOAD + textwrap.dedent(
+        _NETWORKS
+        + """
+    import locale
+    locale.setlocale(locale.LC_ALL, "comma")
+    print(locale.localeconv()["decimal_point"])
+    a = torch.randn(6, 4)
+    for result, value in zip(OPERATOR([a, a], plan, meta), Two()(a, a), strict=True):
+        assert torch.equal(result, value)
+    """
+    )
+    result = run(sys.executable, "-c", code)
+    assert (result.returncode, result.stdout) == (0, ",\n"), result.stderr
 
 
 def test_modules_are_freed_during_their_calls(run: Run) -> None:

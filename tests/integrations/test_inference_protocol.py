@@ -172,3 +172,18 @@ def test_a_length_of_many_digits_is_refused() -> None:
     with pytest.raises(RequestError) as refused:
         read_request(b"{}", "9" * 5000)
     assert len(str(refused.value)) < 200
+
+
+def test_a_boolean_is_one_of_two_bytes() -> None:
+    head = _input(datatype="BOOL", shape=[2], parameters={"binary_data_size": 2})
+    good = read_request(head + b"\0\1", str(len(head)))
+    assert good.inputs["x"].tensor().tolist() == [False, True]
+    with pytest.raises(RequestError, match="is BOOL and has bytes other than 0 and 1"):
+        read_request(head + b"\0\2", str(len(head)))
+
+
+@pytest.mark.parametrize(("identifier", "answered"), [(None, None), ("", None), (7, "7"), ("a", "a")])
+def test_a_response_has_the_request_s_identifier(identifier: Any, answered: str | None) -> None:
+    asked = read_request(json.dumps({"id": identifier, "inputs": []}).encode(), None)
+    body, _ = write_response(asked, "m", {})
+    assert json.loads(body).get("id") == answered

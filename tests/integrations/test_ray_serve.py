@@ -512,7 +512,7 @@ def test_an_error_of_ray_at_the_start_becomes_ours(
     monkeypatch.setattr("ray.is_initialized", lambda: not starts_ray)
     monkeypatch.setattr("ray.init" if starts_ray else "ray.serve.start", start)
     with pytest.raises(trt_rt.TRTError, match=re.escape(f"the server did not become ready: {raised}")):
-        run_server(object())
+        run_server(object(), port=free_ports(1)[0])
 
 
 def test_the_commands_of_the_readme_answer_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -523,6 +523,8 @@ def test_the_commands_of_the_readme_answer_a_request(tmp_path: Path, monkeypatch
     command, request = shell.split("\n", 1)
     [content] = re.findall(r"-d '(.*?)'", request)
     [path] = re.findall(r"http://127.0.0.1:8000(\S+)", request)
+    # Without one, curl -d sends the type of a form.
+    [content_type] = re.findall(r"-H 'Content-Type: (.*?)'", request)
     monkeypatch.chdir(tmp_path)
     exec(saving, {})  # in this process, which has imported PyTorch already
     [port] = free_ports(1)
@@ -530,10 +532,12 @@ def test_the_commands_of_the_readme_answer_a_request(tmp_path: Path, monkeypatch
     command_line = [sys.executable, "-W", "ignore", "-m", "trt_rt.cli", *arguments]
     process = _started(command_line, "ready:", tmp_path, cwd=tmp_path)
     try:
-        status, answer = _Server(port, 0, process, {}, tmp_path).post(path, content.encode())
+        status, answer = _Server(port, 0, process, {}, tmp_path).post(
+            path, content.encode(), Content_Type=content_type
+        )
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 130
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
         process.communicate()
     assert status == 200, answer
     assert answer["outputs"][0]["shape"] == [2, 8]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trt_rt.cli.bench_target import add_target_arguments, integers, opened_target
-from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer, print_table
+from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer, print_table, with_extra
 from trt_rt.errors import SettingError
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Result:
-    from trt_rt import report
+    with with_extra("bench", "trt-rt bench"):
+        from trt_rt import report
     from trt_rt.backend.atomic_file import check_writable, write_atomically
 
     if arguments.fail_above is not None and not arguments.compare:

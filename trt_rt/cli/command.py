@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from trt_rt.cli.streams import printable
+from trt_rt.errors import TRTError
 
-__all__ = ["Result", "Subparsers", "add_command", "positive_integer", "print_json", "print_table"]
+__all__ = [
+    "Result",
+    "Subparsers",
+    "add_command",
+    "positive_integer",
+    "print_json",
+    "print_table",
+    "with_extra",
+]
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -60,6 +70,21 @@ def add_command(
     )
     parser.set_defaults(run=run)
     return parser
+
+
+@contextmanager
+def with_extra(extra: str, what: str) -> Iterator[None]:
+    """Turn the failure of an import within into an error that names the extra of trt_rt to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "trt_rt"):
+            raise
+        raise TRTError(
+            f"{what} needs the package {package}, which is not installed; install what it needs with: "
+            f"pip install 'trt_rt[{extra}]'"
+        ) from error
 
 
 def positive_integer(text: str) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer
-from trt_rt.errors import TRTError
+from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer, with_extra
 
 __all__ = ["add"]
 
@@ -28,17 +27,10 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Result:
-    try:
+    with with_extra("demo", "the demo"):
         from trt_rt.cli.console import make_console
         from trt_rt.demo.report import print_report
         from trt_rt.demo.run import run_demo
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "trt_rt":
-            raise
-        raise TRTError(
-            f"the demo needs the package {error.name.partition('.')[0]}, which is not installed; "
-            "install what it needs with: pip install 'trt_rt[demo]'"
-        ) from error
     report = run_demo(arguments.calls)
     problem = ""
     if report.disagreeing_modes:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from trt_rt.cli.bench_target import add_target_arguments, opened_target
-from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer
+from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer, with_extra
 from trt_rt.cli.streams import printable
 from trt_rt.errors import SettingError
 
@@ -34,21 +34,22 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Result:
+    with with_extra("bench", "trt-rt explain"):
+        from trt_rt.report import find_mode
+    mode = find_mode(arguments.mode)
     with opened_target(arguments) as (target, workloads):
-        explanations = [_explain(arguments, target, workload) for workload in workloads]
+        explanations = [_explain(mode, arguments.calls, target, workload) for workload in workloads]
     found = [{"shapes": shapes, **explanation.to_json()} for shapes, explanation in explanations]
     return Result(found, lambda: _print(explanations))
 
 
 def _explain(
-    arguments: argparse.Namespace, target: report.Target, workload: report.Workload
+    mode: report.Mode, calls: int, target: report.Target, workload: report.Workload
 ) -> tuple[str, Explanation]:
     import torch
 
     import trt_rt
-    from trt_rt.report import find_mode
 
-    mode = find_mode(arguments.mode)
     with ExitStack() as stack, torch.no_grad():
         call = mode.call(target, workload, stack)
         if not isinstance(call.function, torch.nn.Module):
@@ -56,7 +57,7 @@ def _explain(
                 f"--mode {mode.name}: a bound call only enqueues, so there is nothing to explain. Choose a "
                 "mode in which the module is called."
             )
-        for _ in range(arguments.calls - 1):
+        for _ in range(calls - 1):
             call()
         return workload.label, trt_rt.explain(call.function, *call.arguments, **dict(call.keywords or {}))
 

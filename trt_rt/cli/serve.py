@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import threading
 from pathlib import Path
 
 from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer
@@ -14,7 +15,9 @@ __all__ = ["add"]
 
 def add(subparsers: Subparsers) -> None:
     """Add the command's parser."""
-    parser = add_command(subparsers, "serve", _run, "Answer requests with saved programs, until Ctrl-C.")
+    parser = add_command(
+        subparsers, "serve", _run, "Answer requests with saved programs, until Ctrl-C or SIGTERM."
+    )
     parser.add_argument(
         "files",
         nargs="+",
@@ -24,6 +27,9 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=positive_integer, default=8000, help="for HTTP (default: %(default)s)")
     parser.add_argument("--grpc-port", type=positive_integer, help="for gRPC (default: no gRPC)")
+    parser.add_argument(
+        "--metrics-port", type=positive_integer, help="for Prometheus (default: one that is free)"
+    )
     parser.add_argument(
         "--no-batching",
         action="store_true",
@@ -44,7 +50,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Result:
-    from trt_rt.integrations.ray_serve import deployment, run_server
+    from trt_rt.integrations.ray_serve import deployment, run_server, stop_server
 
     models: dict[str, Path] = {}
     for text in arguments.files:
@@ -61,13 +67,20 @@ def _run(arguments: argparse.Namespace) -> Result:
         max_batch_size=arguments.max_batch_size,
         batch_wait_timeout_s=arguments.batch_wait_ms / 1e3,
     )
-    run_server(application, host=arguments.host, port=arguments.port, grpc_port=arguments.grpc_port)
+    run_server(
+        application,
+        host=arguments.host,
+        port=arguments.port,
+        grpc_port=arguments.grpc_port,
+        metrics_port=arguments.metrics_port,
+    )
+    stop = threading.Event()
+    # In place of Ray's handler, which ends the process three seconds later, whatever it does.
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     urls = [f"http://{arguments.host}:{arguments.port}/v2/models/{name}/infer" for name in models]
     print("\n".join(["ready:", *urls]), flush=True)
     try:
-        signal.pause()
+        stop.wait()
     finally:
-        from ray import serve
-
-        serve.shutdown()
+        stop_server()
     return Result(urls, lambda: None)

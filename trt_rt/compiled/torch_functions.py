@@ -11,12 +11,14 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 __all__ = ["TorchFunctions"]
 
@@ -145,8 +147,18 @@ def _comparable(record: Any) -> str:
     return re.sub(r"\bu\d+\b", "u", repr(record))
 
 
+def _sizes_kept(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Keep sizes that vary as they are, although PyTorch fixes one whose number an operator asks for."""
+    for leaf in tree_leaves((args, kwargs)):
+        if isinstance(leaf, FakeTensor) and leaf.fake_mode.shape_env is not None:
+            return leaf.fake_mode.shape_env.suppress_guards()
+        if isinstance(leaf, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return leaf.node.shape_env.suppress_guards()
+    return nullcontext()
+
+
 def _record(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     recorder = _Recorder()
-    with torch.no_grad(), recorder:
+    with torch.no_grad(), _sizes_kept(args, kwargs), recorder:
         result = function(*args, **kwargs)
     return recorder.calls, tree_map(_description, result)

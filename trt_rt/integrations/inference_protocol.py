@@ -174,7 +174,8 @@ def read_request(body: bytes, json_length: str | None) -> InferenceRequest:
     }
     parameters = _object(fields.get("parameters", {}), "'parameters'")
     binary = bool(parameters.get("binary_data_output", False))
-    return InferenceRequest(str(fields.get("id", "")), inputs, outputs, binary)
+    identifier = fields.get("id")
+    return InferenceRequest("" if identifier is None else str(identifier), inputs, outputs, binary)
 
 
 def write_response(
@@ -296,6 +297,8 @@ def _checked(name: str, tensor: dict[str, Any], data: bytes) -> WireTensor:
             400,
             f"the input {name!r} has {len(data)} bytes, and {datatype} of shape {list(shape)} has {wanted}.",
         )
+    if datatype == "BOOL" and data.translate(None, b"\0\1"):  # undefined for PyTorch and TensorRT
+        raise RequestError(400, f"the input {name!r} is BOOL and has bytes other than 0 and 1.")
     return WireTensor(datatype, shape, bytes(data))
 
 

@@ -83,6 +83,9 @@ void Engine::read_alias(IOTensor& output) {
     if (written == output.name) input = name;
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
     if (inputs_[i].name != input) continue;
+    if (inputs_[i].is_written)
+      throw Error("Two outputs of the engine " + meta_.sha256.substr(0, 8) + " are written into its input '" + input +
+                  "'. The program and the plan do not belong together.");
     output.aliased_input = static_cast<int>(i);
     inputs_[i].is_written = true;
   }

@@ -1,5 +1,7 @@
 #include "json.h"
 
+#include <locale.h>
+
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
@@ -22,6 +24,12 @@ const char* name_of(Json::Kind kind) {
     case Json::Kind::object: return "an object";
   }
   return "a value";
+}
+
+// Like strtod, but with a decimal point in programs whose locale has a comma, too.
+double read_real(const char* digits, char** end) {
+  static const locale_t plain = newlocale(LC_ALL_MASK, "C", nullptr);
+  return strtod_l(digits, end, plain);
 }
 
 }  // namespace
@@ -130,7 +138,7 @@ class JsonReader {
     errno = 0;
     if (is_real) {
       value.kind_ = Json::Kind::real;
-      value.real_ = std::strtod(digits.c_str(), &end);
+      value.real_ = read_real(digits.c_str(), &end);
     } else {
       value.kind_ = Json::Kind::integer;
       value.integer_ = std::strtoll(digits.c_str(), &end, 10);

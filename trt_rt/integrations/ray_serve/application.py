@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,9 @@ import torch
 from trt_rt.errors import SettingError, TRTError
 from trt_rt.integrations.ray_serve.settings import ServingSettings
 
-__all__ = ["deployment", "run_server"]
+__all__ = ["deployment", "run_server", "stop_server"]
 
-_NAME, _REPLICAS = "trt_rt", "Replica"
+_NAME, _FRONTS, _REPLICAS = "trt_rt", "Front", "Replica"
 _SERVICER = "trt_rt.integrations.ray_serve.grpc_messages.add_servicer"
 _MOST_CALLS = 1024
 """Of a replica at once: more than fronts make, because a router that finds a replica full waits a while."""
@@ -28,6 +31,7 @@ _RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",
 }
 """For a Ray that is started here, unless the user has set them."""
+_LONGEST_DRAIN_S = 20.0
 _LOGGING = {"enable_access_log": False}  # a line for each request costs more than a small engine
 
 
@@ -141,7 +145,7 @@ def deployment(
     ).bind(models, settings, on_gpu=num_gpus > 0)
     return serve.deployment(
         Front,
-        name="Front",
+        name=_FRONTS,
         logging_config=_LOGGING,
         num_replicas=num_fronts,
         ray_actor_options={"num_cpus": 0},
@@ -152,7 +156,12 @@ def deployment(
 
 
 def run_server(
-    application: Any, *, host: str = "127.0.0.1", port: int = 8000, grpc_port: int | None = None
+    application: Any,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    grpc_port: int | None = None,
+    metrics_port: int | None = None,
 ) -> None:
     """Start Ray Serve here, or in the cluster of ``RAY_ADDRESS``, and wait until the application is ready.
 
@@ -164,15 +173,19 @@ def run_server(
     application : ray.serve.Application
         What `deployment` returned.
     host : str
-        The address to listen on; ``"0.0.0.0"`` for all.
+        The address to listen on for HTTP; ``"0.0.0.0"`` for all. Ray Serve listens on all for gRPC.
     port, grpc_port : int
         For HTTP, and for gRPC; without `grpc_port` there is no gRPC.
+    metrics_port : int, optional
+        For Prometheus, on all addresses, if this starts Ray. Default: one that is free.
 
     Raises
     ------
     TRTError
         Ray did not start or answer, the application did not become ready, or one of its models does not
         work; the message has the reason.
+    SettingError
+        A port cannot be used.
     """
     serve = _serve()
     import ray
@@ -180,11 +193,13 @@ def run_server(
     grpc_options = (
         {"port": grpc_port, "grpc_servicer_functions": [_SERVICER]} if grpc_port is not None else None
     )
+    if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+        _check_ports(host, port, grpc_port)
     try:
         if not ray.is_initialized():
             for name, value in _RAY_ENVIRONMENT.items():
                 os.environ.setdefault(name, value)
-            ray.init(namespace="serve", include_dashboard=False)
+            ray.init(namespace="serve", include_dashboard=False, _metrics_export_port=metrics_port)
         serve.start(http_options={"host": host, "port": port}, grpc_options=grpc_options)
         serve.run(application, name=_NAME, route_prefix="/")
         models = serve.get_deployment_handle(_REPLICAS, _NAME).describe.remote().result()
@@ -195,6 +210,46 @@ def run_server(
         raise TRTError(f"the server did not become ready. {reasons}")
 
 
+def stop_server() -> None:
+    """Answer the requests that the server has, refuse new ones, and stop Ray Serve.
+
+    Requests that take longer than 20 seconds lose their connections.
+
+    Raises
+    ------
+    TRTError
+        Ray Serve is not installed.
+    """
+    serve = _serve()
+    try:
+        # While the replicas still take batches.
+        fronts = serve.status().applications[_NAME].deployments[_FRONTS].replica_states.get("RUNNING", 0)
+        handle = serve.get_deployment_handle(_FRONTS, _NAME)
+        with suppress(TimeoutError):
+            for draining in [handle.drain.remote() for _ in range(fronts)]:
+                draining.result(timeout_s=_LONGEST_DRAIN_S)
+        # Waits until the proxies have the answers. shutdown() ends them and their connections at once.
+        serve.delete(_NAME)
+    finally:
+        serve.shutdown()
+
+
+def _check_ports(host: str, port: int, grpc_port: int | None) -> None:
+    """Find out in time what Ray Serve tells after a while, in many lines."""
+    if port == grpc_port:
+        raise SettingError(f"HTTP and gRPC need a port each, and both have {port}.")
+    addresses = [(host, port)] if grpc_port is None else [(host, port), ("0.0.0.0", grpc_port)]
+    for address, number in addresses:
+        try:
+            family = socket.getaddrinfo(address, number, type=socket.SOCK_STREAM)[0][0]
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+                probe.bind((address, number))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SettingError(f"cannot listen on {address}, port {number}: {reason}.") from error
+
+
 def _models(path: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]) -> dict[str, str]:
     files = dict(path) if isinstance(path, Mapping) else {Path(path).stem: path}
     if not files:
@@ -203,7 +258,7 @@ def _models(path: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]])
         if not name or "/" in name:
             raise SettingError(f"{name!r} cannot be a model's name: it is a part of a URL.")
         if not Path(file).is_file():
-            raise FileNotFoundError(f"{file} is not there, or is no file.")
+            raise FileNotFoundError(errno.ENOENT, "this is not there, or is no file", str(file))
     return {name: str(Path(file).resolve()) for name, file in files.items()}
 
 

@@ -10,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from trt_rt import __version__
 from trt_rt.integrations.inference_protocol import (
     JSON_LENGTH_HEADER,
     RequestError,
@@ -21,6 +22,7 @@ from trt_rt.integrations.inference_protocol import (
     write_response,
 )
 from trt_rt.integrations.ray_serve.dispatcher import Dispatcher
+from trt_rt.integrations.ray_serve.gate import Gate
 from trt_rt.integrations.ray_serve.grpc_messages import service_pb2
 from trt_rt.integrations.ray_serve.model import Answer
 from trt_rt.integrations.ray_serve.server_metrics import RequestMetrics
@@ -29,6 +31,7 @@ from trt_rt.integrations.ray_serve.settings import ServingSettings
 __all__ = ["Front"]
 
 _CONTENT_TYPES = ("application/json", "application/octet-stream")
+_SERVER: dict[str, Any] = {"name": "trt_rt", "version": __version__, "extensions": ["binary_tensor_data"]}
 _GRPC_CONTENTS = {
     "BOOL": "bool_contents",
     "FP32": "fp32_contents",
@@ -67,6 +70,7 @@ class Front:
         self._dispatcher = Dispatcher(replicas, settings, slots)
         self._metrics = {model: RequestMetrics(model) for model in models}
         self._most_bytes = settings.max_body_bytes
+        self._gate = Gate()
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request over HTTP."""
@@ -77,23 +81,28 @@ class Front:
         except ClientDisconnect:
             return Response(status_code=499)
 
+    async def drain(self) -> None:
+        """Refuse new requests, and return when those that are here have their answers."""
+        await self._gate.close()
+
     async def _route(self, request: Request) -> Response:
         path = [part for part in request.url.path.split("/") if part]
         match request.method, path:
             case "GET", ["v2", "health", "live"]:
                 return Response()
             case "GET", ["v2", "health", "ready"]:
+                self._gate.check_open()
                 await self._dispatcher.check_ready()
                 return Response()
             case "GET", ["v2"]:
-                return JSONResponse({"name": "trt_rt", "extensions": ["binary_tensor_data"]})
+                return JSONResponse(_SERVER)
             case "GET", ["v2", "models", model]:
                 return JSONResponse({"name": model, "platform": "trt_rt"} | await self._tensors(model))
             case "GET", ["v2", "models", model, "ready"]:
                 await self._tensors(model)
                 return Response()
             case "POST", ["v2", "models", model, "infer"]:
-                with self._known(model).request():
+                with self._known(model).request(), self._gate.request():
                     return await self._infer_http(model, request)
         raise RequestError(404, f"{request.method} {request.url.path} is nothing that this server does.")
 
@@ -104,6 +113,11 @@ class Front:
         if content_type not in _CONTENT_TYPES:
             raise RequestError(
                 415, f"the content type {content_type!r} is not one of {', '.join(_CONTENT_TYPES)}."
+            )
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise RequestError(
+                415, f"the content encoding {encoding!r} is not known: send the body as it is."
             )
         asked = read_request(await self._body(request), request.headers.get(JSON_LENGTH_HEADER))
         answer = await self._infer(model, asked.inputs)
@@ -150,10 +164,15 @@ class Front:
     async def ServerReady(self, request: Any) -> Any:
         """Say whether a replica is ready."""
         try:
+            self._gate.check_open()
             await self._dispatcher.check_ready()
         except RequestError:
             return service_pb2.ServerReadyResponse(ready=False)
         return service_pb2.ServerReadyResponse(ready=True)
+
+    async def ServerMetadata(self, request: Any) -> Any:
+        """Describe the server."""
+        return service_pb2.ServerMetadataResponse(**_SERVER)
 
     async def ModelReady(self, request: Any) -> Any:
         """Say whether a model works."""
@@ -174,7 +193,7 @@ class Front:
     async def ModelInfer(self, request: Any, grpc_context: Any) -> Any:
         """Run a model."""
         try:
-            with self._known(request.model_name).request():
+            with self._known(request.model_name).request(), self._gate.request():
                 return await self._infer_grpc(request)
         except RequestError as error:
             return _grpc_error(grpc_context, error, service_pb2.ModelInferResponse())
@@ -199,6 +218,8 @@ def _grpc_inputs(request: Any) -> dict[str, WireTensor]:
         raise RequestError(400, f"the request has {len(request.inputs)} inputs and {len(raw)} raw contents.")
     inputs = {}
     for index, each in enumerate(request.inputs):
+        if each.name in inputs:
+            raise RequestError(400, f"the input {each.name!r} is given twice.")
         shape = list(each.shape)
         if raw:
             inputs[each.name] = checked_tensor(each.name, each.datatype, shape, raw[index])

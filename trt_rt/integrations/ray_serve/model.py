@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trt_rt.archive import load
-from trt_rt.errors import InputError, TRTError
+from trt_rt.errors import InputError, InputValueError, TRTError
 from trt_rt.integrations.batch_runner import BatchRunner
 from trt_rt.integrations.inference_protocol import WireTensor
 from trt_rt.integrations.interface import ProgramInterface, SizeRange, TensorInterface, without_plan
@@ -22,6 +22,8 @@ __all__ = ["OVERLAPPING_BATCHES", "Answer", "Model", "ModelDescription"]
 
 OVERLAPPING_BATCHES = 2
 """Batches that a replica has at once. On a GPU one is copied while the other runs; on a CPU one waits."""
+_MOST_RUNS = 4096
+"""Of one request. A few bytes can ask for rows without end, where a row has no elements."""
 _LARGEST_JOINED = 64
 """The most rows that are joined for a program without a limit of its own."""
 
@@ -123,7 +125,7 @@ class Model:
         for request in requests:
             try:
                 tensors = {name: wire.tensor() for name, wire in request.items()}
-                self._interface.check(tensors, batch=SizeRange(0, None) if self._joins else None)
+                self._check(tensors)
             except InputError as error:
                 answers.append(_as_answer(error))
             else:
@@ -141,6 +143,18 @@ class Model:
             It fails.
         """
         await asyncio.get_running_loop().run_in_executor(self._pool, self._try, self._smallest)
+
+    def _check(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._interface.check(tensors, batch=SizeRange(0, None) if self._joins else None)
+        batch = self._interface.batch if self._joins else None
+        if batch is None or batch.max is None:
+            return
+        rows, most = next(iter(tensors.values())).shape[0], _MOST_RUNS * batch.max
+        if rows > most:
+            raise InputValueError(
+                f"the request has {rows} rows, and may have {most}: the program runs {batch.max} at a time. "
+                "Send several requests."
+            )
 
     async def _run(self, requests: list[dict[str, torch.Tensor]]) -> list[Any]:
         rows = sum(next(iter(each.values())).shape[0] for each in requests) if self._joins else len(requests)

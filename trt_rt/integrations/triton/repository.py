@@ -26,6 +26,9 @@ __all__ = ["ModelFolder", "export_triton"]
 _TENSORRT = ("tensorrt", "tensorrt_lean", "tensorrt_dispatch")
 """Backends whose plans Triton's TensorRT backend runs."""
 
+_LARGEST_NUMBER = 2**31 - 1
+"""Of a field int32 in a model's configuration."""
+
 # Before it starts instances, the server imports the file in a process of its own, to ask the class about the
 # configuration. That process need not import PyTorch.
 _PYTHON_MODEL = '''"""A program of trt_rt. The server's Python needs trt_rt and the backend of its engines."""
@@ -133,6 +136,9 @@ def export_triton(
         raise TRTError("the version and the number of instances must be at least 1.")
     if max_batch_size is not None and (max_batch_size < 1 or not batching):
         raise TRTError("max_batch_size must be at least 1, and cannot be given without batching.")
+    numbers = (version, instances, max_batch_size or 1, max_queue_delay_us)
+    if min(numbers) < 0 or max(numbers) > _LARGEST_NUMBER:
+        raise TRTError(f"a number is outside of what Triton takes, 0 to {_LARGEST_NUMBER}.")
     program = load(source)
     exported = program.exported(keep_plan=without_plan)
     engine = _only_engine(program, exported)
