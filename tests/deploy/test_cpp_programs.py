@@ -75,6 +75,11 @@ def test_results(calls: Path, package: Path, run: Run, command: str) -> None:
         ("wrong-rank", "has 2 dimensions, and the tensor given has 3, in shape [4, 8, 1]."),
         ("wrong-count", "The program takes 1 tensors, and got 2."),
         ("wrong-count-none", "The program takes 1 tensors, and got 0."),
+        (
+            "wrong-device",
+            "must be on cpu, and the tensor given is on meta. Move it with .to() before the call.",
+        ),
+        ("wrong-undefined", "The program's input 'x' is an undefined tensor."),
         ("wrong-layout", "must be a dense tensor. Convert it with .to_dense() before the call."),
         ("outside-profile", "'x' has shape [4000, 8]; allowed: [1, 8] to [32, 8]"),
     ],
@@ -83,6 +88,13 @@ def test_wrong_inputs(calls: Path, package: Path, run: Run, command: str, messag
     result = run(calls, package, command)
     assert message in result.stdout
     assert result.returncode == 0, "the next good call works"
+
+
+def test_inputs_share_sizes_and_lie_as_the_example_did(calls: Path, tmp_path: Path, run: Run) -> None:
+    result = run(calls, tmp_path, "check-inputs")
+    assert result.returncode == 0, result.stderr
+    message = "'y' has shape [5], and the size 5 in dimension 0 must be the 4 of another dimension or input."
+    assert message in result.stdout
 
 
 def test_memory_does_not_grow(calls: Path, package: Path, run: Run) -> None:

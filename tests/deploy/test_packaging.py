@@ -18,6 +18,7 @@ from tests.deploy.programs import export_affine
 from trt_rt.cli import main
 from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
 from trt_rt.deploy.arguments import constants_as_arguments
+from trt_rt.deploy.input_description import describe_input
 from trt_rt.deploy.packaging import CONSTANTS_FILE, package_program
 from trt_rt.errors import TRTError
 
@@ -48,14 +49,18 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
 
 
 def test_a_compiled_program_is_packaged_by_the_command(
-    examples: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+    examples: Path, calls: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The package of the README, run by the example; its size of batch is not that of compilation."""
-    from tests.deploy.programs import Affine
+    """Run by the example; its size of batch is not that of compilation, and its inputs lie in any way."""
+
+    class Sums(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(torch.cumsum(x, 1) * 2.0 + 1.0)
 
     batch = torch.export.Dim("b", min=1, max=32)
-    exported = torch.export.export(Affine(), (torch.ones(2, 8),), dynamic_shapes={"x": {0: batch}})
-    trt_rt.save(trt_rt.compile(exported, backend="reference"), tmp_path / "model.pt2")
+    exported = torch.export.export(Sums(), (torch.ones(2, 8),), dynamic_shapes={"x": {0: batch}})
+    program = trt_rt.compile(exported, backend="reference", torch_executed_ops={"aten.cumsum.default"})
+    trt_rt.save(program, tmp_path / "model.pt2")
     status = main(
         ["package", str(tmp_path / "model.pt2"), "-o", str(tmp_path / "app"), "--torchscript", "--json"]
     )
@@ -64,9 +69,11 @@ def test_a_compiled_program_is_packaged_by_the_command(
     assert found["engines"] == 1
     assert sorted(found["files"]) == ["constants.safetensors", "program.pt2", "program.ts"]
     result = run(examples / "aoti", tmp_path / "app")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "[4, 8] sum 96\n", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "[4, 8] sum 320\n", "")
+    result = run(calls, tmp_path / "app", "layouts")
+    assert (result.returncode, result.stdout) == (0, "right\n"), result.stderr
     script = load_script(tmp_path / "app/program.ts")
-    assert torch.equal(script(torch.ones(5, 8)), torch.full((5, 8), 3.0))
+    assert torch.equal(script(torch.ones(5, 8)), Sums()(torch.ones(5, 8)))
 
 
 def test_torchscript_of_engines_operators_sizes_and_state(tmp_path: Path) -> None:
@@ -156,9 +163,12 @@ def test_a_compiled_program_that_ignores_an_engines_error(calls: Path, tmp_path:
     """The code that PyTorch 2.11 writes does, and gives undefined tensors as results."""
     made = run(sys.executable, "-c", _PACKAGE_THAT_IGNORES_ERRORS + _PACKAGE, tmp_path / "app")
     assert made.returncode == 0, made.stderr
-    called = run(calls, tmp_path / "app", "wrong-shape")
-    assert "has size 8 in dimension 1, and the tensor given has shape [4, 9]" in called.stdout
-    assert called.returncode == 0, "the next good call works"
+    constants = bytearray((tmp_path / "app" / CONSTANTS_FILE).read_bytes())
+    constants[-1] ^= 1  # of the plan, which the engine then refuses
+    (tmp_path / "app" / CONSTANTS_FILE).write_bytes(constants)
+    called = run(calls, tmp_path / "app", "call")
+    assert called.returncode == 1
+    assert "is damaged or another one: the SHA-256" in called.stderr
 
 
 def test_plans_are_arguments_of_the_compiled_program(package: Path, tmp_path: Path) -> None:
@@ -209,6 +219,34 @@ def test_arguments_of_a_program_with_weights_state_and_keywords() -> None:
     results = program.module()(*arguments.values(), x, more={"y": y})
     for result, expected in zip(results, Nested()(x, more={"y": y}), strict=True):
         torch.testing.assert_close(result, expected)
+
+
+def test_inputs_are_described_for_callers_in_cpp() -> None:
+    class Model(torch.nn.Module):
+        def forward(
+            self,
+            x: torch.Tensor,
+            mask: torch.Tensor,
+            image: torch.Tensor,
+            gaps: torch.Tensor,
+            n: torch.Tensor,
+        ) -> torch.Tensor:
+            return torch.relu(x * mask + 1) + image.sum() + gaps.sum() + n
+
+    rows = torch.export.Dim("rows", min=1, max=32)
+    image = torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    mask = torch.ones(3, 8, dtype=torch.bool)
+    inputs = (torch.ones(3, 8), mask, image, torch.ones(4, 6)[:, ::2], torch.tensor(1.0))
+    exported = torch.export.export(Model(), inputs, dynamic_shapes=({0: rows}, {0: rows}, None, None, None))
+    lines = [describe_input(exported, node) for node in exported.graph.find_nodes(op="placeholder")]
+    symbol = lines[0].partition("1:32:")[2].partition(",")[0]
+    assert lines == [
+        f"x float32 cpu 1:32:{symbol},8 0,1",
+        f"mask bool cpu 1:32:{symbol},8 0,1",
+        "image float32 cpu 2,3,4,5 0,2,3,1",
+        "gaps float32 cpu 4,3 ?",
+        "n float32 cpu - -",
+    ]
 
 
 def test_a_file_that_is_no_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from torch.export.graph_signature import InputKind, TensorArgument
 from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
 from trt_rt.deploy.arguments import constants_as_arguments
 from trt_rt.deploy.constants_file import write_constants
+from trt_rt.deploy.input_description import describe_input
 from trt_rt.errors import CompileError, TRTError
 from trt_rt.operator import OPERATOR
 
@@ -36,7 +37,7 @@ _ARGUMENTS_KEY = "trt_rt_arguments"
 """In the metadata of the AOTInductor package: how many constants the program takes as arguments."""
 
 _INPUTS_KEY = "trt_rt_inputs"
-"""In the same place: how many tensors a caller gives to the program."""
+"""In the same place: what the tensors are that a caller gives to the program, with ``;`` between."""
 
 _INDUCTOR_CONFIGS: dict[str, Any] = {
     "aot_inductor.package_constants_in_so": False,
@@ -121,14 +122,15 @@ def package_program(
 
 
 def _compile(exported: ExportedProgram, path: Path, arguments: int) -> None:
-    # AOTInductor reads beyond a list of too few tensors, so the C++ runtime counts them.
+    # AOTInductor compiles no checks of its inputs that are on by default.
+    placeholders = exported.graph.find_nodes(op="placeholder")
     inputs = [
-        spec
-        for spec in exported.graph_signature.input_specs
+        node
+        for spec, node in zip(exported.graph_signature.input_specs, placeholders, strict=True)
         if spec.kind == InputKind.USER_INPUT and isinstance(spec.arg, TensorArgument)
     ]
-    counts = {_ARGUMENTS_KEY: str(arguments), _INPUTS_KEY: str(len(inputs) - arguments)}
-    metadata = {"aot_inductor.metadata": counts}
+    lines = [describe_input(exported, node) for node in inputs[arguments:]]
+    metadata = {"aot_inductor.metadata": {_ARGUMENTS_KEY: str(arguments), _INPUTS_KEY: ";".join(lines)}}
     try:
         with torch.no_grad(), warnings.catch_warnings(), _linker_finds_libstdcxx():
             # Inductor warns of its own code, which differs from one PyTorch to the next.

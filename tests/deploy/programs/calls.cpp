@@ -214,6 +214,47 @@ int call_with_gradients(trt_rt::Program& program) {
   return !is_right;
 }
 
+// Inputs that lie in memory in other ways, for the program relu(cumsum(x, 1) * 2 + 1), whose first part is PyTorch's.
+int call_with_layouts(trt_rt::Program& program) {
+  const at::Tensor many = at::randn({32, 16});
+  const std::pair<const char*, at::Tensor> inputs[] = {
+      {"as it is", many.slice(1, 0, 8).contiguous()},
+      {"transposed", at::randn({8, 4}).t()},
+      {"with gaps", many.slice(0, 0, 8, 2).slice(1, 0, 16, 2)},
+      {"expanded", many.slice(0, 0, 1).slice(1, 0, 8).expand({4, 8})},
+      {"negative", at::_neg_view(many.slice(1, 0, 8))},
+  };
+  for (const auto& [name, input] : inputs) {
+    const at::Tensor expected = at::relu(at::cumsum(input, 1) * 2 + 1);
+    if (!at::allclose(program({input})[0], expected, 1e-4, 1e-4)) {
+      std::printf("wrong: %s\n", name);
+      return 1;
+    }
+  }
+  std::puts("right");
+  return 0;
+}
+
+// Two inputs that share a size, and one of channels-last memory; prints the refusal of another size.
+int check_inputs() {
+  std::vector<std::string> names;
+  const trt_rt::ProgramInput first("x float32 cpu 1:32:s0,8 0,1", names), second("y int64 cpu 1::s0 0", names),
+      image("z float32 cpu 1:32:s0,2,3,4 0,2,3,1", names), number("n float32 cpu - -", names);
+  trt_rt::Symbols symbols(names.size(), -1);
+  first.checked(at::ones({4, 8}), at::kCPU, symbols);
+  const at::Tensor given = at::randn({4, 2, 3, 4});
+  const at::Tensor found = image.checked(given, at::kCPU, symbols);
+  if (!found.is_contiguous(at::MemoryFormat::ChannelsLast) || !at::equal(found, given)) return 1;
+  if (!image.checked(found, at::kCPU, symbols).is_same(found)) return 2;
+  if (!number.checked(at::ones({}), at::kCPU, symbols).defined()) return 3;
+  try {
+    second.checked(at::ones({5}, at::kLong), at::kCPU, symbols);
+  } catch (const std::exception& error) {
+    std::puts(error.what());
+  }
+  return 0;
+}
+
 // One call with an input of this dtype and shape; prints the message of its failure.
 int call_wrongly(trt_rt::Program& program, const std::string& command) {
   const at::Tensor good = at::ones({4, 8});
@@ -224,6 +265,8 @@ int call_wrongly(trt_rt::Program& program, const std::string& command) {
     if (command == "wrong-rank") program({at::ones({4, 8, 1})});
     if (command == "wrong-count") program({good, good});
     if (command == "wrong-count-none") program({});
+    if (command == "wrong-device") program({at::ones({4, 8}, at::kMeta)});
+    if (command == "wrong-undefined") program({at::Tensor()});
     if (command == "wrong-layout") program({at::ones({4, 8}).to_sparse()});
     std::puts("no error");
     return 3;
@@ -240,8 +283,10 @@ int run(const std::string& folder, const std::string& command, const char* argum
   if (command == "free") return free_while_it_runs(folder, argument);
   if (command == "destroy") return destroy_during_a_call(folder, argument);
   if (command == "pre-allocated") return pre_allocate(folder);
+  if (command == "check-inputs") return check_inputs();
   if (command == "unload") return unload_while_it_runs(folder);
   trt_rt::Program program(folder);
+  if (command == "layouts") return call_with_layouts(program);
   if (command == "gradients") return call_with_gradients(program);
   if (command == "time") return time_calls(program, number);
   if (command.rfind("wrong", 0) == 0 || command == "outside-profile") return call_wrongly(program, command);

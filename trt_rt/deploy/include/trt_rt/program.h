@@ -10,12 +10,14 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+#include <trt_rt/program_input.h>
 #include <trt_rt/runtime.h>
 
 #include <fstream>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -34,12 +36,6 @@ struct Constants {
 // `device` is that of the program. On CUDA, arguments stay in mapped memory on the CPU, and weights are copied to the
 // device. Raises std::runtime_error if the file is not there, or not one of `trt-rt package`.
 inline Constants map_constants(const std::string& path, at::Device device) {
-  static const std::unordered_map<std::string, at::ScalarType> dtypes = {
-      {"bfloat16", at::kBFloat16}, {"bool", at::kBool},       {"complex128", at::kComplexDouble},
-      {"complex64", at::kComplexFloat}, {"float16", at::kHalf}, {"float32", at::kFloat},
-      {"float64", at::kDouble},    {"int16", at::kShort},     {"int32", at::kInt},
-      {"int64", at::kLong},        {"int8", at::kChar},       {"uint8", at::kByte},
-  };
   const std::shared_ptr<trt_rt_constants> file(trt_rt_constants_open(path.c_str()), [](trt_rt_constants* opened) {
     if (opened != nullptr) trt_rt_constants_close(opened);
   });
@@ -47,8 +43,8 @@ inline Constants map_constants(const std::string& path, at::Device device) {
   Constants constants;
   for (std::size_t i = 0; i < trt_rt_constants_count(file.get()); ++i) {
     const trt_rt_constant constant = trt_rt_constants_get(file.get(), i);
-    const auto dtype = dtypes.find(constant.dtype);
-    if (dtype == dtypes.end())
+    const auto dtype = dtypes().find(constant.dtype);
+    if (dtype == dtypes().end())
       throw std::runtime_error("The constant '" + std::string(constant.name) + "' in '" + path + "' has the dtype " +
                                constant.dtype + ", which trt_rt/program.h does not know.");
     at::Tensor tensor =
@@ -95,17 +91,20 @@ class Program {
   at::Device device() const { return state_->device; }
 
   // Takes the program's tensors in the order of its arguments, and returns its results as one list. On CUDA it runs on
-  // the current stream of the program's device.
+  // the current stream of the program's device. Tensors that are not contiguous, as the example was, are copied.
   // Results have no gradients. Raises std::runtime_error with the reason.
   std::vector<at::Tensor> operator()(std::vector<at::Tensor> inputs) {
     const std::shared_ptr<State> state = state_;  // if another thread destroys this object during the call
-    if (inputs.size() != state->inputs)
-      throw std::runtime_error("The program takes " + std::to_string(state->inputs) + " tensors, and got " +
+    if (inputs.size() != state->inputs.size())
+      throw std::runtime_error("The program takes " + std::to_string(state->inputs.size()) + " tensors, and got " +
                                std::to_string(inputs.size()) + ".");
     // AOTInductor takes the stream of the current device.
     const c10::OptionalDeviceGuard guard(state->device.is_cuda() ? std::optional<at::Device>(state->device)
                                                                  : std::nullopt);
     const at::AutoDispatchBelowAutograd without_gradients;
+    Symbols symbols(state->symbols.size(), -1);
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+      inputs[i] = state->inputs[i].checked(std::move(inputs[i]), state->device, symbols);
     const std::vector<at::Tensor>& arguments = state->constants.arguments;
     inputs.insert(inputs.begin(), arguments.begin(), arguments.end());
     std::unique_lock<std::mutex> turn(state->turns, std::defer_lock);
@@ -127,7 +126,8 @@ class Program {
   struct State {
     std::mutex turns;  // of threads, with one runner
     bool is_alone = false;
-    std::size_t inputs = 0;
+    std::vector<ProgramInput> inputs;
+    std::vector<std::string> symbols;  // of sizes that vary
     at::Device device = at::kCPU;
     // The loader refers to the constants, so it is declared after them and destroyed first.
     Constants constants;
@@ -150,7 +150,8 @@ class Program {
     if (!is_complete)
       throw std::runtime_error("The constants in '" + folder + "/constants.safetensors' are not those of '" + folder +
                                "/program.pt2'. Copy both files from the same folder of `trt-rt package`.");
-    state.inputs = std::stoul(metadata["trt_rt_inputs"]);
+    std::istringstream lines(metadata["trt_rt_inputs"]);
+    for (std::string line; std::getline(lines, line, ';');) state.inputs.emplace_back(line, state.symbols);
     state.loader->load_constants(state.constants.weights, /*use_inactive=*/false, /*check_full_update=*/true,
                                  /*user_managed=*/true);
   }
