@@ -53,13 +53,13 @@ def test_a_compiled_program_is_packaged_by_the_command(
 ) -> None:
     """Run by the example; its size of batch is not that of compilation, and its inputs lie in any way."""
 
-    class Sums(torch.nn.Module):
+    class Waves(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.relu(torch.cumsum(x, 1) * 2.0 + 1.0)
+            return torch.relu(torch.sin(x) * 2.0 + 1.0)
 
     batch = torch.export.Dim("b", min=1, max=32)
-    exported = torch.export.export(Sums(), (torch.ones(2, 8),), dynamic_shapes={"x": {0: batch}})
-    program = trt_rt.compile(exported, backend="reference", torch_executed_ops={"aten.cumsum.default"})
+    exported = torch.export.export(Waves(), (torch.ones(2, 8),), dynamic_shapes={"x": {0: batch}})
+    program = trt_rt.compile(exported, backend="reference", torch_executed_ops={"aten.sin.default"})
     trt_rt.save(program, tmp_path / "model.pt2")
     status = main(
         ["package", str(tmp_path / "model.pt2"), "-o", str(tmp_path / "app"), "--torchscript", "--json"]
@@ -69,11 +69,12 @@ def test_a_compiled_program_is_packaged_by_the_command(
     assert found["engines"] == 1
     assert sorted(found["files"]) == ["constants.safetensors", "program.pt2", "program.ts"]
     result = run(examples / "aoti", tmp_path / "app")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "[4, 8] sum 320\n", "")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("[4, 8] sum 85.85")
     result = run(calls, tmp_path / "app", "layouts")
     assert (result.returncode, result.stdout) == (0, "right\n"), result.stderr
     script = load_script(tmp_path / "app/program.ts")
-    assert torch.equal(script(torch.ones(5, 8)), Sums()(torch.ones(5, 8)))
+    torch.testing.assert_close(script(torch.ones(5, 8)), Waves()(torch.ones(5, 8)))
 
 
 def test_torchscript_of_engines_operators_sizes_and_state(tmp_path: Path) -> None:
