@@ -12,13 +12,16 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._subclasses import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+if TYPE_CHECKING:
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 __all__ = ["TorchFunctions"]
 
@@ -150,10 +153,13 @@ def _comparable(record: Any) -> str:
 def _sizes_kept(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AbstractContextManager[None]:
     """Keep sizes that vary as they are, although PyTorch fixes one whose number an operator asks for."""
     for leaf in tree_leaves((args, kwargs)):
-        if isinstance(leaf, FakeTensor) and leaf.fake_mode.shape_env is not None:
-            return leaf.fake_mode.shape_env.suppress_guards()
-        if isinstance(leaf, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-            return leaf.node.shape_env.suppress_guards()
+        shape_env: ShapeEnv | None = None
+        if isinstance(leaf, FakeTensor):
+            shape_env = leaf.fake_mode.shape_env
+        elif isinstance(leaf, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            shape_env = leaf.node.shape_env
+        if shape_env is not None:
+            return shape_env.suppress_guards()
     return nullcontext()
 
 
