@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import trt_rt
+from tests.integrations.ports import free_ports
 from trt_rt.integrations.inference_protocol import RequestError, WireTensor
 from trt_rt.integrations.ray_serve import run_server, stop_server
 from trt_rt.integrations.ray_serve.gate import Gate
@@ -137,9 +138,9 @@ def test_a_gate_waits_for_those_inside_and_lets_nobody_in() -> None:
 def test_a_port_that_cannot_be_used_is_told_at_once(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.init", lambda **settings: pytest.fail("Ray was started"))
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
-        used, other = taken.getsockname()[1], free.getsockname()[1]
-        free.close()
+    [other] = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = taken.getsockname()[1]
         ports, message = {
             "http": ((used, None), f"cannot listen on 127.0.0.1, port {used}: Address already in use."),
             "grpc": ((other, used), f"cannot listen on 0.0.0.0, port {used}: Address already in use."),
