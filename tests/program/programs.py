@@ -311,6 +311,32 @@ class ManualSplit(nn.Module):
         return before + self.state.relu() * 2 - 1
 
 
+class MutatedParameter(nn.Module):
+    """Writes to a parameter, as a codebook that follows what it sees does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.codes.mul_(0.9).add_(x * 0.1)
+        return (self.codes * x + 1).relu() - 2
+
+
+class ReturnedViews(nn.Module):
+    """Returns views of what it writes to: of its argument, and of a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(3, 4))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x[:, 0] = 2
+        self.rows[1] = x.sum(0)
+        return x[1:], x.t(), self.rows.view(-1)
+
+
 PROGRAMS: dict[str, HardProgram] = {
     "in place": HardProgram(InPlace, _batches(4), _DYNAMIC),
     "writes to its input": HardProgram(WritesToInput, _one(3, 4), in_pytorch=("copy_",)),
@@ -342,5 +368,7 @@ PROGRAMS: dict[str, HardProgram] = {
     "tied weights": HardProgram(TiedWeights, _tokens, _DYNAMIC),
     "sizes": HardProgram(Sizes, _batches(4), _DYNAMIC, in_pytorch=("fft_fft",), engines=2),
     "strided view": HardProgram(StridedView, _batches(3, 4), _DYNAMIC, in_pytorch=("_to_copy",), engines=2),
+    "mutated parameter": HardProgram(MutatedParameter, _one(3, 4), in_pytorch=("copy_",)),
+    "returned views": HardProgram(ReturnedViews, _one(3, 4), in_pytorch=("copy_",)),
     "order of writes": HardProgram(ManualSplit, _one(3, 4), in_pytorch=("fft_fft", "copy_"), engines=2),
 }

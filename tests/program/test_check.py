@@ -84,7 +84,18 @@ def test_an_unknown_check_is_refused() -> None:
         compiled(check="egaer")
 
 
-@pytest.mark.parametrize("name", ["KV cache", "writes to its input", "nested arguments", "complex", "item"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "KV cache",
+        "writes to its input",
+        "mutated parameter",
+        "returned views",
+        "nested arguments",
+        "complex",
+        "item",
+    ],
+)
 def test_hard_programs_pass(name: str) -> None:
     case = PROGRAMS[name]
     args, kwargs = case.calls()[0]

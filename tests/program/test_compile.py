@@ -553,3 +553,27 @@ def test_a_view_of_an_argument_that_is_returned_and_used_is_a_view() -> None:
     for view in (results[0], results[2]):
         assert not view.any(), "it shows what is written to the argument"
     assert len(program.partition.engines) == 1
+
+
+@torch.library.custom_op("trt_rt_tests::add_into", mutates_args=("total",))
+def add_into(total: torch.Tensor, x: torch.Tensor) -> None:
+    """Add a tensor to another one in place."""
+    total.add_(x)
+
+
+def test_an_operator_of_the_user_that_writes_runs_in_pytorch() -> None:
+    class Writes(nn.Module):
+        def forward(self, x: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+            y = torch.relu(x * 2 + 1) * 3
+            torch.ops.trt_rt_tests.add_into(y, x)
+            torch.ops.trt_rt_tests.add_into(total, y)
+            return torch.relu(y * 2 - 1) * 3
+
+    program = trt_rt.compile(Writes(), inputs=[torch.zeros(3, 4), torch.zeros(3, 4)], backend="reference")
+    left = {step.reason for step in program.partition.torch_operators if not step.is_glue}
+    assert left == {"trt_rt_tests.add_into.default writes into its arguments"}
+    assert len(program.engines) == 2
+    for _ in range(2):
+        x, total, wanted_total = torch.randn(3, 4), torch.ones(3, 4), torch.ones(3, 4)
+        torch.testing.assert_close(program(x, total), Writes()(x, wanted_total))
+        torch.testing.assert_close(total, wanted_total)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 import trt_rt
 from tests.program.programs import PROGRAMS
@@ -62,6 +63,12 @@ def test_a_hard_program_from_the_cache_is_right(
     check(name, model, program)
 
 
+def shared(*values: object) -> list[int]:
+    """For each tensor the number of the first that has the same memory."""
+    memory = [leaf.untyped_storage()._cdata for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+    return [memory.index(each) for each in memory]
+
+
 def check(name: str, model: torch.nn.Module, program: trt_rt.Program) -> None:
     case = PROGRAMS[name]
     for args, kwargs in case.calls():
@@ -72,6 +79,7 @@ def check(name: str, model: torch.nn.Module, program: trt_rt.Program) -> None:
         assert type(found) is type(wanted)
         torch.testing.assert_close(found, wanted)
         torch.testing.assert_close((own_args, own_kwargs), (args, kwargs))  # what it writes into arguments
+        assert shared(found, own_args, own_kwargs) == shared(wanted, args, kwargs)
     state = model.state_dict()
     for key, value in program.weights.state_dict().items():
         torch.testing.assert_close(value, state[key])

@@ -101,6 +101,7 @@ class _Writer:
             arguments=passed_on,
             body=text,
             constants=self._names.values,
+            functions=frozenset(self._functions.values()),
             engines=self._engines,
             weights=self._weights,
             computes=computes,
@@ -168,8 +169,9 @@ class _Writer:
             return repr(value)
         if type(value) is float and repr(value).strip("-").replace(".", "").replace("e-", "").isdigit():
             return repr(value)
+        functions = self._functions.values()
         for name, known in self._names.values.items():
-            if known is value:
+            if known is value and name not in functions:  # a call may put another function under that name
                 return name
         return self._names.bind("constant", value)
 

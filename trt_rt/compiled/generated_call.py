@@ -33,6 +33,8 @@ class GeneratedCall:
         Its statements, indented.
     constants : dict
         Global names of functions, dtypes and checks.
+    functions : frozenset of str
+        Those of them that are called in the place of operators.
     engines : dict
         Global names of the engines, with their names in the program.
     weights : dict
@@ -53,6 +55,7 @@ class GeneratedCall:
     arguments: str
     body: str
     constants: dict[str, Any]
+    functions: frozenset[str]
     engines: dict[str, str]
     weights: dict[str, str]
     computes: bool
@@ -93,7 +96,8 @@ class GeneratedCall:
             return torch.nn.Module.__call__(reference(), *args, **kwargs)
 
         traceable = dict(scope)
-        for name, value in self.constants.items():
+        for name in self.functions:
+            value = self.constants[name]
             if isinstance(value, torch._ops.OpOverload):
                 # Skips the look at its arguments that an OpOverload does in Python before it calls this.
                 scope[name] = value._op

@@ -47,7 +47,7 @@ def differences_from_eager(
     ranges : SizeRanges
         Of the program.
     model : torch.nn.Module
-        What was exported. Its buffers are as before afterwards.
+        What was exported. Its state is as before afterwards.
     truncate_double : bool
         Whether float64 was computed in float32.
 
@@ -96,7 +96,7 @@ def _differences_of_parts(
 ) -> list[str]:
     found = []
     wanted = {node.name for part in parts.values() for node in (*part.inputs, *part.outputs)}
-    with torch.no_grad(), _unchanged(_buffers(graph)):
+    with torch.no_grad(), _unchanged(_written(graph, graph.module)):
         values = _Values(graph, wanted)
         values.run(*(_own(leaf) for leaf in leaves))
     for name, part in parts.items():
@@ -120,11 +120,14 @@ def _differences_of_whole(
     found = []
     args, kwargs = tree_unflatten([_own(leaf) for leaf in leaves], graph.in_spec)
     own_args, own_kwargs = tree_unflatten([_own(leaf) for leaf in leaves], graph.in_spec)
-    with torch.no_grad(), torch.random.fork_rng(), _unchanged([*model.buffers(), *program.buffers()]):
+    state = [*model.buffers(), *program.buffers()]
+    for module in (model, program.weights):
+        state += [tensor for tensor in _written(graph, module) if isinstance(tensor, torch.nn.Parameter)]
+    with torch.no_grad(), torch.random.fork_rng(), _unchanged(state):
         torch.manual_seed(0)
-        wanted = tree_leaves((model(*args, **kwargs), args, kwargs))
+        wanted = list(map(_own, tree_leaves((model(*args, **kwargs), args, kwargs))))
         torch.manual_seed(0)
-        result = tree_leaves((program(*own_args, **own_kwargs), own_args, own_kwargs))
+        result = list(map(_own, tree_leaves((program(*own_args, **own_kwargs), own_args, own_kwargs))))
     for number, (one, other) in enumerate(zip(result, wanted, strict=True)):
         if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
             difference = _difference(one, other, truncate_double)
@@ -159,10 +162,10 @@ def _unchanged(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
             tensor.copy_(value)
 
 
-def _buffers(graph: ProgramGraph) -> list[torch.Tensor]:
-    """Return the tensors that the graph writes to and shares with the program."""
-    own = dict(graph.module.named_buffers())
-    return [own[name] for name in sorted(graph.mutated_buffers) if name in own]
+def _written(graph: ProgramGraph, module: torch.nn.Module) -> list[torch.Tensor]:
+    """Return the parameters and buffers of a module that the graph writes to."""
+    own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return [own[name] for name in sorted(graph.mutated_state) if name in own]
 
 
 def _own(leaf: Any) -> Any:

@@ -59,8 +59,8 @@ class ProgramGraph:
         The leaves of the example arguments.
     ranges : dict
         Of symbol to the range of sizes for which the graph is right.
-    mutated_buffers : frozenset of str
-        Buffers that the graph writes to.
+    mutated_state : frozenset of str
+        Buffers and parameters that the graph writes to.
     """
 
     module: GraphModule
@@ -69,7 +69,7 @@ class ProgramGraph:
     signature: inspect.Signature | None
     examples: list[Any]
     ranges: dict[Any, Any]
-    mutated_buffers: frozenset[str]
+    mutated_state: frozenset[str]
 
     @property
     def convention(self) -> CallingConvention:
@@ -169,7 +169,8 @@ def program_graph(
     call = functional.call_spec
     if call.in_spec is None or call.out_spec is None:
         raise CompileError("the exported program does not tell how its arguments are nested")
-    mutated = frozenset(functional.graph_signature.buffers_to_mutate.values())
+    written = functional.graph_signature
+    mutated = frozenset({*written.buffers_to_mutate.values(), *written.parameters_to_mutate.values()})
     graph = GraphModule(module, module.graph)
     graph.graph.set_codegen(CodeGen())
     _own_state(graph, mutated if owns_buffers else frozenset())
@@ -185,39 +186,45 @@ def program_graph(
         signature=signature,
         examples=tree_leaves(program.example_inputs),
         ranges=dict(functional.range_constraints),
-        mutated_buffers=mutated,
+        mutated_state=mutated,
     )
 
 
 def _separate_returned_views(graph: Graph) -> None:
-    """Give views of arguments that the model returns and also uses a node of their own for the result.
+    """Give views that the model returns, and that share memory with its arguments or state, their own nodes.
 
     PyTorch makes a view that is only returned, so that it shares memory with the argument, as the model's
-    does. One that an engine also computes with would come out of the engine as a copy.
+    does. One that an engine also computes with would come out of the engine as a copy. A view of what the
+    model writes to an argument is one of the argument after that was written.
     """
     output = graph.output_node()
-    copied: dict[Node, Node] = {}
+    written: dict[Any, Node] = {
+        node.args[1]: node for node in graph.nodes if node.target is torch.ops.aten.copy_.default
+    }
+    copied: dict[Node, Node] = dict(written)
     for node in list(output.all_input_nodes):
-        chain = _views_of_argument(node)
-        if len(node.users) == 1 or not chain:
+        chain, viewed = _views(node)
+        if not chain or (viewed not in written and (viewed.op != "placeholder" or len(node.users) == 1)):
             continue
         for view in chain:
-            with graph.inserting_after(view):
+            if view in copied:
+                continue
+            with graph.inserting_before(output) if viewed in written else graph.inserting_after(view):
                 copied[view] = graph.node_copy(view, lambda source: copied.get(source, source))
         output.replace_input_with(node, copied[node])
 
 
-def _views_of_argument(node: Node) -> list[Node]:
-    """Return the views that lead from an argument to a node, in their order; none if it is something else."""
+def _views(node: Node) -> tuple[list[Node], Node]:
+    """Return the views that lead to a node, in their order, and what they are views of."""
     chain: list[Node] = []
     while node.op == "call_function" and is_view(node):
         chain.insert(0, node)
         node = node.all_input_nodes[0]
-    return chain if node.op == "placeholder" else []
+    return chain, node
 
 
 def _own_state(graph: GraphModule, mutated: frozenset[str]) -> None:
-    """Copy the buffers `mutated`; share the rest with the model, without gradients."""
+    """Copy the state `mutated`; share the rest with the model, without gradients."""
     for name, tensor in [*graph.named_parameters(), *graph.named_buffers()]:
         owner_name, _, attribute = name.rpartition(".")
         owner = graph.get_submodule(owner_name)

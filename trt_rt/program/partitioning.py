@@ -96,7 +96,7 @@ def divide(
             if names in prepared:
                 continue
             try:
-                part = extract_part(program.module, nodes, program.mutated_buffers, ranges)
+                part = extract_part(program.module, nodes, program.mutated_state, ranges)
                 prepared[names] = prepare(part)
             except RefusedError as error:
                 refused.update(error.reasons or dict.fromkeys(names, "its part was refused"))
@@ -119,7 +119,7 @@ def _propose(
         nodes = _without_last_views(nodes, reasons)
         # A whole model is an engine, however small.
         fewest = min(min_block_size, all_operators)
-        if reason := _why_not_worth_it(nodes, program.mutated_buffers, fewest):
+        if reason := _why_not_worth_it(nodes, program.mutated_state, fewest):
             reasons.update({node.name: reason for node in nodes})
         else:
             kept.append(nodes)

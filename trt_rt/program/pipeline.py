@@ -215,7 +215,7 @@ def built_program(
         # What the builder refused for want of memory, say, it may build another time.
         if not parts.is_complete:
             return built, None
-        kept = kept_program(built, source.exported, graph.program.mutated_buffers, settings.backend)
+        kept = kept_program(built, source.exported, graph.program.mutated_state, settings.backend)
         if kept is None:
             return built, None
         cache.store(key, kept, model=source.name, backend=settings.backend.name)

@@ -298,7 +298,7 @@ def part_of_nodes(graph: ModelGraph, names: Sequence[str]) -> Part:
     program = graph.program
     nodes = {node.name: node for node in program.module.graph.nodes}
     return extract_part(
-        program.module, [nodes[name] for name in names], program.mutated_buffers, graph.ranges
+        program.module, [nodes[name] for name in names], program.mutated_state, graph.ranges
     )
 
 

@@ -198,6 +198,8 @@ def tensors_of(node: Node) -> Sequence[torch.Tensor]:
 
 def _kind_of_operator(node: Node) -> str | None:
     target = node.target
+    if node.args and isinstance(written := node.args[0], torch._ops.OpOverload):
+        return f"{written} writes into its arguments"
     if isinstance(target, torch._ops.HigherOrderOperator):
         return f"{target} holds graphs of its own, which stay in PyTorch"
     if not isinstance(target, torch._ops.OpOverload):
