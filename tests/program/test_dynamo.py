@@ -16,6 +16,7 @@ from torch import nn
 import trt_rt
 from tests.dynamo_backend import register
 from trt_rt.module.find_engines import find_engines
+from trt_rt.program import dynamo
 from trt_rt.program.dynamo import trt_rt_backend
 
 # PyTorch's own code warns about itself while it compiles.
@@ -214,3 +215,73 @@ def test_defaults_of_the_process_reach_engines_that_are_made_later() -> None:
         assert engine.stats()["captures"] >= 1
     finally:
         trt_rt.set_cudagraphs_mode(False)
+
+
+class Replaces(nn.Module):
+    """Gives one of its tensors up for another at every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("total", torch.zeros(3, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total = self.total + self.linear(x)
+        return torch.relu(self.total * 2)
+
+
+def test_a_buffer_that_is_replaced_is_read_anew() -> None:
+    model = Replaces().eval()
+    other = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="trt_rt", options={"cache_dir": None})
+    with torch.no_grad():
+        for _ in range(4):
+            x = torch.randn(3, 4)
+            torch.testing.assert_close(compiled(x), other(x))
+    torch.testing.assert_close(model.total, other.total)
+
+
+def test_a_weight_that_is_replaced_is_read_anew() -> None:
+    model = Net().eval()
+    compiled = torch.compile(model, backend="trt_rt", options={"cache_dir": None})
+    check(compiled, model, 3)
+    model.second[0].weight = nn.Parameter(torch.randn(8, 4))
+    check(compiled, model, 3)
+    model.second[0].weight = nn.Parameter(torch.randn(8, 4))
+    check(compiled, model, 3)
+
+
+class Scales(nn.Module):
+    """Has a number that its user changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x * self.scale + 1) * 3
+
+
+def test_a_number_of_a_module_may_change(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dynamo, "_MOST_NUMBERS", 2)
+    model = Scales()
+    compiled = torch.compile(model, backend="trt_rt", options={"cache_dir": None})
+    with caplog.at_level(logging.WARNING, "trt_rt.compiler"):
+        for number in range(5):
+            model.scale = 1.5 + number
+            check(compiled, model, 3)
+    assert [record.getMessage() for record in caplog.records if "scale changes" in record.getMessage()]
+    model.scale = 3.5
+    check(compiled, model, 3)
+
+
+def test_numbers_among_the_arguments_may_change() -> None:
+    def rows(x: torch.Tensor, count: int, scale: float) -> torch.Tensor:
+        return torch.relu(x[:count] * scale + count) * 3
+
+    compiled = torch.compile(rows, backend="trt_rt", options={"cache_dir": None})
+    x = torch.randn(6, 4)
+    for count, scale in ((2, 0.5), (3, 1.5), (4, 2.5), (3, 1.5)):
+        torch.testing.assert_close(compiled(x, count, scale), rows(x, count, scale))

@@ -7,6 +7,7 @@ import logging
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ _log = logging.getLogger("trt_rt.compiler")
 
 _ROOM_TO_GROW = 4
 """A size without an end is first compiled for up to this many times the size that it has."""
+
+_MOST_NUMBERS = 8
+"""For how many values of its numbers a graph is compiled."""
 
 _PROGRAMS = "_trt_rt_programs"
 """Attribute of a compiled module under which controls find its programs."""
@@ -69,45 +73,197 @@ def trt_rt_backend(
 
 
 class _CompiledGraph:
-    """One captured graph and its program."""
+    """One captured graph, and its program for the numbers and the state that modules have now.
+
+    Dynamo passes what belongs to modules with every call. What a program has as a constant is compared with
+    that: a tensor that has been replaced by another becomes an input, and for another number there is another
+    program.
+    """
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Any], options: dict[str, Any]) -> None:
         self._graph = graph
         self._options = options
-        self._captured = _Captured(graph, inputs)
         self._room = _ROOM_TO_GROW
-        self._pick = _picker(self._captured.positions)
-        self.program = self._compile()
-        self._run = self.program._run
+        self._by_numbers: dict[tuple[Any, ...], _Compiled] = {}
+        self._current = self._compiled(_arguments(graph, inputs))
+
+    @property
+    def programs(self) -> list[Program]:
+        """Those of all numbers."""
+        return [compiled.program for compiled in self._by_numbers.values()]
 
     def __call__(self, *args: Any) -> Any:
-        picked = self._pick(args)
+        current = self._current
+        if not all(map(operator.is_, current.pick_state(args), current.state)):
+            current = self._with_tensors(current, args)
+        if current.numbers:
+            current = self._with_numbers(current, args)
+            if current is None:
+                with torch.no_grad():
+                    return self._graph(*args)
+        picked = current.pick(args)
         try:
-            return self._run(*picked)
+            return current.run(*picked)
         except InputValueError:
             if any(itertools.starmap(share_elements, itertools.combinations(picked, 2))):
                 # The program refuses arguments that share memory which it writes to; the graph is right.
                 with torch.no_grad():
                     return self._graph(*args)
-            if not self._captured.has_outgrown(picked, self._room):
+            if not current.captured.has_outgrown(picked, self._room):
                 raise
-        self._grow(picked)
-        return self._run(*picked)
+        return self._grown(current, picked).run(*picked)
 
-    def _compile(self) -> Program:
-        # Dynamo's own tracing goes on around this: what is exported here must not be part of it.
-        with tracing(None), unset_fake_temporarily(), torch.no_grad():
-            return self._captured.compile(self._options, self._room)
+    def _compiled(self, arguments: Sequence[_Argument]) -> _Compiled:
+        """Return what runs for some arguments, compiled now if there is nothing yet."""
+        numbers = tuple(argument.value for argument in arguments if argument.is_number)
+        compiled = self._by_numbers.get(numbers)
+        if compiled is None:
+            captured = _Captured(self._graph, arguments)
+            # Dynamo's own tracing goes on around this: what is exported here must not be part of it.
+            with tracing(None), unset_fake_temporarily(), torch.no_grad():
+                program = captured.compile(self._options, self._room)
+            compiled = self._by_numbers[numbers] = _Compiled(arguments, captured, program)
+        self._current = compiled
+        return compiled
 
-    def _grow(self, picked: Sequence[Any]) -> None:
-        while self._captured.has_outgrown(picked, self._room):
+    def _with_tensors(self, current: _Compiled, args: Sequence[Any]) -> _Compiled:
+        """Make inputs of the tensors of modules that are no longer those of the program."""
+        _log.info("tensors of modules have been replaced by others; they become inputs of the program")
+        self._by_numbers.clear()
+        return self._compiled(
+            [
+                replace(argument, is_constant=argument.is_constant and given is argument.value)
+                for argument, given in zip(current.arguments, args, strict=True)
+            ]
+        )
+
+    def _with_numbers(self, current: _Compiled, args: Sequence[Any]) -> _Compiled | None:
+        """Return what runs for the numbers of a call; None if there have been too many."""
+        given = {position: _number(args[position]) for position in current.numbers}
+        if given == current.numbers:
+            return current
+        if tuple(given.values()) not in self._by_numbers:
+            if len(self._by_numbers) >= _MOST_NUMBERS:
+                return None
+            if len(self._by_numbers) == _MOST_NUMBERS - 1:
+                _log.warning(
+                    "%s changes from call to call. A graph of torch.compile is compiled for %d values, and runs "
+                    "in PyTorch for others: make it a tensor",
+                    ", ".join(current.arguments[position].name for position in given),
+                    _MOST_NUMBERS,
+                )
+        return self._compiled(
+            [
+                replace(argument, value=given.get(position, argument.value))
+                for position, argument in enumerate(current.arguments)
+            ]
+        )
+
+    def _grown(self, current: _Compiled, picked: Sequence[Any]) -> _Compiled:
+        while current.captured.has_outgrown(picked, self._room):
             self._room *= _ROOM_TO_GROW
         _log.warning(
             "sizes have outgrown those that a graph of torch.compile was compiled for; it is compiled again. "
             "torch._dynamo.mark_dynamic(tensor, dimension, max=...) says how far they go"
         )
-        self.program = self._compile()
-        self._run = self.program._run
+        self._by_numbers.clear()
+        return self._compiled(current.arguments)
+
+
+class _Compiled:
+    """A program of a captured graph, and what of Dynamo's arguments it was compiled for.
+
+    Attributes
+    ----------
+    arguments : sequence
+        What Dynamo passes.
+    captured : _Captured
+        The graph.
+    program : Program
+        The program.
+    numbers : dict
+        Of positions of arguments to the numbers that are constants.
+    state : tuple of torch.Tensor
+        The tensors of modules that are constants; `pick_state` picks them from the arguments.
+    pick, run : callable
+        Pick the program's inputs from the arguments, and run the program.
+    """
+
+    def __init__(self, arguments: Sequence[_Argument], captured: _Captured, program: Program) -> None:
+        self.arguments = arguments
+        self.captured = captured
+        self.program = program
+        self.numbers = {index: each.value for index, each in enumerate(arguments) if each.is_number}
+        state = {index: each.value for index, each in enumerate(arguments) if each.is_constant}
+        self.state = tuple(state.values())
+        self.pick_state = _picker(list(state))
+        self.pick = _picker(captured.positions)
+        self.run = program._run
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """What Dynamo passes for one placeholder of a graph.
+
+    Attributes
+    ----------
+    name : str
+        What it is in the user's program, as Dynamo writes it.
+    value : object
+        The tensor of a module, or a number; None for a tensor that the caller gives, and for a size.
+    example : object
+        The value that Dynamo traced the graph with.
+    is_constant : bool
+        Whether it is a tensor of a module that the program has as a constant.
+    is_number : bool
+        Whether it is a number that the program has as a constant.
+    """
+
+    name: str
+    value: Any
+    example: Any
+    is_constant: bool = False
+    is_number: bool = False
+
+
+def _arguments(graph: GraphModule, inputs: Sequence[Any]) -> list[_Argument]:
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    examples = [
+        node.meta.get("example_value", value) for node, value in zip(placeholders, inputs, strict=True)
+    ]
+    sizes = {
+        expression(size)
+        for example in examples
+        if isinstance(example, torch.Tensor)
+        for size in example.shape
+        if not isinstance(size, int)
+    }
+    found = []
+    for node, example in zip(placeholders, examples, strict=True):
+        given = node.meta["grapharg"]
+        name = given.source.name if given.source is not None else node.name
+        value = given.example
+        if isinstance(value, torch.Tensor) and given.is_tensor:
+            # A tensor whose size has changed is not the one that the module had before.
+            is_constant = _belongs_to_a_module(given) and all(isinstance(size, int) for size in example.shape)
+            found.append(_Argument(name, value if is_constant else None, example, is_constant))
+        elif isinstance(example, torch.SymInt) and (not node.users or expression(example) in sizes):
+            found.append(_Argument(name, None, example))
+        elif isinstance(value, (int, float, torch.SymInt, torch.SymFloat, torch.Tensor)):
+            found.append(_Argument(name, _number(value), example, is_number=True))
+        else:
+            raise CompileError(
+                f"the argument {name} of the graph is a {type(value).__name__} that may change: make it a "
+                "tensor, or a constant"
+            )
+    return found
+
+
+def _number(given: Any) -> Any:
+    """Return a number that Dynamo passes as it is, as a symbol, or as a tensor."""
+    if isinstance(given, (torch.SymInt, torch.SymFloat)):
+        return given.node.hint
+    return given.item() if isinstance(given, torch.Tensor) else given
 
 
 class _Captured:
@@ -119,15 +275,15 @@ class _Captured:
         Which of the graph's placeholders are inputs of the program.
     """
 
-    def __init__(self, graph: GraphModule, inputs: Sequence[Any]) -> None:
+    def __init__(self, graph: GraphModule, arguments: Sequence[_Argument]) -> None:
         self.positions: list[int] = []
         self._shapes: list[Sequence[Any]] = []
         self._limits: dict[Any, ValueRanges[Any]] = {}
         self._hints: dict[Any, int] = {}
         self._examples: list[torch.Tensor] = []
-        self._module = self._bind(graph, inputs)
+        self._module = self._bind(graph, arguments)
 
-    def _bind(self, graph: GraphModule, inputs: Sequence[Any]) -> GraphModule:
+    def _bind(self, graph: GraphModule, arguments: Sequence[_Argument]) -> GraphModule:
         # Dynamo still reads its own graph.
         copied = Graph()
         copied.output(copied.graph_copy(graph.graph, {}))
@@ -135,22 +291,17 @@ class _Captured:
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         numbers: list[Node] = []
         tensors: list[Node] = []
-        for position, (node, value) in enumerate(zip(placeholders, inputs, strict=True)):
-            argument = node.meta["grapharg"]
-            example = node.meta.get("example_value", value)
-            if _belongs_to_a_module(argument):
-                _bind_state(module, node, argument)
-            elif isinstance(example, (torch.SymInt, int)):
-                numbers.append(node)
-            elif isinstance(example, torch.Tensor) and argument.is_tensor:
-                self._add_input(node, example, position)
+        for position, (node, argument) in enumerate(zip(placeholders, arguments, strict=True)):
+            if argument.is_constant:
+                _bind_state(module, node, argument.value)
+            elif argument.is_number:
+                _fold_number(node, argument.value)
+                module.graph.erase_node(node)
+            elif isinstance(argument.example, torch.Tensor):
+                self._add_input(node, argument.example, position)
                 tensors.append(node)
             else:
-                kind = type(argument.example).__name__
-                raise CompileError(
-                    f"the argument {argument.source.name} of the graph is a {kind} that may change: make it "
-                    "a tensor, or a constant"
-                )
+                numbers.append(node)
         _read_numbers_from_tensors(module, numbers, tensors)
         module.recompile()
         return module
@@ -177,7 +328,7 @@ class _Captured:
             return found, found
         limits = self._limits[found]
         high = int(limits.upper) if limits.upper <= LARGEST_SIZE else self._hints[found] * room
-        return max(int(limits.lower), 0), high
+        return int(max(limits.lower, 0)), high
 
     def has_outgrown(self, arguments: Sequence[Any], room: int) -> bool:
         """Whether a size without an end is larger than the program allows."""
@@ -209,30 +360,25 @@ def _belongs_to_a_module(argument: Any) -> bool:
     return source is not None and source.guard_source.is_unspecialized_nn_module()
 
 
-def _bind_state(module: GraphModule, node: Node, argument: Any) -> None:
-    """Replace a placeholder by the parameter, buffer or number of a module that it stands for."""
-    value = argument.example
-    if isinstance(value, torch.Tensor) and argument.is_tensor:
-        name = f"state_{node.name}"
-        if isinstance(value, torch.nn.Parameter):
-            module.register_parameter(name, value)
-        else:
-            module.register_buffer(name, value)
-        with module.graph.inserting_before(node):
-            replacement: Any = module.graph.get_attr(name)
-        node.replace_all_uses_with(replacement)
+def _bind_state(module: GraphModule, node: Node, value: torch.Tensor) -> None:
+    """Replace a placeholder by the parameter or buffer of a module that it stands for."""
+    name = f"state_{node.name}"
+    if isinstance(value, torch.nn.Parameter):
+        module.register_parameter(name, value)
     else:
-        _fold_number(module, node, value)
+        module.register_buffer(name, value)
+    with module.graph.inserting_before(node):
+        replacement: Any = module.graph.get_attr(name)
+    node.replace_all_uses_with(replacement)
     module.graph.erase_node(node)
 
 
-def _fold_number(module: GraphModule, node: Node, value: Any) -> None:
-    """Put a module's own number, such as an eps, back in: with dynamic=True Dynamo makes it a tensor."""
-    number = value.item() if isinstance(value, torch.Tensor) else value
+def _fold_number(node: Node, number: Any) -> None:
+    """Put a number back in, such as an eps: with dynamic=True Dynamo makes it a tensor."""
     for user in list(node.users):
         if user.op in ("call_method", "call_function") and _reads_number(user):
             _replace(user, number)
-            module.graph.erase_node(user)
+            node.graph.erase_node(user)
         else:
             user.args = torch.fx.map_arg(user.args, lambda given: number if given is node else given)
             user.kwargs = torch.fx.map_arg(user.kwargs, lambda given: number if given is node else given)
@@ -268,10 +414,7 @@ def _read_numbers_from_tensors(module: GraphModule, numbers: Sequence[Node], ten
             if axis is not None:
                 break
         else:
-            raise CompileError(
-                f"the argument {number.meta['grapharg'].source.name} of the graph is a number that may "
-                "change and that is the size of no tensor: make it a tensor, or a constant"
-            )
+            raise AssertionError("numbers that are no sizes are constants")
         with graph.inserting_before(first):
             size = graph.call_function(torch.ops.aten.sym_size.int, (tensor, axis))
         number.replace_all_uses_with(size)
@@ -303,7 +446,7 @@ class _Programs(torch.nn.Module):
 
     def children(self) -> Iterator[torch.nn.Module]:
         """Return the programs."""
-        return iter([graph.program for graph in self._graphs])
+        return iter([program for graph in self._graphs for program in graph.programs])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Programs:
         """A copy of a module has no compiled code yet."""

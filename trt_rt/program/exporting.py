@@ -164,7 +164,9 @@ def program_graph(
         try:
             functional = program.run_decompositions({})
         except Exception as error:  # a user's custom operators run here and may raise anything
-            raise CompileError(f"torch.export cannot make the program functional: {error}") from error
+            raise CompileError(
+                f"torch.export cannot make the program functional: {error}{_shared_state(program)}"
+            ) from error
         module = functional.module(check_guards=False)
     call = functional.call_spec
     if call.in_spec is None or call.out_spec is None:
@@ -188,6 +190,20 @@ def program_graph(
         ranges=dict(functional.range_constraints),
         mutated_state=mutated,
     )
+
+
+def _shared_state(program: ExportedProgram) -> str:
+    """Say which parameters and buffers share memory, which PyTorch does not take where one is written to."""
+    seen: dict[int, str] = {}
+    for name, value in {**program.state_dict, **program.constants}.items():
+        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+            other = seen.setdefault(value.untyped_storage()._cdata, name)
+            if other != name:
+                return (
+                    f". The model's {other} and {name} share memory, which fails if the model writes to one of "
+                    "them: keep one, and make the other from it in forward"
+                )
+    return ""
 
 
 def _separate_returned_views(graph: Graph) -> None:
