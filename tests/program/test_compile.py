@@ -577,3 +577,18 @@ def test_an_operator_of_the_user_that_writes_runs_in_pytorch() -> None:
         x, total, wanted_total = torch.randn(3, 4), torch.ones(3, 4), torch.ones(3, 4)
         torch.testing.assert_close(program(x, total), Writes()(x, wanted_total))
         torch.testing.assert_close(total, wanted_total)
+
+
+def test_written_state_that_shares_memory_is_refused_with_its_names() -> None:
+    class Shares(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("rows", torch.zeros(3, 4))
+            self.register_buffer("first", self.rows[0])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.rows.add_(x)
+            return torch.relu(self.first * 2 + x)
+
+    with pytest.raises(CompileError, match="rows and first share memory"):
+        trt_rt.compile(Shares(), inputs=[torch.zeros(3, 4)], backend="reference")

@@ -97,10 +97,11 @@ class _CompiledGraph:
         if not all(map(operator.is_, current.pick_state(args), current.state)):
             current = self._with_tensors(current, args)
         if current.numbers:
-            current = self._with_numbers(current, args)
-            if current is None:
+            found = self._with_numbers(current, args)
+            if found is None:
                 with torch.no_grad():
                     return self._graph(*args)
+            current = found
         picked = current.pick(args)
         try:
             return current.run(*picked)
@@ -147,8 +148,8 @@ class _CompiledGraph:
                 return None
             if len(self._by_numbers) == _MOST_NUMBERS - 1:
                 _log.warning(
-                    "%s changes from call to call. A graph of torch.compile is compiled for %d values, and runs "
-                    "in PyTorch for others: make it a tensor",
+                    "%s changes from call to call. A graph of torch.compile is compiled for %d values, and "
+                    "runs in PyTorch for others: make it a tensor",
                     ", ".join(current.arguments[position].name for position in given),
                     _MOST_NUMBERS,
                 )

@@ -200,8 +200,8 @@ def _shared_state(program: ExportedProgram) -> str:
             other = seen.setdefault(value.untyped_storage()._cdata, name)
             if other != name:
                 return (
-                    f". The model's {other} and {name} share memory, which fails if the model writes to one of "
-                    "them: keep one, and make the other from it in forward"
+                    f". The model's {other} and {name} share memory, which fails if the model writes to one "
+                    "of them: keep one, and make the other from it in forward"
                 )
     return ""
 

@@ -297,9 +297,7 @@ def part_of_nodes(graph: ModelGraph, names: Sequence[str]) -> Part:
     """Return the part that has the nodes of these names."""
     program = graph.program
     nodes = {node.name: node for node in program.module.graph.nodes}
-    return extract_part(
-        program.module, [nodes[name] for name in names], program.mutated_state, graph.ranges
-    )
+    return extract_part(program.module, [nodes[name] for name in names], program.mutated_state, graph.ranges)
 
 
 def _named(module: GraphModule, parts: Sequence[Part]) -> dict[str, Part]:
