@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 import zipfile
 from pathlib import Path
@@ -169,7 +170,33 @@ def test_a_callable_may_return_the_model_alone(folder: Path, capsys: pytest.Capt
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["engines"] == 2
     assert main(["compile", "models_of_the_test:Split", "--dryrun"]) == 1
-    assert "must return (model, arg_inputs)" in capsys.readouterr().err
+    assert "returns a model without inputs: give --inputs" in capsys.readouterr().err
+
+
+def test_an_exported_program_needs_no_inputs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "def exported():\n    return torch.export.export(Split(), (torch.ones(3, 4),))\n"
+    (folder / "exported_model_of_the_test.py").write_text(f"{_SOURCE}\n{code}")
+    assert main(["compile", "exported_model_of_the_test:exported", "--dryrun", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["engines"] == 2
+
+
+def test_a_model_that_cannot_be_exported_is_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "linear_of_the_test.py").write_text(
+        "import torch\ndef net():\n    return torch.nn.Linear(4, 2)\n"
+    )
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    log.addHandler(handler)
+    try:
+        assert main(["compile", "linear_of_the_test:net", "--dryrun", "--inputs", "2x5"]) == 1
+    finally:
+        log.removeHandler(handler)
+    assert "[2, 5] X [4, 2]" in capsys.readouterr().err
+    assert not records  # PyTorch logs the traceback of a failing operator
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -141,6 +141,8 @@ def _run(arguments: argparse.Namespace) -> Result:
 
 
 def _model_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
     model: str = arguments.model
     inputs: list[WrittenInput] | None = arguments.inputs
     if model.endswith(".pt2"):
@@ -153,7 +155,12 @@ def _model_options(arguments: argparse.Namespace) -> dict[str, Any]:
                 "--inputs 1x3x224x224"
             )
         return {"model": _script_module(model), **as_example_inputs(inputs)}
-    options = model_options(model, needs_inputs=inputs is None)
+    options = model_options(model, needs_inputs=False)
+    if not inputs and set(options) == {"model"} and isinstance(options["model"], torch.nn.Module):
+        raise CompileError(
+            f"{model!r} returns a model without inputs: give --inputs, such as --inputs 1x3x224x224, or "
+            "return a dict of arguments of trt_rt.compile that has 'model' and 'inputs'"
+        )
     if inputs:
         own = ("inputs", "arg_inputs", "kwarg_inputs", "dynamic_shapes", "profiles")
         options = {name: value for name, value in options.items() if name not in own}

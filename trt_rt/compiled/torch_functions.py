@@ -7,9 +7,7 @@ must call the same operators with the same results.
 
 from __future__ import annotations
 
-import logging
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -23,9 +21,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 if TYPE_CHECKING:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-__all__ = ["TorchFunctions"]
+from trt_rt._core.fake_tensor_log import without_failures_logged
 
-_LOG = logging.getLogger("torch._subclasses.fake_tensor")
+__all__ = ["TorchFunctions"]
 
 _PLACES: tuple[Any, ...] = tuple(
     getattr(torch._C, name) for name in ("_VariableFunctions", "_nn", "_fft", "_linalg", "_special")
@@ -117,31 +115,17 @@ def _description(value: Any) -> Any:
     return str(value) if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else value
 
 
-class _QuietThread(logging.Filter):
-    """Keeps PyTorch from logging that an operator failed here."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._thread = threading.get_ident()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.thread != self._thread
-
-
 def _does_the_same(
     target: Callable[..., Any],
     candidate: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
 ) -> bool:
-    quiet = _QuietThread()
-    _LOG.addFilter(quiet)
     try:
-        wanted, found = _record(target, args, kwargs), _record(candidate, args, kwargs)
+        with without_failures_logged():
+            wanted, found = _record(target, args, kwargs), _record(candidate, args, kwargs)
     except Exception:  # the candidate does not take these arguments, or nothing can be said without values
         return False
-    finally:
-        _LOG.removeFilter(quiet)
     return bool(wanted[0]) and _comparable(wanted) == _comparable(found)
 
 
