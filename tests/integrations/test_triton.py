@@ -391,8 +391,8 @@ def test_an_earlier_version_is_replaced_and_another_one_stays(
     [
         (["--layout", "tensorrt"], "is not one TensorRT engine"),
         (["--name", "../up"], "cannot be a model's name"),
-        (["--max-batch-size", "2147483648"], "outside of what Triton takes, 0 to 2147483647"),
-        (["--instances", "2147483648"], "outside of what Triton takes, 0 to 2147483647"),
+        (["--max-batch-size", "2147483648"], "max_batch_size is 2147483648; Triton takes 1 to 2147483647."),
+        (["--instances", "2147483648"], "instances is 2147483648; Triton takes 1 to 2147483647."),
         (["--max-batch-size", "4", "--no-batching"], "cannot be given without batching"),
     ],
 )

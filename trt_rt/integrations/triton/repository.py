@@ -28,6 +28,8 @@ _TENSORRT = ("tensorrt", "tensorrt_lean", "tensorrt_dispatch")
 
 _LARGEST_NUMBER = 2**31 - 1
 """Of a field int32 in a model's configuration."""
+_LARGEST_DELAY_US = 2**64 // 1000 - 1
+"""Of a field uint64 in microseconds, which the server holds as nanoseconds in 64 bits."""
 
 # Before it starts instances, the server imports the file in a process of its own, to ask the class about the
 # configuration. That process need not import PyTorch.
@@ -132,13 +134,16 @@ def export_triton(
     name = name if name is not None else source.stem
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise TRTError(f"{name!r} cannot be a model's name: use letters, digits, '-', '_' and '.'.")
-    if version < 1 or instances < 1:
-        raise TRTError("the version and the number of instances must be at least 1.")
-    if max_batch_size is not None and (max_batch_size < 1 or not batching):
-        raise TRTError("max_batch_size must be at least 1, and cannot be given without batching.")
-    numbers = (version, instances, max_batch_size or 1, max_queue_delay_us)
-    if min(numbers) < 0 or max(numbers) > _LARGEST_NUMBER:
-        raise TRTError(f"a number is outside of what Triton takes, 0 to {_LARGEST_NUMBER}.")
+    if max_batch_size is not None and not batching:
+        raise TRTError("max_batch_size cannot be given without batching.")
+    for what, number, smallest, largest in (
+        ("version", version, 1, _LARGEST_NUMBER),
+        ("instances", instances, 1, _LARGEST_NUMBER),
+        ("max_batch_size", max_batch_size, 1, _LARGEST_NUMBER),
+        ("max_queue_delay_us", max_queue_delay_us, 0, _LARGEST_DELAY_US),
+    ):
+        if number is not None and not smallest <= number <= largest:
+            raise TRTError(f"{what} is {number}; Triton takes {smallest} to {largest}.")
     program = load(source)
     exported = program.exported(keep_plan=without_plan)
     engine = _only_engine(program, exported)
