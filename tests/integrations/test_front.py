@@ -17,6 +17,7 @@ import torch
 
 import trt_rt
 from tests.integrations.ports import free_ports
+from tests.isolated import printed_by
 from trt_rt.integrations.inference_protocol import RequestError, WireTensor
 from trt_rt.integrations.ray_serve import run_server, stop_server
 from trt_rt.integrations.ray_serve.gate import Gate
@@ -151,15 +152,56 @@ def test_a_port_that_cannot_be_used_is_told_at_once(which: str, monkeypatch: pyt
             run_server(object(), port=ports[0], grpc_port=ports[1])
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_server_that_stops_first_answers_what_it_has(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_is_no_name_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", lambda **settings: pytest.fail("Ray was started"))
+    with pytest.raises(trt_rt.SettingError, match=r"cannot listen on a{70}, port 8000: "):
+        run_server(object(), host="a" * 70)
+
+
+_SERVER_THAT_IS_STOPPED_AT_EVERY_LINE = """
+import signal
+import sys
+import threading
+
+from trt_rt.cli import main
+from trt_rt.integrations import ray_serve
+
+def trace(frame, event, argument):
+    if event == "line" and frame.f_code.co_filename.endswith(("cli/serve.py", "threading.py")):
+        signal.raise_signal(signal.SIGTERM)
+    return trace
+
+def start(*arguments, **settings):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    serving = sys._getframe(1)
+    serving.f_trace = trace
+    sys.settrace(trace)
+
+def stop():
+    sys.settrace(None)
+    print("stopped")
+
+ray_serve.deployment, ray_serve.run_server, ray_serve.stop_server = lambda *_, **__: None, start, stop
+print(main(["serve", "model.pt2"]))
+"""
+
+
+def test_a_server_stops_wherever_the_signal_comes() -> None:
+    assert printed_by(_SERVER_THAT_IS_STOPPED_AT_EVERY_LINE).splitlines()[-2:] == ["stopped", "0"]
+
+
+@pytest.mark.parametrize("failure", ["", "a request takes too long", "a front has died"])
+def test_a_server_that_stops_first_answers_what_it_has(failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of Ray Serve: a record of what it is asked for."""
+    import ray
+
     asked: list[str] = []
 
     def result(timeout_s: float) -> None:
         asked.append("drained")
-        if fails:
-            raise TimeoutError
+        if failure:
+            raise TimeoutError if "too long" in failure else ray.exceptions.ActorDiedError
 
     response = types.SimpleNamespace(result=result)
     handle = types.SimpleNamespace(drain=types.SimpleNamespace(remote=lambda: response))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import queue
 import signal
-import threading
 from pathlib import Path
 
 from trt_rt.cli.command import Result, Subparsers, add_command, positive_integer
@@ -74,13 +74,14 @@ def _run(arguments: argparse.Namespace) -> Result:
         grpc_port=arguments.grpc_port,
         metrics_port=arguments.metrics_port,
     )
-    stop = threading.Event()
+    # No threading.Event: its set() waits forever in a handler that interrupts its wait() at the wrong place.
+    stop: queue.SimpleQueue[int] = queue.SimpleQueue()
     # In place of Ray's handler, which ends the process three seconds later, whatever it does.
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda number, _: stop.put(number))
     urls = [f"http://{arguments.host}:{arguments.port}/v2/models/{name}/infer" for name in models]
     print("\n".join(["ready:", *urls]), flush=True)
     try:
-        stop.wait()
+        stop.get()
     finally:
         stop_server()
     return Result(urls, lambda: None)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from trt_rt.compiled.size_bounds import LARGEST_SIZE, bounds
 
-__all__ = ["describe_input"]
+__all__ = ["close_gaps", "describe_input"]
+
+
+def close_gaps(node: Node) -> None:
+    """Let a program be compiled for an input without gaps, where the example had some, such as ``x[:, ::2]``.
+
+    Parameters
+    ----------
+    node : torch.fx.Node
+        The placeholder of the tensor. Its value without memory is replaced.
+    """
+    value: torch.Tensor = node.meta["val"]
+    if _order(value) is None:
+        node.meta["val"] = torch.empty_like(value, memory_format=torch.contiguous_format)
 
 
 def describe_input(exported: ExportedProgram, node: Node) -> str:
@@ -22,19 +37,21 @@ def describe_input(exported: ExportedProgram, node: Node) -> str:
     exported : torch.export.ExportedProgram
         The program.
     node : torch.fx.Node
-        The placeholder of the tensor.
+        The placeholder of the tensor, which has no gaps (`close_gaps`).
 
     Returns
     -------
     str
         Name, dtype, device, sizes and order of dimensions. A size is ``8``, or ``1:32:s0``: the smallest,
         the largest, which is empty if there is none, and the symbol, which is empty for an expression. The
-        order begins with the dimension of the largest stride; it is ``?`` for an example with gaps.
+        order begins with the dimension of the largest stride.
     """
     value: torch.Tensor = node.meta["val"]
     sizes = [_size(exported, size) for size in value.shape]
     dtype = str(value.dtype).removeprefix("torch.")
-    fields = (str(node.target), dtype, value.device.type, _joined(sizes), _order(value))
+    order = _order(value)
+    assert order is not None, "close_gaps was called"
+    fields = (str(node.target), dtype, value.device.type, _joined(sizes), _joined(map(str, order)))
     return " ".join(fields)
 
 
@@ -46,21 +63,22 @@ def _size(exported: ExportedProgram, size: int | torch.SymInt) -> str:
     return f"{smallest}:{largest if largest <= LARGEST_SIZE else ''}:{symbol}"
 
 
-def _order(value: torch.Tensor) -> str:
+def _order(value: torch.Tensor) -> list[int] | None:
+    """Return the dimensions from the largest stride to the smallest; None if there are gaps or overlaps."""
     sizes, strides = [_hint(size) for size in value.shape], [_hint(stride) for stride in value.stride()]
     # Sizes of 1 and equal strides stay where they are, as in a contiguous tensor.
     order = sorted(range(value.dim()), key=lambda dimension: -strides[dimension])
     expected = 1
     for dimension in reversed(order):
         if sizes[dimension] != 1 and strides[dimension] != expected:
-            return "?"
+            return None
         expected *= max(sizes[dimension], 1)
-    return _joined([str(dimension) for dimension in order])
+    return order
 
 
 def _hint(size: int | torch.SymInt) -> int:
     return size if isinstance(size, int) else int(size.node.hint)
 
 
-def _joined(parts: list[str]) -> str:
+def _joined(parts: Iterable[str]) -> str:
     return ",".join(parts) or "-"

@@ -18,7 +18,7 @@ from torch.export.graph_signature import InputKind, TensorArgument
 from trt_rt.compiled.torchscript import torchscript_calls, torchscript_module
 from trt_rt.deploy.arguments import constants_as_arguments
 from trt_rt.deploy.constants_file import write_constants
-from trt_rt.deploy.input_description import describe_input
+from trt_rt.deploy.input_description import close_gaps, describe_input
 from trt_rt.errors import CompileError, TRTError
 from trt_rt.operator import OPERATOR
 
@@ -129,6 +129,8 @@ def _compile(exported: ExportedProgram, path: Path, arguments: int) -> None:
         for spec, node in zip(exported.graph_signature.input_specs, placeholders, strict=True)
         if spec.kind == InputKind.USER_INPUT and isinstance(spec.arg, TensorArgument)
     ]
+    for node in inputs[arguments:]:
+        close_gaps(node)
     lines = [describe_input(exported, node) for node in inputs[arguments:]]
     metadata = {"aot_inductor.metadata": {_ARGUMENTS_KEY: str(arguments), _INPUTS_KEY: ";".join(lines)}}
     try:

@@ -4,6 +4,7 @@
 #include <time.h>
 #include <ATen/ops/_neg_view.h>
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
@@ -250,6 +251,8 @@ int check_inputs() {
   if (!found.is_contiguous(at::MemoryFormat::ChannelsLast) || !at::equal(found, given)) return 1;
   if (!image.checked(found, at::kCPU, symbols).is_same(found)) return 2;
   if (!number.checked(at::ones({}), at::kCPU, symbols).defined()) return 3;
+  const trt_rt::ProgramInput depth("d uint16 cpu 8 0", names);
+  if (!depth.checked(at::empty({8}, at::kUInt16), at::kCPU, symbols).defined()) return 4;
   try {
     second.checked(at::ones({5}, at::kLong), at::kCPU, symbols);
   } catch (const std::exception& error) {

@@ -213,7 +213,7 @@ def run_server(
 def stop_server() -> None:
     """Answer the requests that the server has, refuse new ones, and stop Ray Serve.
 
-    Requests that take longer than 20 seconds lose their connections.
+    Requests that take longer than 20 seconds lose their connections. A front that has died has no requests.
 
     Raises
     ------
@@ -221,11 +221,13 @@ def stop_server() -> None:
         Ray Serve is not installed.
     """
     serve = _serve()
+    import ray
+
     try:
         # While the replicas still take batches.
         fronts = serve.status().applications[_NAME].deployments[_FRONTS].replica_states.get("RUNNING", 0)
         handle = serve.get_deployment_handle(_FRONTS, _NAME)
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, ray.exceptions.RayError):
             for draining in [handle.drain.remote() for _ in range(fronts)]:
                 draining.result(timeout_s=_LONGEST_DRAIN_S)
         # Waits until the proxies have the answers. shutdown() ends them and their connections at once.
@@ -245,7 +247,7 @@ def _check_ports(host: str, port: int, grpc_port: int | None) -> None:
             with socket.socket(family) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
                 probe.bind((address, number))
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise SettingError(f"cannot listen on {address}, port {number}: {reason}.") from error
 

@@ -33,6 +33,9 @@ inline const std::unordered_map<std::string, at::ScalarType>& dtypes() {
       {"int32", at::kInt},
       {"int64", at::kLong},
       {"int8", at::kChar},
+      {"uint16", at::kUInt16},
+      {"uint32", at::kUInt32},
+      {"uint64", at::kUInt64},
       {"uint8", at::kByte},
   };
   return all;
@@ -57,9 +60,7 @@ class ProgramInput {
     dtype_ = found->second;
     is_on_cpu_ = device == "cpu";
     for (const std::string& size : split(sizes)) sizes_.push_back(read_size(size, symbols));
-    has_order_ = order != "?";
-    if (has_order_)
-      for (const std::string& dimension : split(order)) order_.push_back(std::stoll(dimension));
+    for (const std::string& dimension : split(order)) order_.push_back(std::stoll(dimension));
   }
 
   // Returns the tensor, or a copy that lies in memory as the program expects. Raises std::runtime_error if the program
@@ -77,7 +78,8 @@ class ProgramInput {
     check_sizes(given, symbols);
     if (given.is_conj()) given = given.resolve_conj();
     if (given.is_neg()) given = given.resolve_neg();
-    return lies_as_expected(given) ? given : laid_out(given);
+    if (lies_as_expected(given)) return given;
+    return laid_out(given);
   }
 
  private:
@@ -158,7 +160,7 @@ class ProgramInput {
 
   // Whether the elements lie without gaps, in the order of dimensions that the program was compiled for.
   bool lies_as_expected(const at::Tensor& given) const {
-    if (!has_order_ || given.numel() == 0) return true;
+    if (given.numel() == 0) return true;
     std::int64_t stride = 1;
     for (auto place = order_.rbegin(); place != order_.rend(); ++place) {
       const std::int64_t size = given.size(*place);
@@ -179,7 +181,6 @@ class ProgramInput {
   bool is_on_cpu_;
   std::vector<Size> sizes_;
   std::vector<std::int64_t> order_;  // of dimensions, from the largest stride to the smallest
-  bool has_order_;
 };
 
 }  // namespace trt_rt
