@@ -23,23 +23,9 @@ from trt_rt.compiled.node_kinds import is_view
 from trt_rt.compiler import export_program
 from trt_rt.errors import CompileError
 from trt_rt.program.inputs import ExampleInputs
+from trt_rt.program.rewriting import rewrite_operators
 
 __all__ = ["ProgramGraph", "export_model", "forward_signature", "model_device", "program_graph"]
-
-
-_REPLACED = {
-    # Strides in the graph are those of eager PyTorch; what an engine returns is contiguous.
-    torch.ops.aten.view.default: torch.ops.aten.reshape.default,
-    torch.ops.aten._unsafe_view.default: torch.ops.aten.reshape.default,
-    # Second names, of which torch.onnx has no function.
-    torch.ops.aten.__and__.Scalar: torch.ops.aten.bitwise_and.Scalar,
-    torch.ops.aten.__and__.Tensor: torch.ops.aten.bitwise_and.Tensor,
-    torch.ops.aten.__or__.Scalar: torch.ops.aten.bitwise_or.Scalar,
-    torch.ops.aten.__or__.Tensor: torch.ops.aten.bitwise_or.Tensor,
-    torch.ops.aten.__xor__.Scalar: torch.ops.aten.bitwise_xor.Scalar,
-    torch.ops.aten.__xor__.Tensor: torch.ops.aten.bitwise_xor.Tensor,
-}
-"""Operators that are called instead of others."""
 
 
 @dataclass
@@ -179,7 +165,7 @@ def program_graph(
     for node in graph.graph.nodes:
         if node.target is torch.ops.aten.copy_.default:
             node.meta["val"] = node.args[0].meta["val"]  # PyTorch adds these without their value
-        node.target = _REPLACED.get(node.target, node.target)
+    rewrite_operators(graph.graph)
     _separate_returned_views(graph.graph)
     return ProgramGraph(
         module=graph,

@@ -17,12 +17,27 @@ import torch
 from torch.fx import Node
 
 from trt_rt.backend import Backend
+from trt_rt.compiled.size_bounds import expression
 from trt_rt.compiler.onnx_registry import onnx_registry
 from trt_rt.program.part import ORIGIN
 
 __all__ = ["converts_to_onnx", "node_of_conversion_error", "refused_by_parser"]
 
 _FX_NODE = "pkg.torch.onnx.fx_node"
+_AVERAGE_POOLS = frozenset({torch.ops.aten.avg_pool2d.default, torch.ops.aten.avg_pool3d.default})
+_ADAPTIVE_POOLS = frozenset(
+    {
+        torch.ops.aten.adaptive_avg_pool1d.default,
+        torch.ops.aten.adaptive_avg_pool2d.default,
+        torch.ops.aten.adaptive_avg_pool3d.default,
+        torch.ops.aten.adaptive_max_pool1d.default,
+        torch.ops.aten.adaptive_max_pool2d.default,
+        torch.ops.aten.adaptive_max_pool3d.default,
+    }
+)
+_SCATTERS = frozenset(
+    {torch.ops.aten.scatter.src, torch.ops.aten.scatter_add.default, torch.ops.aten.scatter_reduce.two}
+)
 _LARGE_BYTES = 1 << 20
 """Constants of at least this size are inputs where a node is asked about: the question needs no values."""
 
@@ -33,11 +48,40 @@ def converts_to_onnx(node: Node) -> str | None:
     target = node.target
     if registry is None or not isinstance(target, torch._ops.OpOverload):
         return None
+    if reason := _expressed_wrongly(node):
+        return reason
     if registry.is_registered(target) or target in torch._decomp.decomposition_table:
         return None
     if target._can_decompose() or target in torch.export.default_decompositions():
         return None
     return "torch.onnx has no ONNX function for it"
+
+
+def _expressed_wrongly(node: Node) -> str | None:
+    """Return why the ONNX nodes that torch.onnx makes of an operator compute something else."""
+    if node.target is torch.ops.aten.scatter_reduce.two and node.args[4] == "mean":
+        return "ONNX has no mean of the values that it scatters"
+    if node.target in _AVERAGE_POOLS and len(node.args) > 6 and node.args[6] is not None:
+        return "ONNX has no average with a divisor of its own"
+    if node.target in _ADAPTIVE_POOLS:
+        x, wanted = node.args[:2]
+        assert isinstance(x, Node)
+        assert isinstance(wanted, Sequence)
+        varies = any(type(size) is not int for size in x.meta["val"].shape[-len(wanted) :])
+        if varies and any(size != 1 for size in wanted):
+            return "ONNX pools to a given size only where it starts from a size that does not vary"
+    if node.target in _SCATTERS:
+        index, source = node.args[2:4]
+        assert isinstance(index, Node)
+        assert isinstance(source, Node)
+        if _sizes(index) != _sizes(source):
+            return "ONNX scatters only as many values as there are indices"
+    return None
+
+
+def _sizes(node: Node) -> list[Any]:
+    """The sizes of a tensor, as what can be compared without making one constant."""
+    return [expression(size) for size in node.meta["val"].shape]
 
 
 def node_of_conversion_error(error: BaseException, names: Mapping[str, str]) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -196,12 +198,27 @@ def _decomposition(target: Any, node: Node) -> tuple[GraphModule, list[Node]]:
         kwargs = torch.fx.map_arg(node.kwargs, given.__getitem__)
         return target(*args, **kwargs)
 
+    values = [one.meta["val"] for one in arguments]
     try:
-        with torch.no_grad():
-            traced = make_fx(run, decomposition_table=table)(*(one.meta["val"] for one in arguments))
+        with torch.no_grad(), _as_the_program_was_traced(values):
+            traced = make_fx(run, decomposition_table=table)(*values)
     except Exception as error:  # whatever an operator does on values that have no memory
         raise _OnlyTracingTells from error
     return traced, arguments
+
+
+@contextmanager
+def _as_the_program_was_traced(values: Sequence[Any]) -> Iterator[None]:
+    """Give new constants the mode of the values, as torch.onnx takes only one, and keep sizes as they are.
+
+    A decomposition that needs the number behind a size would make that size constant in the whole program.
+    """
+    mode = detect_fake_mode(values)
+    if mode is None:
+        yield
+        return
+    with mode, mode.shape_env.error_on_new_guards() if mode.shape_env else nullcontext():
+        yield
 
 
 def _attribute(module: torch.nn.Module, path: str) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 from torch.utils._pytree import tree_leaves
+from torch.utils._sympy.functions import FloorDiv
 from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 from torch.utils._sympy.value_ranges import ValueRanges
@@ -41,6 +42,14 @@ _SIZE_OF_A_RESULT = frozenset(
     }
 )
 """Operators whose result has at most as many rows as their first argument has elements."""
+
+
+class _FloorOfNegatives(PythonReferenceAnalysis):
+    """Divides so that nothing is rounded: ONNX rounds to zero, Python down."""
+
+    @staticmethod
+    def floordiv(a: Any, b: Any) -> Any:
+        return (a - a % b) // b
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,10 @@ def emit_size(graph: Graph, wanted: Any, sources: Mapping[Any, SizeSource]) -> N
         if source.scale != 1:
             size = size // source.scale
         environment[symbol] = size
-    result = sympy_interp(PythonReferenceAnalysis, environment, wanted)
+    divided = wanted.atoms(FloorDiv)
+    plain = all(division.args[0].is_nonnegative for division in divided)
+    analysis = PythonReferenceAnalysis if plain else _FloorOfNegatives
+    result = sympy_interp(analysis, environment, wanted)
     return result.node if isinstance(result, Proxy) else result
 
 
