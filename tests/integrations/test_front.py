@@ -135,7 +135,7 @@ def test_a_gate_waits_for_those_inside_and_lets_nobody_in() -> None:
     assert asyncio.run(asyncio.wait_for(use(), 60)) == ["closed: False"]
 
 
-@pytest.mark.parametrize("which", ["http", "grpc", "too large", "the same"])
+@pytest.mark.parametrize("which", ["http", "grpc", "metrics", "too large", "the same", "metrics too"])
 def test_a_port_that_cannot_be_used_is_told_at_once(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.init", lambda **settings: pytest.fail("Ray was started"))
@@ -143,13 +143,18 @@ def test_a_port_that_cannot_be_used_is_told_at_once(which: str, monkeypatch: pyt
     with socket.create_server(("127.0.0.1", 0)) as taken:
         used = taken.getsockname()[1]
         ports, message = {
-            "http": ((used, None), f"cannot listen on 127.0.0.1, port {used}: Address already in use."),
-            "grpc": ((other, used), f"cannot listen on 0.0.0.0, port {used}: Address already in use."),
-            "too large": ((70000, None), "cannot listen on 127.0.0.1, port 70000: "),
-            "the same": ((other, other), f"HTTP and gRPC need a port each, and both have {other}."),
+            "http": ((used, None, None), f"cannot listen on 127.0.0.1, port {used}: Address already"),
+            "grpc": ((other, used, None), f"cannot listen on 0.0.0.0, port {used}: Address already"),
+            "metrics": (
+                (other, None, used),
+                f"cannot listen on 0.0.0.0, port {used}: Address already in use.",
+            ),
+            "too large": ((70000, None, None), "cannot listen on 127.0.0.1, port 70000: "),
+            "the same": ((other, other, None), f"need a port each, and two of them have {other}."),
+            "metrics too": ((other, None, other), f"need a port each, and two of them have {other}."),
         }[which]
         with pytest.raises(trt_rt.SettingError, match=re.escape(message)):
-            run_server(object(), port=ports[0], grpc_port=ports[1])
+            run_server(object(), port=ports[0], grpc_port=ports[1], metrics_port=ports[2])
 
 
 def test_a_host_that_is_no_name_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,6 +277,20 @@ def test_a_number_of_a_module_may_change(
     check(compiled, model, 3)
 
 
+def test_zeros_of_either_sign_and_nan_have_programs_of_their_own() -> None:
+    class Divides(Scales):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x / self.scale - 1) * 3
+
+    model = Divides()
+    compiled = torch.compile(model, backend="trt_rt", options={"cache_dir": None})
+    x = torch.ones(2, 4)
+    for scale in (1.5, 0.0, -0.0, float("nan"), 0.0, float("nan"), -0.0):
+        model.scale = scale
+        torch.testing.assert_close(compiled(x), model(x), equal_nan=True)
+    assert len(find_engines(compiled)) == 4
+
+
 def test_numbers_among_the_arguments_may_change() -> None:
     def rows(x: torch.Tensor, count: int, scale: float) -> torch.Tensor:
         return torch.relu(x[:count] * scale + count) * 3

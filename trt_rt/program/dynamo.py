@@ -6,7 +6,7 @@ import itertools
 import logging
 import operator
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +79,7 @@ class _CompiledGraph:
         self._graph = graph
         self._options = options
         self._room = _ROOM_TO_GROW
-        self._by_numbers: dict[tuple[Any, ...], _Compiled] = {}
+        self._by_numbers: dict[tuple[str, ...], _Compiled] = {}
         self._current = self._compiled(graph_arguments(graph, inputs))
 
     @property
@@ -111,14 +111,14 @@ class _CompiledGraph:
 
     def _compiled(self, arguments: Sequence[GraphArgument]) -> _Compiled:
         """Return what runs for some arguments, compiled now if there is nothing yet."""
-        numbers = tuple(argument.value for argument in arguments if argument.is_number)
-        compiled = self._by_numbers.get(numbers)
+        key = _key(argument.value for argument in arguments if argument.is_number)
+        compiled = self._by_numbers.get(key)
         if compiled is None:
             captured = CapturedGraph(self._graph, arguments)
             # Dynamo's own tracing goes on around this: what is exported here must not be part of it.
             with tracing(None), unset_fake_temporarily(), torch.no_grad():
                 program = captured.compile(self._options, self._room)
-            compiled = self._by_numbers[numbers] = _Compiled(arguments, captured, program)
+            compiled = self._by_numbers[key] = _Compiled(arguments, captured, program)
         self._current = compiled
         return compiled
 
@@ -135,23 +135,27 @@ class _CompiledGraph:
 
     def _with_numbers(self, current: _Compiled, args: Sequence[Any]) -> _Compiled | None:
         """Return what runs for the numbers of a call; None if there have been too many."""
-        given = {position: number(args[position]) for position in current.numbers}
-        if given == current.numbers:
+        given = [number(args[position]) for position in current.numbers]
+        key = _key(given)
+        if key == current.key:
             return current
-        if tuple(given.values()) not in self._by_numbers:
-            if len(self._by_numbers) >= _MOST_NUMBERS:
-                return None
-            if len(self._by_numbers) == _MOST_NUMBERS - 1:
-                _log.warning(
-                    "%s changes from call to call. A graph of torch.compile is compiled for %d values, and "
-                    "runs in PyTorch for others: make it a tensor",
-                    ", ".join(current.arguments[position].name for position in given),
-                    _MOST_NUMBERS,
-                )
+        if (known := self._by_numbers.get(key)) is not None:
+            self._current = known
+            return known
+        if len(self._by_numbers) >= _MOST_NUMBERS:
+            return None
+        if len(self._by_numbers) == _MOST_NUMBERS - 1:
+            _log.warning(
+                "%s changes from call to call. A graph of torch.compile is compiled for %d values, and runs "
+                "in PyTorch for others: make it a tensor",
+                ", ".join(current.arguments[position].name for position in current.numbers),
+                _MOST_NUMBERS,
+            )
+        values = iter(given)
         return self._compiled(
             [
-                replace(argument, value=given.get(position, argument.value))
-                for position, argument in enumerate(current.arguments)
+                replace(argument, value=next(values)) if argument.is_number else argument
+                for argument in current.arguments
             ]
         )
 
@@ -177,8 +181,10 @@ class _Compiled:
         The graph.
     program : Program
         The program.
-    numbers : dict
-        Of positions of arguments to the numbers that are constants.
+    numbers : list of int
+        Positions of the numbers that are constants.
+    key : tuple of str
+        Tells these numbers from others.
     state : tuple of torch.Tensor
         The tensors of modules that are constants; `pick_state` picks them from the arguments.
     pick, run : callable
@@ -189,12 +195,18 @@ class _Compiled:
         self.arguments = arguments
         self.captured = captured
         self.program = program
-        self.numbers = {index: each.value for index, each in enumerate(arguments) if each.is_number}
+        self.numbers = [index for index, each in enumerate(arguments) if each.is_number]
+        self.key = _key(arguments[index].value for index in self.numbers)
         state = {index: each.value for index, each in enumerate(arguments) if each.is_constant}
         self.state = tuple(state.values())
         self.pick_state = _picker(list(state))
         self.pick = _picker(captured.positions)
         self.run = program._run
+
+
+def _key(numbers: Iterable[Any]) -> tuple[str, ...]:
+    """Tell numbers apart that are equal, as 0.0 and -0.0, and find NaN again, which does not equal itself."""
+    return tuple(map(repr, numbers))
 
 
 def _picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:

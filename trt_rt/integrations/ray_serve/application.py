@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from trt_rt.integrations.ray_serve.settings import ServingSettings
 __all__ = ["deployment", "run_server", "stop_server"]
 
 _NAME, _FRONTS, _REPLICAS = "trt_rt", "Front", "Replica"
+_EVERY_ADDRESS = "0.0.0.0"
 _SERVICER = "trt_rt.integrations.ray_serve.grpc_messages.add_servicer"
 _MOST_CALLS = 1024
 """Of a replica at once: more than fronts make, because a router that finds a replica full waits a while."""
@@ -194,7 +195,7 @@ def run_server(
         {"port": grpc_port, "grpc_servicer_functions": [_SERVICER]} if grpc_port is not None else None
     )
     if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
-        _check_ports(host, port, grpc_port)
+        _check_ports([(host, port), (_EVERY_ADDRESS, grpc_port), (_EVERY_ADDRESS, metrics_port)])
     try:
         if not ray.is_initialized():
             for name, value in _RAY_ENVIRONMENT.items():
@@ -236,12 +237,15 @@ def stop_server() -> None:
         serve.shutdown()
 
 
-def _check_ports(host: str, port: int, grpc_port: int | None) -> None:
+def _check_ports(addresses: Sequence[tuple[str, int | None]]) -> None:
     """Find out in time what Ray Serve tells after a while, in many lines."""
-    if port == grpc_port:
-        raise SettingError(f"HTTP and gRPC need a port each, and both have {port}.")
-    addresses = [(host, port)] if grpc_port is None else [(host, port), ("0.0.0.0", grpc_port)]
+    seen = set()
     for address, number in addresses:
+        if number is None:
+            continue
+        if number in seen:
+            raise SettingError(f"HTTP, gRPC and metrics need a port each, and two of them have {number}.")
+        seen.add(number)
         try:
             family = socket.getaddrinfo(address, number, type=socket.SOCK_STREAM)[0][0]
             with socket.socket(family) as probe:
