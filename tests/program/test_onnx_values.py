@@ -97,6 +97,33 @@ def test_a_softmax_is_computed_in_the_type_that_it_names(
     torch.testing.assert_close(found, wide(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int32])
+def test_a_mean_is_computed_in_the_type_that_it_names(
+    dtype: torch.dtype, rtx_settings: CompileSettings
+) -> None:
+    def mean(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        wide = x.mean(1, dtype=torch.float32)
+        return wide * 2, x.mean((0, 1), keepdim=True, dtype=torch.float32) + 1
+
+    x = torch.tensor([[1, 2], [60000, 60001]]).to(dtype)
+    torch.testing.assert_close(results(divided(mean, rtx_settings, x), x), list(mean(x)))
+
+
+@pytest.mark.parametrize("alpha", [1, 0.5])
+@pytest.mark.parametrize(
+    ("product", "shape"), [(torch.addmm, (4, 4)), (torch.baddbmm, (2, 4, 4))], ids=["addmm", "baddbmm"]
+)
+def test_nothing_is_added_to_a_product_with_beta_zero(
+    product: Callable[..., torch.Tensor], shape: tuple[int, ...], alpha: float, rtx_settings: CompileSettings
+) -> None:
+    def scores(x: torch.Tensor) -> torch.Tensor:
+        return product(x * float("nan"), x, x.mT, beta=0, alpha=alpha) + 1
+
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    (found,) = results(divided(scores, rtx_settings, x), x)
+    torch.testing.assert_close(found, scores(x))
+
+
 def test_only_dimensions_of_size_one_are_squeezed(rtx_settings: CompileSettings) -> None:
     def squeezed(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return x.squeeze(1) * 2, x.squeeze((1, 2)) * 3

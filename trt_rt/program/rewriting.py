@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.fx import Graph, Node
 
@@ -22,6 +24,11 @@ _REPLACED = {
 """Operators that are called instead of others, with the same arguments."""
 
 _SOFTMAXES = frozenset({torch.ops.aten.softmax.int, torch.ops.aten.log_softmax.int})
+_PRODUCTS: dict[Any, Any] = {
+    torch.ops.aten.addmm.default: torch.ops.aten.mm.default,
+    torch.ops.aten.baddbmm.default: torch.ops.aten.bmm.default,
+}
+"""Products that something is added to, and those that nothing is added to."""
 _SQUEEZES = frozenset({torch.ops.aten.squeeze.dim, torch.ops.aten.squeeze.dims})
 
 
@@ -36,22 +43,39 @@ def rewrite_operators(graph: Graph) -> None:
     for node in list(graph.nodes):
         node.target = _REPLACED.get(node.target, node.target)
         if node.target in _SOFTMAXES:
-            _cast_before_softmax(node)
+            x, dim, *rest = node.args
+            _cast_before(node, rest[0] if rest else node.kwargs.get("dtype"), (x, dim))
+        elif node.target is torch.ops.aten.mean.dim:
+            _cast_before(node, node.kwargs.get("dtype"), node.args)
         elif node.target in _SQUEEZES:
             _squeeze_only_ones(node)
+        elif node.target in _PRODUCTS and node.kwargs.get("beta") == 0:
+            _add_nothing(node)
 
 
-def _cast_before_softmax(node: Node) -> None:
-    """Convert to the `dtype` of a softmax in front of it, as PyTorch does; torch.onnx converts the result."""
-    x, dim, *rest = node.args
-    dtype = rest[0] if rest else node.kwargs.get("dtype")
-    assert isinstance(x, Node)
+def _cast_before(node: Node, dtype: Any, arguments: tuple[Any, ...]) -> None:
+    """Convert to the `dtype` of an operator in front of it, as PyTorch does; torch.onnx does so after it."""
+    x, *rest = arguments
     if dtype is None or x.meta["val"].dtype == dtype:
         return
     with node.graph.inserting_before(node):
         cast = node.graph.call_function(torch.ops.aten._to_copy.default, (x,), {"dtype": dtype})
     cast.meta = {**node.meta, "val": x.meta["val"].to(dtype)}
-    node.args, node.kwargs = (cast, dim), {}
+    node.args, node.kwargs = (cast, *rest), {}
+
+
+def _add_nothing(node: Node) -> None:
+    """Leave out what `beta=0` leaves out: it may be uninitialised, and in ONNX zero times NaN is NaN."""
+    _, left, right = node.args
+    alpha = node.kwargs.get("alpha", 1)
+    product = _PRODUCTS[node.target]
+    if alpha == 1:
+        node.target, node.args, node.kwargs = product, (left, right), {}
+        return
+    with node.graph.inserting_before(node):
+        multiplied = node.graph.call_function(product, (left, right))
+    multiplied.meta = dict(node.meta)
+    node.target, node.args, node.kwargs = torch.ops.aten.mul.Tensor, (multiplied, alpha), {}
 
 
 def _squeeze_only_ones(node: Node) -> None:
