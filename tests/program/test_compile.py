@@ -88,6 +88,27 @@ class _TorchTensorRTInput:
 _TorchTensorRTInput.__name__, _TorchTensorRTInput.__module__ = "Input", "torch_tensorrt._Input"
 
 
+@pytest.mark.parametrize("shape", [(), (4,)])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_losses_keep_the_shape_of_their_results(reduction: str, shape: tuple[int, ...]) -> None:
+    class Losses(nn.Module):
+        def forward(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            entropy = nn.functional.cross_entropy(x * 2, target, reduction=reduction)
+            loss = nn.functional.nll_loss(x.log_softmax(1), target, reduction=reduction)
+            return torch.relu(entropy * 2 + 1) - 3, torch.relu(loss * 2 + 1) - 3
+
+    def inputs(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(rows, 5, *shape), torch.randint(0, 5, (rows, *shape))
+
+    rows = torch.export.Dim("rows", min=1, max=8)
+    program = trt_rt.compile(
+        Losses(), inputs=inputs(3), dynamic_shapes=({0: rows}, {0: rows}), backend="reference", cache_dir=None
+    )
+    for count in (3, 1, 8):
+        x, target = inputs(count)
+        torch.testing.assert_close(program(x, target), Losses()(x, target))
+
+
 def test_inputs_of_torch_tensorrt_are_inputs(model: nn.Module) -> None:
     shapes = {"min_shape": (1, 4), "opt_shape": (3, 4), "max_shape": (8, 4)}
     program = trt_rt.compile(model, inputs=[_TorchTensorRTInput(shapes)], backend="reference")

@@ -28,6 +28,15 @@ from trt_rt.program.rewriting import rewrite_operators
 __all__ = ["ProgramGraph", "export_model", "forward_signature", "model_device", "program_graph"]
 
 
+_LOSSES = (
+    torch.ops.aten.cross_entropy_loss.default,
+    torch.ops.aten.nll_loss_nd.default,
+    torch.ops.aten.nll_loss.default,
+    torch.ops.aten.nll_loss2d.default,
+)
+"""Kept whole where a size varies, their results are scalars to PyTorch, whatever `reduction` is."""
+
+
 @dataclass
 class ProgramGraph:
     """A model as one graph, and how its arguments and results are nested.
@@ -148,7 +157,7 @@ def program_graph(
         )
     with torch.no_grad(), _quiet():
         try:
-            functional = program.run_decompositions({})
+            functional = program.run_decompositions(_decompositions(program))
         except Exception as error:  # a user's custom operators run here and may raise anything
             raise CompileError(
                 f"torch.export cannot make the program functional: {error}{_shared_state(program)}"
@@ -176,6 +185,14 @@ def program_graph(
         ranges=dict(functional.range_constraints),
         mutated_state=mutated,
     )
+
+
+def _decompositions(program: ExportedProgram) -> dict[Any, Any]:
+    """Return the decompositions of composite operators that cannot stay whole."""
+    if not any(node.target in _LOSSES for node in program.graph.nodes):
+        return {}
+    known = torch.export.default_decompositions()
+    return {loss: known[loss] for loss in _LOSSES}
 
 
 def _shared_state(program: ExportedProgram) -> str:
