@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 if TYPE_CHECKING:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from trt_rt._core.fake_tensor_log import without_failures_logged
+from trt_rt._core.silent_log import FAKE_TENSOR_LOG, silent_log
 
 __all__ = ["TorchFunctions"]
 
@@ -122,7 +122,7 @@ def _does_the_same(
     kwargs: Mapping[str, Any],
 ) -> bool:
     try:
-        with without_failures_logged():
+        with silent_log(FAKE_TENSOR_LOG):
             wanted, found = _record(target, args, kwargs), _record(candidate, args, kwargs)
     except Exception:  # the candidate does not take these arguments, or nothing can be said without values
         return False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch.export import ExportedProgram
 
-from trt_rt._core.fake_tensor_log import without_failures_logged
+from trt_rt._core.silent_log import FAKE_TENSOR_LOG, silent_log
 from trt_rt.compiler.onnx_registry import kept_registry
 from trt_rt.errors import CompileError
 
@@ -55,7 +55,7 @@ def export_program(
     from trt_rt.reference.example_tensors import separate_examples
 
     try:
-        with _without_warnings_of_pytorch(), without_failures_logged():
+        with _without_warnings_of_pytorch(), silent_log(FAKE_TENSOR_LOG):
             args, kwargs, shapes = separate_examples(module, arg_inputs, kwarg_inputs, dynamic_shapes)
             return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:  # the forward of the module runs here and may raise anything

@@ -8,6 +8,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from trt_rt._core.dtype_name import dtype_name
 from trt_rt.compiled.size_bounds import LARGEST_SIZE, bounds
 
 __all__ = ["close_gaps", "describe_input"]
@@ -48,10 +49,15 @@ def describe_input(exported: ExportedProgram, node: Node) -> str:
     """
     value: torch.Tensor = node.meta["val"]
     sizes = [_size(exported, size) for size in value.shape]
-    dtype = str(value.dtype).removeprefix("torch.")
     order = _order(value)
     assert order is not None, "close_gaps was called"
-    fields = (str(node.target), dtype, value.device.type, _joined(sizes), _joined(map(str, order)))
+    fields = (
+        str(node.target),
+        dtype_name(value.dtype),
+        value.device.type,
+        _joined(sizes),
+        _joined(map(str, order)),
+    )
     return " ".join(fields)
 
 

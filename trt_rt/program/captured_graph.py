@@ -129,9 +129,7 @@ def _fold_number(node: Node, number: Any) -> None:
         if user.op in ("call_method", "call_function") and _reads_number(user):
             _replace(user, number)
             node.graph.erase_node(user)
-        else:
-            user.args = torch.fx.map_arg(user.args, lambda given: number if given is node else given)
-            user.kwargs = torch.fx.map_arg(user.kwargs, lambda given: number if given is node else given)
+    _replace(node, number)
 
 
 _NUMBER_OF = ("item", torch.ops.aten.item.default, torch.sym_float, torch.sym_int)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import operator
 import weakref
@@ -15,7 +14,7 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import GraphModule
 
-from trt_rt._core.shared_memory import share_elements
+from trt_rt._core.shared_memory import shared_pair
 from trt_rt.compiled.program import Program
 from trt_rt.errors import InputValueError
 from trt_rt.program.captured_graph import CapturedGraph
@@ -101,7 +100,7 @@ class _CompiledGraph:
         try:
             return current.run(*picked)
         except InputValueError:
-            if any(itertools.starmap(share_elements, itertools.combinations(picked, 2))):
+            if shared_pair(picked, range(len(picked))) is not None:
                 # The program refuses arguments that share memory which it writes to; the graph is right.
                 with torch.no_grad():
                     return self._graph(*args)

@@ -6,16 +6,14 @@ inputs of the types that it has in the whole model, and with its constants.
 
 from __future__ import annotations
 
-import logging
 import re
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from trt_rt._core.silent_log import silent_log
 from trt_rt.backend import Backend
 from trt_rt.compiled.size_bounds import expression
 from trt_rt.compiler.onnx_registry import onnx_registry
@@ -126,7 +124,7 @@ def refused_by_parser(onnx_program: Any, backend: Backend) -> dict[str, str]:
     refused: dict[str, str] = {}
     answers: dict[bytes, str | None] = {}
     ask = _Question(backend, model)
-    with _silent_log():
+    with silent_log("trt_rt.tensorrt"):  # the parser's answer to a question is no error
         for node in model.graph:
             question = ask.model_of(node)
             if question not in answers:
@@ -224,19 +222,3 @@ def _values_read(node: Any) -> Sequence[Any]:
                     made.update(output.name for output in inner.outputs)
                     waiting.append(inner)
     return [value for name, value in found.items() if name not in made]
-
-
-@contextmanager
-def _silent_log() -> Iterator[None]:
-    """Keep what the parser logs of refused nodes from the user: the answer to a question is no error."""
-    log = logging.getLogger("trt_rt.tensorrt")
-    thread = threading.get_ident()
-
-    def of_another_thread(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    log.addFilter(of_another_thread)
-    try:
-        yield
-    finally:
-        log.removeFilter(of_another_thread)
